@@ -1,0 +1,32 @@
+"""What all tests share: the folder of reference data, a cache of their own, a small trained run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+CANDIDATES = ("../shared", "shared")
+
+
+def find_shared() -> Path | None:
+    stated = os.environ.get("VITRAL_SHARED")
+    root = Path(__file__).parent.parent
+    places = [Path(stated)] if stated else [root / place for place in CANDIDATES]
+    return next((place.resolve() for place in places if (place / "reference").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the original authors' outputs and real images; absent in a user's clone."""
+    folder = find_shared()
+    if folder is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("the shared reference data is absent: set VITRAL_SHARED")
+        pytest.skip("needs the shared reference data: set VITRAL_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests away from the user's cache."""
+    monkeypatch.setenv("VITRAL_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,38 @@
+"""Small data and small runs that many tests share."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TINY_MODEL: dict[str, Any] = {
+    "model.embed_dim": 16,
+    "model.depth": 2,
+    "model.num_heads": 2,
+    "model.mlp_dim": 32,
+    "model.image_size": 8,
+}
+
+
+def pattern_images(count: int, *, seed: int = 0, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (N, side, side) of four bar patterns with noise, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 4
+    images = generator.integers(0, 100, (count, side, side))
+    half = side // 2
+    for image, label in zip(images, labels, strict=True):
+        rows, columns = [(0, half), (half, side), (0, side), (0, side)][label], [
+            (0, side), (0, side), (0, half), (half, side)][label]  # fmt: skip
+        image[slice(*rows), slice(*columns)] += 120
+    return images.astype(np.uint8), labels.astype(np.int64)
+
+
+def write_patterns(
+    path: Path, *, counts: tuple[int, int, int] = (80, 20, 20), seed: int = 0
+) -> Path:
+    """Write an .npz of patterns with train, validation and test splits."""
+    images, labels = pattern_images(sum(counts), seed=seed)
+    names = ("train", "validation", "test")
+    split = np.repeat(names, counts)
+    np.savez(path, images=images, labels=labels, split=split, classes=np.array(list("abcd")))
+    return path

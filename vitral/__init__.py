@@ -1,0 +1,35 @@
+"""Vitral: the Vision Transformer as working software.
+
+Names are loaded when they are first used, so that `import vitral` and `vitral --help` cost nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vitral.version import __version__
+
+if TYPE_CHECKING:
+    from vitral.models.build import create_model
+    from vitral.models.weights.load import load_model, save_model
+    from vitral.predict.predictor import Predictor
+    from vitral.train.run import train
+
+_PLACES = {
+    "Predictor": "vitral.predict.predictor",
+    "create_model": "vitral.models.build",
+    "load_model": "vitral.models.weights.load",
+    "save_model": "vitral.models.weights.load",
+}
+__all__ = ["Predictor", "__version__", "create_model", "load_model", "save_model", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":  # a package that can be called
+        return importlib.import_module("vitral.train")
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'vitral' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,7 @@
+"""`python -m vitral` is the command line."""
+
+import sys
+
+from vitral.cli.main import main
+
+sys.exit(main())
