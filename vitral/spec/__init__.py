@@ -1,0 +1,1 @@
+"""What can be said without torch: architectures, preprocessing, runs and their names."""

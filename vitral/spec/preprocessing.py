@@ -1,0 +1,60 @@
+"""What an image must become before a model sees it; travels with the weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vitral.errors import RequestError
+from vitral.spec.checks import check_choice
+
+RESIZES = ("squash", "shorter")
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The way from a decoded image to the model's input.
+
+    The input is (pixel / 255 - mean) / std, NCHW, float.
+    """
+
+    size: tuple[int, int]
+    """Height and width in pixels of what the model gets."""
+    resize: str = "shorter"
+    """"shorter": keep the aspect ratio, cut the centre; "squash": to `size` whatever the ratio."""
+    crop_share: float = 1.0
+    """With "shorter": the side of the central crop as a share of the resized shorter side."""
+    interpolation: str = "bilinear"
+    """"bilinear" or "bicubic"."""
+    antialias: bool = True
+    """Whether shrinking averages over all pixels that fall into one; the official code does not."""
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Subtracted from each channel, in units where white is 1."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Divides each channel after that."""
+    channels: int = 3
+    """1: grey, 2: grey and alpha, 3: RGB, 4: RGBA; others only from arrays."""
+
+    def __post_init__(self) -> None:
+        check_choice(RESIZES, resize=self.resize)
+        check_choice(INTERPOLATIONS, interpolation=self.interpolation)
+        if not 0 < self.crop_share <= 1:
+            raise RequestError(f"crop_share={self.crop_share}: give a share above 0, at most 1")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise RequestError(
+                f"mean={self.mean} and std={self.std} must have one value for each of "
+                f"channels={self.channels}"
+            )
+        if not all(value > 0 for value in self.std):
+            raise RequestError(f"std={self.std} must be above 0")
+
+
+def default_preprocessing(size: tuple[int, int], *, channels: int, **fields: Any) -> Preprocessing:
+    """Return the preprocessing of models trained here: values in [-1, 1], as the official ones."""
+    half = (0.5,) * channels
+    return Preprocessing(size=size, channels=channels, mean=half, std=half, **fields)
+
+
+def preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
+    """Build a Preprocessing from plain data such as JSON, where tuples are lists."""
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Preprocessing(**plain)

@@ -1,0 +1,230 @@
+"""A training run as data: one frozen tree of settings that check themselves."""
+
+from dataclasses import dataclass
+
+from vitral.errors import RequestError
+from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_share
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.vit import ViTConfig
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the examples are and which of them are used."""
+
+    source: str
+    """A folder, a .csv, an .npz, or the name of a built-in set."""
+    max_unreadable: float = 0.01
+    """Share of unreadable training images above which training stops (and more than one)."""
+    validation_share: float = 0.05
+    """Share of the training images held out, by content hash, when there is no validation split."""
+    workers: int = -1
+    """Threads that decode; 0: only the main one; -1: by the number of cores. Changes no result."""
+
+    def __post_init__(self) -> None:
+        check_share(max_unreadable=self.max_unreadable, validation_share=self.validation_share)
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Random changes of the training images, each a function of (seed, epoch, index)."""
+
+    crop: str = "inception"
+    """"inception": a random box (Szegedy et al., arXiv 1409.4842); "shift"; or "none"."""
+    min_area: float = 0.35
+    """Inception crop: the smallest box, as a share of the image's area."""
+    max_aspect: float = 4 / 3
+    """Inception crop: the largest aspect ratio of the box, relative to the image's."""
+    shift: float = 0.1
+    """Shift: the largest move along each axis, as a share of the side; edges are repeated."""
+    flip: bool = True
+    """Whether images are mirrored left to right, each with probability 0.5."""
+    mixup: float = 0.0
+    """Alpha of Beta(alpha, alpha), an image's share in its pair (arXiv 1710.09412); 0: off."""
+
+    def __post_init__(self) -> None:
+        check_choice(("inception", "shift", "none"), crop=self.crop)
+        if not 0 < self.min_area <= 1:
+            raise RequestError(f"min_area={self.min_area}: give a share above 0, at most 1")
+        if self.max_aspect < 1:
+            raise RequestError(f"max_aspect={self.max_aspect}: give 1 or more")
+        check_share(shift=self.shift)
+        check_not_negative(mixup=self.mixup)
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What is minimised."""
+
+    name: str = "softmax"
+    """"softmax" or "sigmoid" cross-entropy, or the name of the caller's own function."""
+    label_smoothing: float = 0.0
+    """Share of each target spread evenly over all classes (arXiv 1512.00567, section 7)."""
+
+    def __post_init__(self) -> None:
+        check_share(label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (arXiv 1711.05101), decaying matrices only."""
+
+    learning_rate: float = 1e-3
+    """The peak."""
+    weight_decay: float = 0.1
+    """Decoupled; each step multiplies matrices by (1 - learning rate x this)."""
+    beta1: float = 0.9
+    """Decay of the first moment (B.1)."""
+    beta2: float = 0.999
+    """Decay of the second moment (B.1)."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    clip_norm: float = 1.0
+    """Gradients with a larger global norm are scaled to it; 0: off."""
+
+    def __post_init__(self) -> None:
+        check_positive(learning_rate=self.learning_rate, epsilon=self.epsilon)
+        check_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        check_share(beta1=self.beta1, beta2=self.beta2)
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the learning rate moves with the step."""
+
+    decay: str = "cosine"
+    """"cosine", "linear" or "constant", after the warm-up."""
+    warmup_steps: int = 0
+    """Steps of linear growth from 0; step k has the rate of k, so step 0 has 0."""
+    end: float = 0.0
+    """Learning rate at the last step, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        check_choice(("cosine", "linear", "constant"), decay=self.decay)
+        check_not_negative(warmup_steps=self.warmup_steps)
+        if not 0 <= self.end <= 1:
+            raise RequestError(f"end={self.end}: give a share of the peak, 0 to 1")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The loop."""
+
+    steps: int
+    """Optimizer steps of the whole run."""
+    batch_size: int = 128
+    """Images a step, over all processes."""
+    micro_batch_size: int = 0
+    """Images that a process handles at once; gradients are accumulated. 0: its whole share."""
+    seed: int = 0
+    """All random numbers follow from it."""
+    ema: float = 0.0
+    """Half-life of the averaged weights as a share of the run; 0: no averaging."""
+    device: str = "auto"
+    """"auto", "cpu", "cuda" or "mps"."""
+    precision: str = "auto"
+    """"float32", "bfloat16" (float32 weights, softmax and norms); "auto" by a rule."""
+    compile: str = "auto"
+    """"on", "off"; "auto": on a GPU, for runs long enough to pay for it."""
+    log_every_steps: int = 0
+    """Steps between two training rows of the metrics; 0: ten an epoch."""
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, batch_size=self.batch_size)
+        check_not_negative(micro_batch_size=self.micro_batch_size, seed=self.seed)
+        check_not_negative(log_every_steps=self.log_every_steps)
+        check_choice(PRECISIONS, precision=self.precision)
+        check_choice(("auto", "on", "off"), compile=self.compile)
+        if self.device.split(":")[0] not in DEVICES:
+            raise RequestError(
+                f"device={self.device!r} is not known: use one of {', '.join(DEVICES)}"
+            )
+        if not 0 <= self.ema <= 0.2:
+            raise RequestError(
+                f"ema={self.ema} is a half-life as a share of the run: an average that spans more "
+                "than 0.2 still holds the starting weights at the end"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How the model is scored while it trains and after."""
+
+    every_epochs: float = 1.0
+    """Epochs between two scores on the validation images; 0: only at the end."""
+    batch_size: int = 256
+    """Images at once; changes no score."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(every_epochs=self.every_epochs)
+        check_positive(batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """What is kept to go on from."""
+
+    every_steps: int = 0
+    """Steps between two checkpoints; 0: one an epoch."""
+    keep: int = 2
+    """How many of the newest are kept."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(every_steps=self.every_steps)
+        check_positive(keep=self.keep)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings of a training run; saved as `config.yaml` beside its result."""
+
+    data: DataSettings
+    train: TrainSettings
+    preprocessing: Preprocessing
+    model: ViTConfig | None
+    """None: the caller's own module."""
+    augment: AugmentSettings = AugmentSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    def __post_init__(self) -> None:
+        ready = self.preprocessing
+        if self.model and (self.model.image_hw, self.model.in_channels) != (
+            ready.size,
+            ready.channels,
+        ):
+            raise RequestError(
+                f"preprocessing gives {ready.channels} channels of {ready.size} pixels, the model "
+                f"takes {self.model.in_channels} of {self.model.image_hw}: set model.image_size "
+                "and model.in_channels, preprocessing follows"
+            )
+        if self.augment.mixup and self.train.batch_size % 2:
+            raise RequestError(
+                f"train.batch_size={self.train.batch_size} is odd: mixup works on pairs, "
+                f"use {self.train.batch_size + 1} or augment.mixup=0"
+            )
+        if self.augment.mixup and self.train.micro_batch_size % 2:
+            raise RequestError(
+                f"train.micro_batch_size={self.train.micro_batch_size} is odd: mixup works on "
+                f"pairs, use {self.train.micro_batch_size + 1} or augment.mixup=0"
+            )
+        if self.train.steps <= self.schedule.warmup_steps:
+            raise RequestError(
+                f"schedule.warmup_steps={self.schedule.warmup_steps} leaves nothing of "
+                f"train.steps={self.train.steps}: use fewer warm-up steps"
+            )
+        if self.augment.crop != "inception" and self.augment.min_area != AugmentSettings.min_area:
+            raise RequestError(
+                f"augment.min_area={self.augment.min_area} has no effect with "
+                f"augment.crop={self.augment.crop!r}: use augment.crop=inception"
+            )
+
+
+# Settings that two runs may differ in and still be the same run.
+PLACE_SETTINGS = ("train.device", "data.workers", "train.log_every_steps", "checkpoint.keep")

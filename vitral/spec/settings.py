@@ -1,0 +1,193 @@
+"""The settings tree by path, such as `optimizer.learning_rate`: from text to a RunConfig."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from vitral.errors import RequestError, nearest
+from vitral.spec.run import PLACE_SETTINGS, RunConfig
+from vitral.spec.vit import ViTConfig
+
+# What may be said for other settings, which follow once the number of images is known.
+STAND_INS = {"train.epochs": float, "schedule.warmup_share": float}
+
+
+def setting_types() -> dict[str, Any]:
+    """Return the type of every setting that may be given, by its path."""
+    found: dict[str, Any] = dict(STAND_INS)
+    for section, section_type in typing.get_type_hints(RunConfig).items():
+        record = ViTConfig if section == "model" else section_type
+        for name, value_type in typing.get_type_hints(record).items():
+            found[f"{section}.{name}"] = value_type
+    return found
+
+
+def parse_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
+    """Read values given as text (`"1e-3"`) or as plain data into the types that the settings have.
+
+    Raises:
+        RequestError: an unknown path, with the nearest one; a value of the wrong kind.
+    """
+    known = setting_types()
+    parsed = {}
+    for path, text in texts.items():
+        if path not in known:
+            raise RequestError(f"there is no setting {path!r}{_suggest(path, known)}")
+        parsed[path] = _parse_value(path, text, known[path])
+    return parsed
+
+
+def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
+    """Read `PATH=VALUE` texts.
+
+    Raises:
+        RequestError: no `=`, an unknown path, or a value of the wrong kind.
+    """
+    texts = {}
+    for assignment in assignments:
+        path, sign, text = assignment.partition("=")
+        if not sign:
+            raise RequestError(
+                f"--set {assignment!r}: give a setting and its value, as in train.seed=1"
+            )
+        texts[path.strip()] = text.strip()
+    return parse_settings(texts)
+
+
+def build_run_config(settings: Mapping[str, Any]) -> RunConfig:
+    """Build the tree from settings by path; what is left out has its default.
+
+    `model.*` may be absent as a whole: then the model is the caller's own.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for path, value in settings.items():
+        section, _, name = path.partition(".")
+        sections.setdefault(section, {})[name] = value
+    types_by_section = typing.get_type_hints(RunConfig)
+    built: dict[str, Any] = {"model": None}
+    for section, fields in sections.items():
+        record = ViTConfig if section == "model" else types_by_section[section]
+        try:
+            built[section] = record(**fields)
+        except RequestError as error:
+            raise RequestError(f"{section}: {error}") from None
+    return RunConfig(**built)
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """Return every setting by its path; the inverse of `build_run_config`."""
+    return {
+        f"{section}.{name}": value
+        for section, fields in dataclasses.asdict(config).items()
+        if fields is not None
+        for name, value in fields.items()
+    }
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return settings as a tree of plain data for a file."""
+    tree: dict[str, dict[str, Any]] = {}
+    for path, value in settings.items():
+        section, _, name = path.partition(".")
+        tree.setdefault(section, {})[name] = list(value) if isinstance(value, tuple) else value
+    return tree
+
+
+def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
+    """Read settings from YAML: a tree, or a run's own `config.yaml`.
+
+    Raises:
+        RequestError: not a tree of sections, or an unknown setting.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RequestError(f"{path} is not YAML ({error}): give a tree of settings") from None
+    if isinstance(tree, dict) and "settings" in tree:
+        tree = tree["settings"]
+    if not isinstance(tree, dict) or not all(isinstance(fields, dict) for fields in tree.values()):
+        raise RequestError(f"{path} must hold sections of settings, as in `train: {{seed: 1}}`")
+    return parse_settings(
+        {
+            f"{section}.{name}": value
+            for section, fields in tree.items()
+            for name, value in fields.items()
+        }
+    )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two runs differ, as (old, new), but not where they run."""
+    return {
+        path: (old.get(path), new.get(path))
+        for path in sorted(set(old) | set(new))
+        if path not in PLACE_SETTINGS and old.get(path) != new.get(path)
+    }
+
+
+def identity(settings: Mapping[str, Any]) -> str:
+    """Return six hex digits that tell runs of different settings apart."""
+    counted = {path: value for path, value in settings.items() if path not in PLACE_SETTINGS}
+    text = json.dumps(counted, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _suggest(path: str, known: Mapping[str, Any]) -> str:
+    same_name = [p for p in known if p.rpartition(".")[2] == path.rpartition(".")[2]]
+    hint = nearest(path, same_name or known)
+    return hint if "did you mean" in hint else f": the sections are {_sections(known)}"
+
+
+def _sections(known: Mapping[str, Any]) -> str:
+    return ", ".join(dict.fromkeys(path.partition(".")[0] for path in known))
+
+
+def _parse_value(path: str, value: Any, wanted: Any) -> Any:
+    if isinstance(value, str) and wanted is not str:
+        try:
+            value = yaml.safe_load(value.replace("x", ",") if _is_size(wanted) else value)
+        except (yaml.YAMLError, ValueError):  # a date such as 2000-13-01 is a ValueError
+            raise _wrong_value(path, value, wanted) from None
+        if isinstance(value, str):
+            value = _numbers(value) or value
+    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            inner = typing.get_args(option)[0]
+            return tuple(_parse_value(path, element, inner) for element in value)
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option is int and isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(option, type) and type(value) is option:
+            return value
+    if wanted is str and isinstance(value, bool):  # YAML reads a bare on or off as a truth value
+        return "on" if value else "off"
+    raise _wrong_value(path, value, wanted)
+
+
+def _is_size(wanted: Any) -> bool:
+    return isinstance(wanted, types.UnionType) and int in typing.get_args(wanted)
+
+
+def _numbers(text: str) -> list[float] | float | None:
+    """Read `224,300` and `1e-3`, which YAML takes for text."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    whole = [int(n) if n.is_integer() and "e" not in text else n for n in numbers]
+    return whole if "," in text else whole[0]
+
+
+def _wrong_value(path: str, value: Any, wanted: Any) -> RequestError:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return RequestError(
+        f"{path}={value!r}: give {names.get(wanted, 'a number, or two such as 224,320')}"
+    )
