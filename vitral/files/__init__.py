@@ -1,0 +1,1 @@
+"""Bytes on disk: written aside, synced, hashed and renamed."""

@@ -1,0 +1,88 @@
+"""Files and folders that are there whole or not at all, whatever happens while they are written."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ASIDE_PREFIX = ".aside-"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's contents, so that a reader sees the old or the new ones."""
+    aside = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file by readable JSON, as `write_bytes` does."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Give a folder to fill that appears under its name only when it is whole and synced.
+
+    Args:
+        path: must not exist, or be a folder that may be replaced.
+        verify: called with the filled folder before it gets its name; raises to prevent that.
+    """
+    aside = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for file in sorted(aside.rglob("*")):
+            _sync(file)
+        _sync(aside)
+        if verify:
+            verify(aside)
+        if path.exists():
+            replaced = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-old-{path.name}")
+            path.rename(replaced)
+            aside.rename(path)
+            shutil.rmtree(replaced)
+        else:
+            aside.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write aside."""
+    for leftover in folder.glob(f"{ASIDE_PREFIX}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename inside a folder survive a loss of power, where the system can."""
+    if os.name == "posix":
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
