@@ -1,0 +1,1 @@
+"""The machine: device, precision, processes. torch is imported from here up."""

@@ -1,0 +1,106 @@
+"""Which device and which precision, chosen by rules that give the same answer each time."""
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from vitral.errors import RequestError
+from vitral.spec.checks import check_choice
+
+# Below this width the matrix products are too small for bfloat16 to pay for its conversions on a
+# CPU.
+MIN_BFLOAT16_WIDTH_ON_CPU = 192
+# Compiling a training step takes about a minute; a run of fewer steps would end before it paid.
+MIN_STEPS_TO_COMPILE = 2000
+
+
+def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
+    """Return the device that a name asks for; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        RequestError: the device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind = name.split(":", maxsplit=1)[0]
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    check_choice(("cpu", "cuda", "mps"), device=kind)
+    if not available.get(kind, True):
+        raise RequestError(f"device={name!r} is not available here: use device=auto or device=cpu")
+    if name == "cuda":
+        return torch.device("cuda", local_rank)
+    return torch.device(name)
+
+
+def choose_precision(name: str, *, device: torch.device, embed_dim: int) -> torch.dtype:
+    """Return the type of the matrix products; "auto" is bfloat16 where it is there and pays.
+
+    Raises:
+        RequestError: float16, which needs loss scaling.
+    """
+    if name == "auto":
+        name = "bfloat16" if _bfloat16_pays(device, embed_dim) else "float32"
+    if name == "float16":
+        raise RequestError("precision=float16 is not offered yet: use bfloat16 or float32")
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def choose_compile(name: str, *, device: torch.device, steps: int) -> bool:
+    """Say whether to compile; "auto": on CUDA, for runs long enough to pay for it."""
+    if name == "auto":
+        return device.type == "cuda" and steps >= MIN_STEPS_TO_COMPILE
+    return name == "on"
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+    """Run matrix products in a lower precision; norms and softmax keep float32 statistics."""
+    with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+        yield
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def machine_facts(device: torch.device) -> dict[str, str | int]:
+    """Return what the bits of a result depend on beside the settings."""
+    facts: dict[str, str | int] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "device": str(device.type),
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def _bfloat16_pays(device: torch.device, embed_dim: int) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return embed_dim >= MIN_BFLOAT16_WIDTH_ON_CPU and _cpu_has_bfloat16()
+    return False
+
+
+def _cpu_has_bfloat16() -> bool:
+    # The public torch.cpu functions do not tell avx512_bf16, so the kernel is asked.
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
