@@ -1,0 +1,1 @@
+"""Weights in files: one file per format."""

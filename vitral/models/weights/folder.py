@@ -1,0 +1,160 @@
+"""Our own model folder, which describes itself: weights, config and reference outputs."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vitral.errors import ModelFileError, RequestError
+from vitral.files import atomic
+from vitral.models.vit import ViT
+from vitral.spec.preprocessing import Preprocessing, preprocessing_from
+from vitral.spec.vit import vit_config_from
+from vitral.version import __version__
+
+FORMAT_VERSION = 1
+WEIGHTS_NAME, CONFIG_NAME, REFERENCE_NAME = (
+    "model.safetensors",
+    "config.json",
+    "reference.safetensors",
+)
+NUM_REFERENCE_IMAGES = 2
+
+
+def write_model_files(
+    model: nn.Module,
+    folder: Path,
+    *,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...] | None,
+    state: dict[str, Tensor] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Fill a folder that exists with the files of a model.
+
+    Args:
+        model: a ViT, or the caller's own module, of which only the weights can be kept.
+        folder: exists.
+        preprocessing: what its images must become.
+        classes: the names of its outputs.
+        state: the weights, if not those that the model has now (an average, say).
+        provenance: what `config.json` says of the `data`, `objective`, `command` and `licence`.
+    """
+    state = model.state_dict() if state is None else state
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / WEIGHTS_NAME)
+    provenance = provenance or {}
+    config = {
+        "format_version": FORMAT_VERSION,
+        "model": dataclasses.asdict(model.config)
+        if isinstance(model, ViT)
+        else {"module": type(model).__name__},
+        "classes": list(classes) if classes else None,
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "data": provenance.get("data"),
+        "objective": provenance.get("objective"),
+        "command": provenance.get("command"),
+        "vitral_version": __version__,
+        "licence": provenance.get("licence"),
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+    if isinstance(model, ViT):
+        save_file(_reference(model, state, preprocessing), folder / REFERENCE_NAME)
+
+
+def save_model_folder(model: ViT, path: Path) -> None:
+    """Write a model folder, whole or not at all.
+
+    Raises:
+        RequestError: something else is at that path.
+    """
+    if path.exists() and not (path / CONFIG_NAME).is_file():
+        raise RequestError(f"{path} exists and is no model folder: choose another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.new_folder(path) as folder:
+        write_model_files(model, folder, preprocessing=model.preprocessing, classes=model.classes)
+
+
+def read_model_folder(folder: Path) -> tuple[ViT, dict[str, Tensor]]:
+    """Return the model that a folder describes, without weights, and its tensors.
+
+    Raises:
+        ModelFileError: a file is missing, unreadable or describes something else.
+    """
+    config = read_config(folder)
+    if "module" in config["model"]:
+        raise ModelFileError(
+            f"{folder} holds the weights of your own module {config['model']['module']!r}: build "
+            "it "
+            f"and load {folder / WEIGHTS_NAME} into it"
+        )
+    try:
+        tensors = load_file(folder / WEIGHTS_NAME)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{folder / WEIGHTS_NAME} can't be read: {error}") from None
+    try:
+        vit_config = vit_config_from(config["model"])
+        preprocessing = preprocessing_from(config["preprocessing"])
+        classes = tuple(config["classes"]) if config["classes"] else None
+    except (RequestError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{folder / CONFIG_NAME} describes no model: {error}") from None
+    if classes and len(classes) != vit_config.num_classes:
+        raise ModelFileError(
+            f"{folder / CONFIG_NAME} names {len(classes)} classes, its model has "
+            f"{vit_config.num_classes}"
+        )
+    with torch.device("meta"):
+        return ViT(vit_config, preprocessing=preprocessing, classes=classes), tensors
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model folder's `config.json`.
+
+    Raises:
+        ModelFileError: it can't be read, or is of a later format.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        version = int(config["format_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{folder / CONFIG_NAME} can't be read: {error!r}") from None
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{folder} has format {version}, this Vitral reads up to {FORMAT_VERSION}: update "
+            "Vitral"
+        )
+    for key in ("model", "preprocessing", "classes"):
+        if key not in config:
+            raise ModelFileError(f"{folder / CONFIG_NAME} does not state {key!r}")
+    return config
+
+
+def read_reference(folder: Path) -> dict[str, Tensor]:
+    """Return the reference `images` (N, C, H, W) and their `logits` (N, K), computed in float32.
+
+    Raises:
+        ModelFileError: the file is missing or damaged.
+    """
+    try:
+        return load_file(folder / REFERENCE_NAME)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{folder / REFERENCE_NAME} can't be read: {error}") from None
+
+
+@torch.no_grad()
+def _reference(
+    model: ViT, state: dict[str, Tensor], preprocessing: Preprocessing
+) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (NUM_REFERENCE_IMAGES, preprocessing.channels, *preprocessing.size)
+    images = torch.rand(shape, generator=generator) * 2 - 1
+    with torch.device("meta"):
+        twin = ViT(model.config)
+    twin.load_state_dict({n: t.detach().cpu().float() for n, t in state.items()}, assign=True)
+    return {"images": images, "logits": twin.eval()(images).contiguous()}
