@@ -1,0 +1,37 @@
+"""A batch on its way into the model: to the device, into the model's range, mixed in pairs."""
+
+import torch
+from torch import Tensor
+
+from vitral.data.loader import Batch
+from vitral.data.transforms import normalise
+from vitral.spec.preprocessing import Preprocessing
+
+
+def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing) -> Batch:
+    """Move a loaded batch to the device, normalise its images and mix them if it says so.
+
+    Returns:
+        The batch with `image` as floats in the model's range; with mixup also `mix_label` (N,), the
+        label of the image that was mixed in.
+    """
+    batch = {name: _move(tensor, device) for name, tensor in batch.items()}
+    batch["image"] = normalise(batch["image"], preprocessing)
+    if "mix_share" in batch:
+        share = batch["mix_share"].view(-1, 1, 1, 1)
+        partner = partner_of(len(share), device=device)
+        batch["mix_label"] = batch["label"][partner]
+        batch["image"] = share * batch["image"] + (1 - share) * batch["image"][partner]
+    return batch
+
+
+def partner_of(count: int, *, device: torch.device) -> Tensor:
+    """Return each position's partner: 2k and 2k + 1 pair up, an odd last one stays by itself."""
+    partner = torch.arange(count, device=device) ^ 1
+    return partner.clamp(max=count - 1)
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -1,0 +1,266 @@
+"""A data set ready for use: classes, splits and what was left out."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vitral.data.datasets import find_source
+from vitral.data.sources import READ_HINT, Listing, Skipped, class_order, list_source
+from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
+from vitral.data.stores import Content, Store
+from vitral.data.survey import MAX_FILES_READ, Finding, survey
+from vitral.errors import DataError
+
+FILE_CHANNELS = 3
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one split: files of a store with their labels."""
+
+    store: Store
+    numbers: np.ndarray
+    """(N,) int64: the store's number of each example."""
+    labels: np.ndarray
+    """(N,) int64."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> Content:
+        """Return the bytes or pixels of example `index`. Raises OSError."""
+        return self.store.read(int(self.numbers[index]))
+
+    def name(self, index: int) -> str:
+        """Return the path of example `index` within its source."""
+        return self.store.names[int(self.numbers[index])]
+
+    def select(self, indices: np.ndarray) -> "Examples":
+        """Return some of the examples, in the given order."""
+        return Examples(self.store, self.numbers[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: classes in order, splits, and every file that is not used with its reason."""
+
+    source: str
+    classes: tuple[str, ...]
+    splits: dict[str, Examples]
+    skipped: list[Skipped]
+    """Left out because of their kind or place."""
+    unreadable: list[tuple[str, Skipped]]
+    """Damaged images, with their splits."""
+    channels: int
+    """That the images are decoded to."""
+    findings: list[Finding]
+    """What the survey found, by number in the store."""
+    has_own_splits: bool
+    notes: list[str] = field(default_factory=list)
+
+    def everything(self) -> Examples:
+        """Return the examples of all splits as one."""
+        store = next(iter(self.splits.values())).store
+        parts = list(self.splits.values())
+        return Examples(
+            store,
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
+
+    def problems(self, split: str) -> list[Skipped]:
+        """Return the damaged images of a split."""
+        return [item for own_split, item in self.unreadable if own_split == split]
+
+    def fingerprint(self) -> str:
+        """Return a hash of the contents and labels of all used examples, in any order."""
+        used = (
+            f"{self.findings[number].digest or self.splits[split].store.names[number]} {label}"
+            for split in self.splits
+            for number, label in zip(
+                self.splits[split].numbers.tolist(), self.splits[split].labels.tolist(), strict=True
+            )
+        )
+        return hashlib.sha256("\n".join(sorted(used)).encode()).hexdigest()[:32]
+
+
+def open_images(
+    data: Any,
+    *,
+    channels: int | None = None,
+    classes: tuple[str, ...] | None = None,
+    validation_share: float = 0.0,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> ImageData:
+    """Open a data set and look into all of it.
+
+    Args:
+        data: a path, the name of a built-in set, or a sized object with [i] -> (image, label).
+        channels: of the model; None: those of arrays, 3 for files.
+        classes: of a model, in order, that the labels must be mapped to; None: those of the data.
+        validation_share: of the training examples to hold out when there is no validation split.
+        report_progress: called with the number of files done and of all.
+
+    Raises:
+        RequestError: nothing is there.
+        DataError: the contents can't be used.
+    """
+    listing = list_source(find_source(data))
+    channels = channels or _own_channels(listing.store)
+    findings = survey(listing, channels=channels, report_progress=report_progress)
+    usable = np.array([not finding.problem for finding in findings], bool)
+    if not usable.any():
+        raise _no_images(listing, findings)
+    notes = list(listing.notes)
+    names_used = [label for label, good in zip(listing.labels, usable, strict=True) if good]
+    known = classes or listing.classes or tuple(sorted(set(names_used), key=class_order))
+    number_of = {name: number for number, name in enumerate(known)}
+    _check_known(set(names_used), number_of, classes=classes, source=listing.source)
+    labels = np.array([number_of.get(name, -1) for name in listing.labels], np.int64)
+    splits = _splits(listing, findings, labels, usable)
+    if validation_share and "train" in splits and "validation" not in splits and findings[0].digest:
+        inside = usable & (splits == "train")
+        shares = hash_shares([finding.digest or "0" for finding in findings])
+        held_out = np.zeros(len(splits), bool)
+        held_out[inside] = hold_out_by_hash(shares[inside], labels[inside], share=validation_share)
+        splits[held_out] = "validation"
+        notes.append(
+            f"{held_out.sum():,} training images were held out for validation by content hash"
+        )
+    if classes is None and (splits == "train").any():
+        known, labels = _classes_of_training(listing, splits, labels, usable, notes)
+    return ImageData(
+        source=listing.source,
+        classes=known,
+        splits={
+            split: Examples(listing.store, numbers, labels[numbers])
+            for split in SPLITS
+            if len(numbers := np.flatnonzero(usable & (splits == split)))
+        },
+        skipped=listing.skipped + list(_of_kind(listing, findings)),
+        unreadable=[
+            (str(splits[number]), Skipped(listing.store.names[number], finding.problem))
+            for number, finding in enumerate(findings)
+            if finding.damaged
+        ],
+        channels=channels,
+        findings=findings,
+        has_own_splits=listing.is_split,
+        notes=notes,
+    )
+
+
+def _own_channels(store: Store) -> int:
+    """Return the channels of arrays; files are read as RGB."""
+    if len(store.names):
+        try:
+            content = store.read(0)
+        except (OSError, DataError):
+            return FILE_CHANNELS
+        if isinstance(content, np.ndarray):
+            return int(content.shape[2])
+    return FILE_CHANNELS
+
+
+def _splits(
+    listing: Listing, findings: list[Finding], labels: np.ndarray, usable: np.ndarray
+) -> np.ndarray:
+    """Return the split of every file: the source's own, or by content hash."""
+    if listing.is_split:
+        return np.array([str(split) for split in listing.splits], "<U10")
+    digests = [finding.digest for finding in findings]
+    if len(digests) > MAX_FILES_READ or not any(digests):
+        raise DataError(
+            f"{listing.source} has {len(digests):,} files and no splits: above {MAX_FILES_READ:,} "
+            "they "
+            "are not read to be split by content, put them into train/, validation/ and test/"
+        )
+    # An unreadable file has a hash too, so that the split of its row does not depend on its repair.
+    shares = hash_shares([digest or "0" for digest in digests])
+    splits = np.where(shares < 0.8, "train", np.where(shares < 0.9, "validation", "test")).astype(
+        "<U10"
+    )
+    splits[usable] = split_by_hash(shares[usable], labels[usable])
+    return splits
+
+
+def _classes_of_training(
+    listing: Listing,
+    splits: np.ndarray,
+    labels: np.ndarray,
+    usable: np.ndarray,
+    notes: list[str],
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the classes that the training split has, and the labels in their order.
+
+    Raises:
+        DataError: another split has a class that the training split lacks, or there is one class
+            only.
+    """
+    names = np.array(listing.labels, dtype=object)
+    present = {split: set(names[usable & (splits == split)]) for split in SPLITS}
+    for split in ("validation", "test"):
+        unknown = sorted(present[split] - present["train"], key=class_order)
+        if unknown:
+            raise DataError(
+                f"the {split} split has class {unknown[0]!r}, which the training split does not "
+                "have: "
+                "add training images of it, or take it out"
+            )
+        missing = sorted(present["train"] - present[split], key=class_order)
+        if present[split] and missing:
+            notes.append(f"the {split} split has no images of {_listed(missing)}")
+    if len(present["train"]) < 2:
+        raise DataError(
+            f"{listing.source} has one class only, {next(iter(present['train']))!r}: "
+            "a classifier needs two, each in a folder of its own"
+        )
+    if listing.classes:
+        empty = [name for name in listing.classes if name not in present["train"]]
+        if empty:
+            notes.append(f"no training images of {_listed(empty)}")
+        return listing.classes, labels
+    ordered = tuple(sorted(present["train"], key=class_order))
+    lost = sorted(set(listing.labels) - set(ordered), key=class_order)
+    if lost:
+        notes.append(f"no usable images of {_listed(lost)}: left out of the classes")
+    number_of = {name: number for number, name in enumerate(ordered)}
+    return ordered, np.array([number_of.get(name, -1) for name in listing.labels], np.int64)
+
+
+def _check_known(
+    names: set[str],
+    number_of: dict[str, int],
+    *,
+    classes: tuple[str, ...] | None,
+    source: str,
+) -> None:
+    unknown = sorted(names - set(number_of), key=class_order)
+    if unknown:
+        owner = "the model" if classes else f"the class list of {source}"
+        raise DataError(f"{source} has class {unknown[0]!r}, which {owner} does not know")
+
+
+def _of_kind(listing: Listing, findings: Sequence[Finding]) -> Iterator[Skipped]:
+    for name, finding in zip(listing.store.names, findings, strict=True):
+        if finding.problem and not finding.damaged:
+            yield Skipped(name, finding.problem)
+
+
+def _no_images(listing: Listing, findings: list[Finding]) -> DataError:
+    reasons = Counter(finding.problem for finding in findings if finding.problem)
+    reasons.update(item.reason for item in listing.skipped)
+    found = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
+    return DataError(
+        f"{listing.source} has no images that can be used ({found or 'it is empty'}): {READ_HINT}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

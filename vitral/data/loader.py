@@ -1,0 +1,265 @@
+"""From examples to batches, by threads: decoding and resizing release Python's lock."""
+
+import contextlib
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
+from vitral.data.images import Examples
+from vitral.data.order import (
+    StepPlan,
+    epoch_order,
+    micro_batches,
+    mixup_shares,
+    plan_step,
+    share_of_rank,
+    uniforms,
+)
+from vitral.data.stores import Content
+from vitral.data.transforms import NUM_UNIFORMS, augment, preprocess
+from vitral.errors import DataError
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.run import AugmentSettings
+
+Prepare = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+"""From pixels and the example's random numbers, if any, to the model's size."""
+
+_CHUNK = 16
+_PREFETCHED_BATCHES = 4
+_MAX_WORKERS = 16
+
+
+Batch = dict[str, Tensor]
+"""`image` (N, C, H, W) in 0..255, uint8 or, without antialias, float32; `label` (N,) int64; `index`
+(N,) int64, the example within its split; `valid` (N,) bool, false where the image could not be read
+and is 0; with mixup `mix_share` (N,) float32, what each image keeps of itself."""
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What this process does in one step."""
+
+    plan: StepPlan
+    micro_batches: list[Batch]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A batch to be loaded."""
+
+    indices: np.ndarray
+    numbers: np.ndarray | None = None
+    mix_share: np.ndarray | None = None
+    counts: bool = True
+    """False: a process without a share of the step passes an example that does not count."""
+
+
+def evaluation_batches(
+    examples: Examples,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    errors: dict[int, str],
+    workers: int = -1,
+    indices: np.ndarray | None = None,
+) -> Iterator[Batch]:
+    """Give every example once, in order.
+
+    Args:
+        examples: of one split.
+        preprocessing: of the model.
+        batch_size: the last batch may be smaller.
+        errors: gets, by index, why an image could not be read.
+        workers: threads; -1: by the number of cores.
+        indices: some of the examples, such as those of one process; None: all.
+    """
+    indices = np.arange(len(examples)) if indices is None else indices
+    jobs = (_Job(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
+
+    def prepare(pixels: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+        return preprocess(pixels, preprocessing)
+
+    return _stream(
+        examples, jobs, prepare, preprocessing=preprocessing, errors=errors, workers=workers
+    )
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """The batches of a training run, step by step, for one of the processes."""
+
+    examples: Examples
+    preprocessing: Preprocessing
+    settings: AugmentSettings
+    seed: int
+    batch_size: int
+    micro_batch_size: int = 0
+    rank: int = 0
+    world_size: int = 1
+    workers: int = -1
+    errors: dict[int, str] = field(default_factory=dict)
+    """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
+
+    def steps(self, first: int, end: int) -> Iterator[StepBatches]:
+        """Give the steps from `first` up to `end`; what each holds depends on its number alone."""
+        jobs = (job for step in range(first, end) for job in self._jobs(self._plan(step)))
+
+        def prepare(pixels: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
+            assert numbers is not None
+            return augment(
+                pixels, numbers, settings=self.settings, preprocessing=self.preprocessing
+            )
+
+        stream = _stream(
+            self.examples,
+            jobs,
+            prepare,
+            preprocessing=self.preprocessing,
+            errors=self.errors,
+            workers=self.workers,
+        )
+        with contextlib.closing(stream):
+            for step in range(first, end):
+                plan = self._plan(step)
+                yield StepBatches(plan, [next(stream) for _ in self._spans(plan)])
+
+    def _plan(self, step: int) -> StepPlan:
+        return plan_step(step, num_examples=len(self.examples), batch_size=self.batch_size)
+
+    def _spans(self, plan: StepPlan) -> list[tuple[int, int]]:
+        """Return the positions of each micro-batch; a process without a share has an empty one."""
+        start, stop = share_of_rank(plan, rank=self.rank, world_size=self.world_size)
+        return list(micro_batches(start, stop, size=self.micro_batch_size)) or [(start, start)]
+
+    def _jobs(self, plan: StepPlan) -> Iterator[_Job]:
+        order = epoch_order(self.seed, plan.epoch, len(self.examples))
+        for start, stop in self._spans(plan):
+            # Every process must pass something through the model: an example that does not count.
+            indices = order[start:stop] if stop > start else order[:1]
+            numbers = uniforms(self.seed, plan.epoch, indices, count=NUM_UNIFORMS)
+            mix_share = self._mix_share(plan, start, stop)
+            yield _Job(indices, numbers, mix_share, counts=stop > start)
+
+    def _mix_share(self, plan: StepPlan, start: int, stop: int) -> np.ndarray | None:
+        if not self.settings.mixup:
+            return None
+        shares = mixup_shares(self.seed, plan.epoch, len(self.examples), alpha=self.settings.mixup)[
+            start:stop
+        ]
+        if (stop - start) % 2 == 0 and stop > start:
+            return shares
+        # The last of an odd number has no partner here.
+        return np.append(shares[:-1], np.float32(1))
+
+
+def choose_workers(workers: int) -> int:
+    """Return the number of threads; -1: as many as cores, at most 16."""
+    return min(_MAX_WORKERS, os.cpu_count() or 1) if workers < 0 else workers
+
+
+def _stream(
+    examples: Examples,
+    jobs: Iterable[_Job],
+    prepare: Prepare,
+    *,
+    preprocessing: Preprocessing,
+    errors: dict[int, str],
+    workers: int,
+) -> Generator[Batch, None, None]:
+    """Load batches in order, some ahead of their use; memory holds only those."""
+    num_workers = choose_workers(workers)
+    pool = ThreadPoolExecutor(num_workers, "loader") if num_workers else None
+    waiting: deque[tuple[_Loading, list[Future[None]]]] = deque()
+    jobs = iter(jobs)
+    try:
+        while True:
+            while len(waiting) < (_PREFETCHED_BATCHES if pool else 1):
+                job = next(jobs, None)
+                if job is None:
+                    break
+                loading = _Loading(examples, job, prepare, preprocessing, errors)
+                chunks = loading.chunks()
+                waiting.append((loading, [pool.submit(chunk) for chunk in chunks] if pool else []))
+                if pool is None:
+                    for chunk in chunks:
+                        chunk()
+            if not waiting:
+                return
+            loading, futures = waiting.popleft()
+            for future in futures:
+                future.result()
+            yield loading.batch()
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Loading:
+    """A batch while threads fill it."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        job: _Job,
+        prepare: Prepare,
+        preprocessing: Preprocessing,
+        errors: dict[int, str],
+    ) -> None:
+        self._examples, self._job, self._prepare = examples, job, prepare
+        self._errors = errors
+        self._channels = preprocessing.channels
+        dtype = np.uint8 if preprocessing.antialias else np.float32
+        shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
+        self._images = np.zeros(shape, dtype)
+
+    def chunks(self) -> list[Callable[[], None]]:
+        """Return the pieces of work, each for one thread."""
+        return [
+            functools.partial(self._fill, start, min(start + _CHUNK, len(self._job.indices)))
+            for start in range(0, len(self._job.indices), _CHUNK)
+        ]
+
+    def _fill(self, start: int, stop: int) -> None:
+        for row in range(start, stop):
+            index = int(self._job.indices[row])
+            numbers = None if self._job.numbers is None else self._job.numbers[row]
+            try:
+                pixels = decode(self._examples.read(index), channels=self._channels)
+                self._images[row] = self._prepare(pixels, numbers)
+            except (UnreadableImageError, UnsupportedImageError, DataError, OSError) as error:
+                self._errors[index] = str(error)
+
+    def batch(self) -> Batch:
+        """Return the filled batch."""
+        indices = self._job.indices
+        valid = np.array([index not in self._errors for index in indices.tolist()], bool)
+        mix_share = self._job.mix_share
+        if mix_share is not None and not valid.all():
+            mix_share = np.where(_both_of_pair(valid), mix_share, np.float32(1))
+        batch = {
+            "image": torch.from_numpy(self._images).permute(0, 3, 1, 2),
+            "label": torch.from_numpy(self._examples.labels[indices]),
+            "index": torch.from_numpy(np.array(indices, np.int64)),
+            "valid": torch.from_numpy(valid & self._job.counts),
+        }
+        if mix_share is not None:
+            batch["mix_share"] = torch.from_numpy(np.array(mix_share))
+        return batch
+
+
+def decode(content: Content, *, channels: int) -> np.ndarray:
+    """Return the pixels (H, W, C) of a file's bytes; arrays are pixels already."""
+    return decode_image(content, channels=channels) if isinstance(content, bytes) else content
+
+
+def _both_of_pair(valid: np.ndarray) -> np.ndarray:
+    partner = np.arange(len(valid)) ^ 1
+    return valid & valid[np.minimum(partner, len(valid) - 1)]

@@ -1,0 +1,124 @@
+"""Which example comes when, and its random numbers: pure functions of (seed, epoch, index).
+
+No generator has a state, so a run goes on at any step, and the number of workers, processes and
+micro-batches changes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The positions in the epoch's order that one step trains on."""
+
+    step: int
+    epoch: int
+    start: int
+    stop: int
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples the step has, over all processes."""
+        return self.stop - self.start
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Return the number of steps of an epoch; the last one may have fewer examples."""
+    return -(-num_examples // batch_size)
+
+
+def plan_step(step: int, *, num_examples: int, batch_size: int) -> StepPlan:
+    """Return what step `step`, counted from 0, trains on."""
+    epoch, within = divmod(step, steps_per_epoch(num_examples, batch_size))
+    start = within * batch_size
+    return StepPlan(step, epoch, start, min(start + batch_size, num_examples))
+
+
+def share_of_rank(plan: StepPlan, *, rank: int, world_size: int) -> tuple[int, int]:
+    """Return the positions (start, stop) of a process; whole pairs 2k, 2k + 1 stay together."""
+    pairs = -(-plan.num_examples // 2)
+    first, last = rank * pairs // world_size, (rank + 1) * pairs // world_size
+    return plan.start + 2 * first, min(plan.start + 2 * last, plan.stop)
+
+
+def micro_batches(start: int, stop: int, *, size: int) -> Iterator[tuple[int, int]]:
+    """Cut positions into micro-batches of at most `size`; 0: a single one."""
+    for begin in range(start, stop, size or max(stop - start, 1)):
+        yield begin, min(begin + (size or stop - start), stop)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """Return the examples in an epoch's order: a permutation (N,) int64."""
+    keys = _hash(_key(seed, epoch, "order"), np.arange(num_examples, dtype=np.uint64))
+    return _read_only(np.argsort(keys, kind="stable"))
+
+
+def uniforms(seed: int, epoch: int, indices: np.ndarray, *, count: int) -> np.ndarray:
+    """Return random numbers in [0, 1) of examples.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        indices: (N,), of the examples.
+        count: how many numbers each gets.
+
+    Returns:
+        (N, count) float64.
+    """
+    own = _hash(_key(seed, epoch, "augment"), indices.astype(np.uint64))
+    bits = _hash(own[:, None], np.arange(count, dtype=np.uint64)[None, :])
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@lru_cache(maxsize=2)
+def mixup_shares(seed: int, epoch: int, num_examples: int, *, alpha: float) -> np.ndarray:
+    """Return the share that each position of an epoch keeps of itself, equal for the two of a pair.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        num_examples: of an epoch, N.
+        alpha: of Beta(alpha, alpha) (arXiv 1710.09412).
+
+    Returns:
+        (N,) float32; a last position without a partner keeps all.
+    """
+    generator = np.random.Generator(np.random.Philox(key=int(_key(seed, epoch, "mixup"))))
+    shares = np.repeat(generator.beta(alpha, alpha, size=num_examples // 2), 2)
+    return _read_only(np.append(shares, np.ones(num_examples % 2)).astype(np.float32))
+
+
+def torch_seed(seed: int, step: int, *, rank: int, micro_batch: int) -> int:
+    """Return the seed of dropout in one micro-batch, below 2**63."""
+    key = _hash(_key(seed, step, "dropout"), np.array([rank], np.uint64))
+    return int(_hash(key, np.array([micro_batch], np.uint64))[0] >> np.uint64(1))
+
+
+_PURPOSES = {"order": 1, "augment": 2, "mixup": 3, "dropout": 4}
+
+
+def _key(seed: int, epoch: int, purpose: str) -> np.uint64:
+    key = _hash(np.array([seed], np.uint64), np.array([_PURPOSES[purpose]], np.uint64))
+    return np.uint64(_hash(key, np.array([epoch], np.uint64))[0])
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _hash(key: np.ndarray | np.uint64, counter: np.ndarray) -> np.ndarray:
+    """Mix a key and a counter into 64 even bits (SplitMix64: Steele, Lea, Flood, OOPSLA 2014)."""
+    with np.errstate(over="ignore"):
+        z = key + (counter + np.uint64(1)) * _GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed: np.ndarray = z ^ (z >> np.uint64(31))
+    return mixed

@@ -1,0 +1,115 @@
+"""What a person should know of a data set before training on it, as plain data and in words."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from vitral.data.images import ImageData
+
+_MAX_EXAMPLES = 20
+
+
+def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
+    """Return counts, sizes, kinds, skipped files and duplicates, as plain data."""
+    used = np.concatenate([examples.numbers for examples in data.splits.values()])
+    findings = [data.findings[number] for number in used]
+    looked_at = [finding for finding in findings if finding.height]
+    report: dict[str, Any] = {
+        "name": name,
+        "path": data.source,
+        "classes": list(data.classes),
+        "splits": {
+            split: {
+                "num_images": len(examples),
+                "per_class": np.bincount(examples.labels, minlength=len(data.classes)).tolist(),
+            }
+            for split, examples in data.splits.items()
+        },
+        "formats": dict(Counter(finding.format for finding in looked_at)),
+        "modes": dict(Counter(finding.mode for finding in looked_at)),
+        "skipped": _skipped(data),
+        "notes": [*data.notes, *_notes(data)],
+    }
+    if looked_at:
+        report["sizes"] = _sizes([(finding.height, finding.width) for finding in looked_at])
+        report["duplicates"] = _duplicates(data)
+    return report
+
+
+def describe_report(report: dict[str, Any]) -> list[str]:
+    """Return the report in a few lines."""
+    counts = ", ".join(
+        f"{part['num_images']:,} {split}" for split, part in report["splits"].items()
+    )
+    lines = [f"data: {report['name']}: {len(report['classes'])} classes, {counts} images"]
+    if "sizes" in report:
+        smallest, largest = (_size(report["sizes"][key]) for key in ("smallest", "largest"))
+        sizes = smallest if smallest == largest else f"{smallest} to {largest}"
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in report["formats"].items())
+        modes = ", ".join(f"{mode} {count:,}" for mode, count in report["modes"].items())
+        lines.append(f"      {sizes} pixels; {kinds}; {modes}")
+    if report["skipped"]["count"]:
+        reasons = ", ".join(
+            f"{count:,} {reason}" for reason, count in report["skipped"]["reasons"].items()
+        )
+        lines.append(f"      skipped {report['skipped']['count']:,} files: {reasons}")
+    across = report.get("duplicates", {}).get("across", 0)
+    if across:
+        first = report["duplicates"]["examples"][0]
+        lines.append(
+            f"      {across:,} images are in two splits, such as {first[0]} ({first[1]}) and "
+            f"{first[2]} ({first[3]}): the test score will flatter"
+        )
+    return lines + [f"      {note}" for note in report["notes"]]
+
+
+def _skipped(data: ImageData) -> dict[str, Any]:
+    items = [*data.skipped, *(item for _, item in data.unreadable)]
+    return {
+        "count": len(items),
+        "reasons": dict(Counter(item.reason for item in items).most_common()),
+        "examples": [[item.name, item.reason] for item in items[:_MAX_EXAMPLES]],
+    }
+
+
+def _sizes(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
+    ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    places = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
+    return {key: list(ordered[place]) for key, place in places.items()}
+
+
+def _duplicates(data: ImageData) -> dict[str, Any]:
+    """Count images whose content appears before, in the same split and in another one."""
+    first_seen: dict[str, tuple[str, str]] = {}
+    within = across = 0
+    examples: list[list[str]] = []
+    for split, part in data.splits.items():
+        for number in part.numbers.tolist():
+            name, digest = part.store.names[number], data.findings[number].digest
+            if digest not in first_seen:
+                first_seen[digest] = (name, split)
+            elif first_seen[digest][1] == split:
+                within += 1
+            else:
+                across += 1
+                if len(examples) < _MAX_EXAMPLES:
+                    examples.append([*first_seen[digest], name, split])
+    return {"within": within, "across": across, "examples": examples}
+
+
+def _notes(data: ImageData) -> list[str]:
+    notes = []
+    turned = sum(finding.turned for finding in data.findings)
+    if turned:
+        notes.append(f"{turned:,} images are turned as their EXIF says")
+    alpha = sum(finding.mode in ("RGBA", "LA", "PA") for finding in data.findings)
+    if alpha and data.channels in (1, 3):
+        notes.append(f"{alpha:,} images with transparency are put on white")
+    if not data.has_own_splits and "train" in data.splits:
+        notes.append("split by content hash: 80 % train, 10 % validation, 10 % test")
+    return notes
+
+
+def _size(size: list[int]) -> str:
+    return f"{size[0]} x {size[1]}"

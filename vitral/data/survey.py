@@ -1,0 +1,159 @@
+"""One pass over all files before anything else: what each is, its content hash, whether it decodes.
+
+Each file is read and decoded once, in threads; what was found is cached by path, size and time of
+change.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from vitral.data.decode import (
+    MODE_BY_CHANNELS,
+    UnreadableImageError,
+    UnsupportedImageError,
+    decode_image,
+    read_header,
+)
+from vitral.data.sources import Listing
+from vitral.data.stores import Store
+from vitral.errors import DataError
+from vitral.files.atomic import write_text
+from vitral.files.places import cache_dir
+from vitral.files.rows import read_rows
+
+# Above this many files, a pass that reads all of them is left to a check that the user asks for.
+MAX_FILES_READ = 200_000
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one file is."""
+
+    digest: str = ""
+    """SHA-256 of the content, hex, first 32 digits; empty when not read."""
+    format: str = ""
+    mode: str = ""
+    height: int = 0
+    width: int = 0
+    turned: bool = False
+    problem: str = ""
+    """Why the image can't be used; empty when it can."""
+    damaged: bool = False
+    """Whether the problem is damage, not a kind of image that is not read yet."""
+
+
+def survey(
+    listing: Listing, *, channels: int, report_progress: Callable[[int, int], None] | None = None
+) -> list[Finding]:
+    """Look into every file of a listing.
+
+    Args:
+        listing: what to look into.
+        channels: of the model, for which the images are decoded.
+        report_progress: called with the number of files done and of all.
+
+    Returns:
+        One finding a file, in the listing's order. Above MAX_FILES_READ all are empty: nothing is
+        read.
+    """
+    store, count = listing.store, len(listing.store.names)
+    if count > MAX_FILES_READ:
+        return [Finding()] * count
+    cache = _Cache(listing.source, channels=channels)
+
+    def look(number: int) -> Finding:
+        return cache.get(store, number) or look_into(store, number, channels=channels)
+
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, count, _CHUNK):
+            findings += pool.map(look, range(start, min(start + _CHUNK, count)))
+            if report_progress:
+                report_progress(len(findings), count)
+    cache.save(store, findings)
+    return findings
+
+
+def look_into(store: Store, number: int, *, channels: int) -> Finding:
+    """Read, hash and decode one file."""
+    try:
+        content = store.read(number)
+    except FileNotFoundError:
+        return Finding(problem="there is no such file", damaged=True)
+    except OSError as error:
+        return Finding(problem=f"can't be read: {error.strerror or error}", damaged=True)
+    except DataError as error:
+        return Finding(problem=str(error), damaged=True)
+    if isinstance(content, np.ndarray):
+        return _look_into_array(content, channels=channels)
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    try:
+        header = read_header(content)
+        decode_image(content, channels=channels)
+    except UnreadableImageError as error:
+        return Finding(digest=digest, problem=str(error), damaged=True)
+    except UnsupportedImageError as error:
+        return Finding(digest=digest, problem=str(error))
+    return Finding(digest=digest, **asdict(header))
+
+
+def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
+    height, width, own_channels = pixels.shape
+    if not fits_channels(own_channels, channels):
+        return Finding(problem=f"{own_channels} channels for a model of {channels}")
+    return Finding(
+        digest=hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32],
+        format="array",
+        mode=MODE_BY_CHANNELS.get(own_channels, f"{own_channels} channels"),
+        height=height,
+        width=width,
+    )
+
+
+def fits_channels(own: int, wanted: int) -> bool:
+    """Say whether pixels can be given to a model: only grey and RGB turn into each other."""
+    return own == wanted or {own, wanted} == {1, 3}
+
+
+class _Cache:
+    """Findings of earlier passes over the same source."""
+
+    def __init__(self, source: str, *, channels: int) -> None:
+        key = hashlib.sha256(f"{source}-{channels}".encode()).hexdigest()[:24]
+        self._path = cache_dir() / "survey" / f"{key}.jsonl"
+        self._known = {
+            (row["name"], row["stamp"]): Finding(**row["finding"]) for row in self._rows()
+        }
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from read_rows(self._path)
+        except (OSError, ValueError):
+            return  # a damaged cache is made again
+
+    def get(self, store: Store, number: int) -> Finding | None:
+        """Return what was found of a file that has not changed since."""
+        return self._known.get((store.names[number], store.stamp(number) or ""))
+
+    def save(self, store: Store, findings: list[Finding]) -> None:
+        """Keep what was found where a change would be noticed, if there is a place for it."""
+        lines = [
+            json.dumps({"name": store.names[number], "stamp": stamp, "finding": asdict(finding)})
+            for number, finding in enumerate(findings)
+            if (stamp := store.stamp(number))
+        ]
+        if not lines:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, "\n".join(lines) + "\n")
+        except OSError:
+            return

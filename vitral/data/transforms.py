@@ -1,0 +1,178 @@
+"""From decoded pixels to the model's size, with or without random changes; all pure functions."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitral.data.survey import fits_channels
+from vitral.errors import DataError
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.run import AugmentSettings
+
+Box = tuple[int, int, int, int]
+"""Top, left, height, width in pixels."""
+
+CROP_TRIES = 10
+# Two numbers a try, two for the place, one for the flip.
+NUM_UNIFORMS = 2 * CROP_TRIES + 3
+
+
+def preprocess(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Bring decoded pixels to the model's size, as in evaluation and prediction.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        preprocessing: of the model.
+
+    Returns:
+        (h, w, C) in 0..255: uint8, or float32 without antialias, which the official code does not
+        round.
+    """
+    pixels = match_channels(pixels, preprocessing.channels)
+    if preprocessing.resize == "squash":
+        return resize(pixels, preprocessing.size, preprocessing)
+    return resize(
+        crop(pixels, central_box(pixels.shape[:2], preprocessing)),
+        preprocessing.size,
+        preprocessing,
+    )
+
+
+def augment(
+    pixels: np.ndarray,
+    numbers: np.ndarray,
+    *,
+    settings: AugmentSettings,
+    preprocessing: Preprocessing,
+) -> np.ndarray:
+    """Crop, resize and mirror decoded pixels for training.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        numbers: (NUM_UNIFORMS,) in [0, 1), of this example in this epoch.
+        settings: which changes.
+        preprocessing: of the model.
+
+    Returns:
+        (h, w, C) in 0..255, as `preprocess` does.
+    """
+    if settings.crop == "inception":
+        pixels = match_channels(pixels, preprocessing.channels)
+        height, width = preprocessing.size
+        box = inception_box(pixels.shape[:2], numbers, settings=settings, aspect=width / height)
+        image = resize(crop(pixels, box), preprocessing.size, preprocessing)
+    else:
+        image = preprocess(pixels, preprocessing)
+        if settings.crop == "shift":
+            image = shift(image, numbers[-3], numbers[-2], share=settings.shift)
+    return image[:, ::-1] if settings.flip and numbers[-1] < 0.5 else image
+
+
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Bring a batch (N, C, H, W) of 0..255 into the range that the model wants, on its device."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, -1, 1, 1) * 255
+    std = torch.tensor(preprocessing.std, device=images.device).view(1, -1, 1, 1) * 255
+    return (images.float() - mean) / std
+
+
+def match_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Turn grey arrays into RGB or RGB into grey where the model wants it; files are decoded so.
+
+    Raises:
+        DataError: other numbers of channels, which have no one meaning.
+    """
+    own = pixels.shape[2]
+    if own == channels:
+        return pixels
+    if not fits_channels(own, channels):
+        raise DataError(f"an image of {own} channels for a model of {channels}")
+    if own == 1:
+        return pixels.repeat(3, axis=2)
+    weighted = pixels @ np.array([19595, 38470, 7471], np.uint32)  # Rec. 601 luma, as Pillow has it
+    return ((weighted + 0x8000) >> 16).astype(np.uint8)[:, :, None]
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
+    """Resize pixels (H, W, C) to (h, w, C)."""
+    if pixels.shape[:2] == size:
+        return pixels if preprocessing.antialias else pixels.astype(np.float32)
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
+    if not preprocessing.antialias:
+        image = image.float()
+    resized = F.interpolate(
+        image,
+        size,
+        mode=preprocessing.interpolation,
+        align_corners=False,
+        antialias=preprocessing.antialias,
+    )
+    result: np.ndarray = resized[0].permute(1, 2, 0).numpy()
+    return result
+
+
+def crop(pixels: np.ndarray, box: Box) -> np.ndarray:
+    """Cut a box out."""
+    top, left, height, width = box
+    return pixels[top : top + height, left : left + width]
+
+
+def central_box(image_size: tuple[int, ...], preprocessing: Preprocessing) -> Box:
+    """Return the central box in the shape of the model's input, `crop_share` of the largest."""
+    height, width = image_size
+    out_height, out_width = preprocessing.size
+    scale = min(height / out_height, width / out_width) * preprocessing.crop_share
+    box_height = max(1, min(height, round(out_height * scale)))
+    box_width = max(1, min(width, round(out_width * scale)))
+    return ((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def inception_box(
+    image_size: tuple[int, ...],
+    numbers: np.ndarray,
+    *,
+    settings: AugmentSettings,
+    aspect: float = 1.0,
+) -> Box:
+    """Return a random box: its area uniform, its aspect ratio log-uniform, its place uniform.
+
+    Args:
+        image_size: height and width.
+        numbers: (NUM_UNIFORMS,) in [0, 1).
+        settings: `min_area` and `max_aspect`.
+        aspect: width / height of the model's input, around which the box's lies.
+
+    Returns:
+        The first of ten tries that fits the image, else the largest central box in the allowed
+        aspect.
+
+    Source: Szegedy et al. (arXiv 1409.4842), section 6.
+    """
+    height, width = image_size
+    spread = math.log(settings.max_aspect)
+    for number_area, number_aspect in numbers[: 2 * CROP_TRIES].reshape(-1, 2):
+        area = height * width * (settings.min_area + (1 - settings.min_area) * number_area)
+        ratio = aspect * math.exp(spread * (2 * number_aspect - 1))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(numbers[-3] * (height - box_height + 1))
+            left = int(numbers[-2] * (width - box_width + 1))
+            return (top, left, box_height, box_width)
+    ratio = min(max(width / height, aspect / settings.max_aspect), aspect * settings.max_aspect)
+    box_height = max(1, min(height, round(width / ratio)))
+    box_width = max(1, min(width, round(height * ratio)))
+    return ((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def shift(
+    image: np.ndarray, number_down: float, number_right: float, *, share: float
+) -> np.ndarray:
+    """Move an image (h, w, C) by at most a share of its sides; what comes in repeats the edge."""
+    height, width = image.shape[:2]
+    most_down, most_right = round(height * share), round(width * share)
+    top = int(number_down * (2 * most_down + 1))
+    left = int(number_right * (2 * most_right + 1))
+    padding = ((most_down, most_down), (most_right, most_right), (0, 0))
+    return np.pad(image, padding, mode="edge")[top : top + height, left : left + width]
