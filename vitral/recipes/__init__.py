@@ -1,0 +1,1 @@
+"""Named settings: what to train with when nothing else is said, and why."""

@@ -1,0 +1,167 @@
+"""Recipes: each is a function from the facts of a task to settings by path."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vitral.errors import RequestError, nearest
+
+SMALL_BELOW_IMAGES = 50_000
+MEDIUM_BELOW_IMAGES = 500_000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe follows from."""
+
+    num_images: int
+    """Training images."""
+    num_classes: int
+    image_size: tuple[int, int]
+    """Of the model's input, pixels."""
+    model: str
+    embed_dim: int
+    """Width of the model; 0 when it is the caller's own."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings with their reason."""
+
+    name: str
+    reason: str
+    settings: dict[str, Any]
+    """By path; `train.epochs` stands for `train.steps`, `schedule.warmup_share` for the steps."""
+
+
+def choose_recipe(facts: Facts, *, name: str | None = None) -> Recipe:
+    """Return the recipe of a name, or the one that the task calls for.
+
+    Raises:
+        RequestError: an unknown name.
+    """
+    if name is None:
+        name = _fitting(facts)
+        reason = _reason(name, facts)
+    elif name not in RECIPES:
+        raise RequestError(f"there is no recipe {name!r}{nearest(name, RECIPES)}")
+    else:
+        reason = "as asked"
+    return Recipe(name, reason, RECIPES[name](facts))
+
+
+def _fitting(facts: Facts) -> str:
+    if facts.num_images < SMALL_BELOW_IMAGES:
+        return "scratch-small"
+    return "scratch-medium" if facts.num_images < MEDIUM_BELOW_IMAGES else "scratch-large"
+
+
+def _reason(name: str, facts: Facts) -> str:
+    task = f"{facts.num_images:,} training images of {facts.num_classes} classes and fresh weights"
+    why = {
+        "scratch-small": "many epochs of mildly changed images in small batches; a ViT needs "
+        "far more images than this for its best, so expect less than from a pretrained model",
+        "scratch-medium": "strong changes and smoothing against overfitting, a larger batch",
+        "scratch-large": "AugReg's settings for ImageNet's size",
+    }
+    return f"{task}: {why[name]}"
+
+
+def _scratch_small(facts: Facts) -> dict[str, Any]:
+    """Fresh weights on some hundred to some ten thousand images; found on the built-in data."""
+    # Steps grow with the root of the number of images, from 1,000 at least.
+    steps = max(1000.0, 3000 * math.sqrt(facts.num_images / 10_000))
+    batch_size = 64
+    return {
+        "train.epochs": max(20.0, steps * batch_size / facts.num_images),
+        "train.batch_size": batch_size,
+        "train.ema": 0.02,
+        "augment.crop": "shift" if max(facts.image_size) <= 64 else "inception",
+        "augment.shift": 0.05,
+        "optimizer.learning_rate": _scaled_rate(1e-3, facts),
+        "optimizer.weight_decay": 0.3,
+        "schedule.warmup_share": 0.1,
+        "schedule.decay": "cosine",
+    }
+
+
+def _scratch_medium(facts: Facts) -> dict[str, Any]:
+    """From fresh weights on some hundred thousand images."""
+    return {
+        "train.epochs": 60.0,
+        "train.batch_size": 256,
+        "train.ema": 0.02,
+        "augment.crop": "inception",
+        "augment.min_area": 0.3,
+        "augment.mixup": 0.2,
+        "objective.label_smoothing": 0.1,
+        "optimizer.learning_rate": _scaled_rate(1e-3, facts),
+        "optimizer.weight_decay": 0.1,
+        "schedule.warmup_share": 0.1,
+        "schedule.decay": "cosine",
+    }
+
+
+def _scratch_large(facts: Facts) -> dict[str, Any]:
+    """Fresh weights on ImageNet's size.
+
+    Source: Steiner et al. (arXiv 2106.10270), section 3, and big_vision `vit_s16_i1k.py`: 300
+    epochs, batch 4096 there; here 90 epochs at batch 1024, as Beyer et al. (arXiv 2205.01580) found
+    good.
+    """
+    return {
+        "train.epochs": 90.0,
+        "train.batch_size": 1024,
+        "augment.crop": "inception",
+        "augment.min_area": 0.05,
+        "augment.mixup": 0.2,
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.weight_decay": 0.1,
+        "schedule.warmup_share": 0.08,
+        "schedule.decay": "cosine",
+    }
+
+
+def _paper_imagenet(facts: Facts) -> dict[str, Any]:
+    """The paper's own for ImageNet from fresh weights: Table 3, last row, and section B.1."""
+    return {
+        "train.epochs": 300.0,
+        "train.batch_size": 4096,
+        "augment.crop": "inception",
+        "augment.min_area": 0.05,
+        "optimizer.learning_rate": 3e-3,
+        "optimizer.weight_decay": 0.3,
+        "optimizer.clip_norm": 1.0,
+        "schedule.warmup_steps": 10_000,
+        "schedule.decay": "cosine",
+        "model.dropout": 0.1,
+    }
+
+
+def _scaled_rate(rate: float, facts: Facts) -> float:
+    """Lower the rate of wide models, which small batches upset: as 1 / width above 384."""
+    return rate * min(1.0, 384 / facts.embed_dim) if facts.embed_dim else rate
+
+
+RECIPES: dict[str, Callable[[Facts], dict[str, Any]]] = {
+    "scratch-small": _scratch_small,
+    "scratch-medium": _scratch_medium,
+    "scratch-large": _scratch_large,
+    "paper-imagenet": _paper_imagenet,
+}
+
+
+def default_model(image_side: int) -> tuple[str, int]:
+    """Return the model and image size for data whose images are about `image_side` pixels.
+
+    About 50 patches a picture, more for larger ones, and widths that a laptop trains in minutes.
+    """
+    if image_side <= 48:
+        return (
+            f"ViT-Mi/{max(2, image_side // 4 if image_side < 16 else round(image_side / 7))}",
+            image_side,
+        )
+    if image_side <= 96:
+        return ("ViT-Mi/8", 64)
+    return ("ViT-Mi/16", 128)
