@@ -1,0 +1,1 @@
+"""Model and data in, rows and arrays out."""

@@ -1,0 +1,168 @@
+"""A model's accuracy on a data set."""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.data.datasets import data_name
+from vitral.data.images import SPLITS, Examples, ImageData, open_images
+from vitral.errors import DataError, ModelFileError, RequestError
+from vitral.evaluate.controls import majority_class
+from vitral.evaluate.score import Predictions, predict_examples, summarise
+from vitral.models.weights.folder import read_config
+from vitral.models.weights.load import find_model_folder, load_model, stated_objective
+from vitral.runtime.device import choose_device, choose_precision
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score and the rows behind it."""
+
+    summary: dict[str, Any]
+    """As in `summary.json`."""
+    examples: Examples
+    predictions: Predictions
+    classes: tuple[str, ...]
+    unreadable: list[tuple[str, str]]
+    """Name and reason of images that were found damaged beforehand."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Give a row an image: `path`, `label`, `class`, `probability`, `error`."""
+        yield from prediction_rows(self.examples, self.predictions, self.classes)
+        for name, reason in self.unreadable:
+            yield {"path": name, "error": reason}
+
+
+def evaluate(
+    model: str | Path,
+    data: Any,
+    *,
+    split: str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    precision: str = "float32",
+    report_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model on a split of a data set, every image once.
+
+    Args:
+        model: a run folder, a model folder or file.
+        data: as for training. Of the data that the model was trained on, the run's own split is
+            scored; of other data without splits, every image.
+        split: "train", "validation" or "test"; None: test where there are splits.
+        batch_size: images at once; changes no score.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "float32", or "bfloat16" when asked.
+        report_progress: called with the number of images done and of all.
+
+    Raises:
+        RequestError: nothing is there, or the data has no such split.
+        DataError: the contents can't be used, or have a class that the model does not know.
+        ModelFileError: the model can't be used, or has no head.
+    """
+    if split is not None and split not in SPLITS:
+        raise RequestError(f"split={split!r} is not known: use one of {', '.join(SPLITS)}")
+    path = Path(model)
+    network = load_model(path)
+    config = network.config
+    if not config.num_classes:
+        raise ModelFileError(
+            f"{path} has no head, so it names no classes: train or fine-tune it first"
+        )
+    images = open_images(
+        data,
+        channels=config.in_channels,
+        classes=network.classes or tuple(str(number) for number in range(config.num_classes)),
+    )
+    scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images.source))
+    chosen_device = choose_device(device)
+    network = network.to(chosen_device)
+    predictions = predict_examples(
+        network,
+        examples,
+        preprocessing=network.preprocessing,
+        batch_size=batch_size,
+        device=chosen_device,
+        precision=choose_precision(precision, device=chosen_device, embed_dim=config.embed_dim),
+        loss=stated_objective(path),
+        report_progress=report_progress,
+    )
+    if not len(predictions.labels):
+        raise DataError(f"no image of {images.source} could be read")
+    majority = majority_class(predictions.labels, num_classes=config.num_classes)
+    summary = summarise(predictions)
+    summary["num_skipped"] += len(problems)
+    summary |= {
+        "split": scored,
+        "majority_accuracy": float((predictions.labels == majority).mean()),
+        "majority_class": images.classes[majority],
+        "model": config.name,
+        "data": data_name(data),
+        "precision": precision,
+    }
+    return Evaluation(summary, examples, predictions, images.classes, problems)
+
+
+def prediction_rows(
+    examples: Examples, predictions: Predictions, classes: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """Give a row an example, those that could not be read with their error."""
+    place = {index: row for row, index in enumerate(predictions.indices.tolist())}
+    for index in range(len(examples)):
+        row: dict[str, Any] = {
+            "path": examples.name(index),
+            "label": classes[examples.labels[index]],
+        }
+        if index in place:
+            shares = predictions.probabilities[place[index]]
+            row |= {"class": classes[shares.argmax()], "probability": float(shares.max())}
+        yield row | {"error": predictions.errors.get(index, "")}
+
+
+def _choose(
+    images: ImageData, split: str | None, *, stored: dict[str, str]
+) -> tuple[str, Examples, list[tuple[str, str]]]:
+    """Return the name of what is scored, its examples, and the damaged images that belong to it."""
+    damaged = [(item.name, item.reason) for _, item in images.unreadable]
+    if stored:
+        wanted = split or "test"
+        everything = images.everything()
+        inside = [stored.get(everything.name(i)) == wanted for i in range(len(everything))]
+        if not any(inside):
+            raise RequestError(
+                f"the run has no {wanted} split of {images.source}: use another --split"
+            )
+        kept = [(name, reason) for name, reason in damaged if stored.get(name) == wanted]
+        return wanted, everything.select(np.flatnonzero(inside)), kept
+    if not images.has_own_splits:
+        if split:
+            raise RequestError(
+                f"{images.source} has no splits: leave --split out to score every image"
+            )
+        return "all", images.everything(), damaged
+    wanted = split or ("test" if "test" in images.splits else "validation")
+    if wanted not in images.splits:
+        raise RequestError(
+            f"{images.source} has no {wanted} split: it has {', '.join(images.splits)}"
+        )
+    own = [(item.name, item.reason) for item in images.problems(wanted)]
+    return wanted, images.splits[wanted], own
+
+
+def _stored_splits(model_path: Path, source: str) -> dict[str, str]:
+    """Return the split of each file as the model's run had it, if this is the run's own data."""
+    if not model_path.is_dir():
+        return {}
+    folder = find_model_folder(model_path)
+    data = read_config(folder).get("data") or {}
+    if data.get("source") != source:
+        return {}
+    for candidate in (folder, *folder.resolve().parents[:3]):
+        if (candidate / "splits.csv").exists():
+            with (candidate / "splits.csv").open(newline="", encoding="utf-8") as file:
+                return {row["path"]: row["split"] for row in csv.DictReader(file)}
+    return {}

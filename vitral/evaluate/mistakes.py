@@ -1,0 +1,67 @@
+"""The most confident mistakes, with what the model looked at."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitral.data.batches import to_model
+from vitral.data.images import Examples
+from vitral.data.loader import evaluation_batches
+from vitral.evaluate.score import Predictions
+from vitral.models.vit import ViT
+from vitral.spec.preprocessing import Preprocessing
+
+
+@torch.no_grad()
+def confident_mistakes(
+    model: nn.Module,
+    examples: Examples,
+    predictions: Predictions,
+    *,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    count: int = 24,
+) -> dict[str, np.ndarray]:
+    """Return the wrong predictions of highest probability, the most confident first.
+
+    Returns:
+        `images` (M, h, w, C) uint8 as the model gets them, `attention` (M, gh, gw) of the last
+        block (zeros when the model is no ViT), `names`, `labels`, `predictions`, `probabilities`
+        (M,).
+    """
+    predicted = predictions.probabilities.argmax(axis=1)
+    confidence = predictions.probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != predictions.labels)
+    rows = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    indices = predictions.indices[rows]
+    images, attention = [], []
+    for loaded in evaluation_batches(
+        examples, preprocessing=preprocessing, batch_size=max(1, count), errors={}, indices=indices
+    ):
+        images.append(loaded["image"].permute(0, 2, 3, 1).numpy().round().astype(np.uint8))
+        batch = to_model(loaded, device=device, preprocessing=preprocessing)
+        attention.append(attention_to_patches(model, batch["image"]).cpu().numpy())
+    height, width = preprocessing.size
+    empty = np.zeros((0, height, width, preprocessing.channels), np.uint8)
+    return {
+        "images": np.concatenate([empty, *images]),
+        "attention": np.concatenate(attention) if attention else np.zeros((0, 1, 1), np.float32),
+        "names": np.array([examples.name(index) for index in indices.tolist()], np.str_),
+        "labels": predictions.labels[rows],
+        "predictions": predicted[rows],
+        "probabilities": confidence[rows],
+    }
+
+
+def attention_to_patches(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the last block's attention to each patch (N, gh, gw), averaged over heads.
+
+    From the class token, or averaged over all patches where there is none; zeros for other models.
+    """
+    if not isinstance(model, ViT):
+        return torch.zeros(len(images), 1, 1)
+    name = f"block{model.config.depth - 1:02}/attention"
+    attention = model.trace(images, [name])[name].mean(dim=1)
+    prefix = model.num_prefix_tokens
+    queries = attention[:, 0] if prefix else attention.mean(dim=1)
+    return queries[:, prefix:].unflatten(1, model.config.grid)
