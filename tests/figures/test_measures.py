@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from vitral.figures.measures import (
+    calibrate,
+    count_confusions,
+    frequent_confusions,
+    precision_and_recall,
+)
+
+
+@pytest.fixture
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 7, 500)
+    return labels, np.where(random.random(500) < 0.6, labels, random.integers(0, 7, 500))
+
+
+def test_confusions_equal_those_of_scikit_learn(labelled):
+    labels, predictions = labelled
+    expected = metrics.confusion_matrix(labels, predictions, labels=range(8))
+    assert np.array_equal(count_confusions(labels, predictions, num_classes=8), expected)
+
+
+def test_precision_and_recall_equal_those_of_scikit_learn(labelled):
+    labels, predictions = labelled
+    found = precision_and_recall(count_confusions(labels, predictions, num_classes=8))
+    expected = metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(8), zero_division=np.nan
+    )
+    np.testing.assert_allclose(found, expected[:2], rtol=1e-12)
+
+
+def test_precision_is_not_a_number_for_a_class_that_was_never_given():
+    precision, recall = precision_and_recall(np.array([[3, 0], [2, 0]]))
+    assert precision[0] == 0.6
+    assert np.isnan(precision[1])
+    assert recall.tolist() == [1.0, 0.0]
+
+
+def test_frequent_confusions_come_most_frequent_first_and_leave_out_what_is_right():
+    confusions = np.array([[90, 1, 4], [7, 80, 0], [0, 2, 70]])
+    assert frequent_confusions(confusions, 3) == [(1, 0, 7), (0, 2, 4), (2, 1, 2)]
+    assert frequent_confusions(np.diag([3, 4]), 3) == []
+
+
+def _two_class_probabilities(confidence: np.ndarray) -> np.ndarray:
+    return np.stack([confidence, 1 - confidence], axis=1)
+
+
+def test_the_calibration_error_of_one_confidence_is_its_distance_to_the_accuracy():
+    labels = np.array([0] * 70 + [1] * 30)
+    found = calibrate(_two_class_probabilities(np.full(100, 0.9)), labels)
+    assert found.error == pytest.approx(0.2)
+    assert found.counts.tolist() == [0] * 13 + [100, 0]
+    assert (found.mean_confidence, found.mean_accuracy) == pytest.approx((0.9, 0.7))
+
+
+def test_the_calibration_error_weighs_bins_by_their_images():
+    # 30 images at 0.65, all right: |1 - 0.65| = 0.35; 10 at 0.95, 4 right: |0.4 - 0.95| = 0.55.
+    confidence = np.array([0.65] * 30 + [0.95] * 10)
+    labels = np.array([0] * 34 + [1] * 6)
+    found = calibrate(_two_class_probabilities(confidence), labels, num_bins=10)
+    assert found.error == pytest.approx((30 * 0.35 + 10 * 0.55) / 40)
+    assert np.isnan(found.accuracy[0])
+    assert found.accuracy[[6, 9]] == pytest.approx([1.0, 0.4])
+
+
+def test_opposite_gaps_of_two_bins_do_not_cancel():
+    confidence = np.array([0.6] * 10 + [0.8] * 10)
+    labels = np.array([0] * 8 + [1] * 2 + [0] * 6 + [1] * 4)
+    found = calibrate(_two_class_probabilities(confidence), labels, num_bins=10)
+    assert found.mean_confidence == pytest.approx(found.mean_accuracy)
+    assert found.error == pytest.approx(0.2)
+
+
+def test_a_confidence_of_one_falls_into_the_last_bin():
+    found = calibrate(_two_class_probabilities(np.ones(4)), np.zeros(4, dtype=np.int64))
+    assert found.counts[-1] == 4
+    assert found.error == 0

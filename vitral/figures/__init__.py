@@ -1,0 +1,1 @@
+"""Pictures and pages from the rows and arrays that a run left in its folder."""

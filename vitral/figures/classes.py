@@ -1,0 +1,200 @@
+"""How each class fares, what is taken for what, and how far confidence can be believed."""
+
+import numpy as np
+
+from vitral.figures.measures import (
+    Calibration,
+    Floats,
+    Integers,
+    calibrate,
+    count_confusions,
+    frequent_confusions,
+    precision_and_recall,
+)
+from vitral.figures.page import (
+    Html,
+    count,
+    element,
+    inline_image,
+    join,
+    missing,
+    name_of,
+    paragraph,
+    percent,
+    quoted,
+    row,
+    section,
+    share_cell,
+    table,
+)
+from vitral.figures.plots import (
+    MAX_COUNTED,
+    MAX_SMALL,
+    class_labels,
+    draw_confusions,
+    draw_reliability,
+    save_figure,
+)
+from vitral.figures.run_folder import RunFolder
+
+ABSENT = "This folder has no test_predictions.npz, so there is nothing to count."
+NUM_CONFUSIONS = 8
+
+
+def classes_section(run: RunFolder) -> Html:
+    """Draw `confusion.png` and write it with the table of classes and the frequent mistakes."""
+    title = "Classes"
+    if not _has_predictions(run):
+        return section("classes", title, missing(ABSENT))
+    classes = run.classes
+    predictions = run.predictions["probabilities"].argmax(axis=1)
+    confusions = count_confusions(run.predictions["labels"], predictions, num_classes=len(classes))
+    path = run.path / "confusion.png"
+    save_figure(draw_confusions(confusions, classes), path)
+    alt = "Confusion matrix; its largest errors are listed in the text"
+    numbered = any(label.startswith("#") for label in class_labels(classes))
+    split = str(run.summary.get("split", "scored"))
+    return section(
+        "classes",
+        title,
+        _table_of_classes(confusions, classes, split=split, numbered=numbered),
+        element("h3", "What is taken for what"),
+        _frequent(confusions, classes),
+        inline_image(path.read_bytes(), alt=alt, class_=f"plot {_width(len(classes))}"),
+        paragraph(_legend(numbered=numbered), class_="small"),
+    )
+
+
+def calibration_section(run: RunFolder) -> Html:
+    """Draw `calibration.png` and say what it means."""
+    title = "Calibration"
+    if not _has_predictions(run):
+        return section("calibration", title, missing(ABSENT))
+    calibration = calibrate(run.predictions["probabilities"], run.predictions["labels"])
+    path = run.path / "calibration.png"
+    save_figure(draw_reliability(calibration), path)
+    picture = inline_image(
+        path.read_bytes(), alt="Reliability diagram: accuracy over confidence", class_="plot"
+    )
+    words = element("div", *_calibration_in_words(calibration))
+    return section("calibration", title, element("div", words, picture, class_="beside"))
+
+
+def _has_predictions(run: RunFolder) -> bool:
+    return bool(run.predictions) and len(run.predictions["labels"]) > 0
+
+
+def _table_of_classes(
+    confusions: Integers, classes: list[str], *, split: str, numbered: bool
+) -> Html:
+    """Write images, precision and recall a class, the lowest recalls marked."""
+    precision, recall = precision_and_recall(confusions)
+    worst = lowest(recall)
+    rows = []
+    for index, name in enumerate(classes):
+        number = element("td", f"#{index}", class_="number") if numbered else None
+        cells = [
+            element("td", count(int(confusions[index].sum())), class_="number"),
+            share_cell(float(precision[index])),
+            share_cell(float(recall[index])),
+        ]
+        marked = "worst" if index in worst else None
+        rows.append(row(name_of(name), *([number] if number else []), *cells, class_=marked))
+    head = ["Class", *(["Number"] if numbered else []), f"{split} images".capitalize()]
+    return join(
+        [
+            table([*head, "Precision", "Recall"], rows, class_="classes", label="Figures by class"),
+            paragraph(
+                "Precision: of the images given this class, the share that is of it. Recall: of "
+                "the images of this class, the share that was given it. "
+                f"Marked: {_marked_in_words(worst)}.",
+                class_="small",
+            ),
+        ]
+    )
+
+
+def lowest(recall: Floats) -> set[int]:
+    """Choose the classes to mark: the lowest recalls, one class in ten, none that is perfect."""
+    order = [int(index) for index in np.argsort(recall, kind="stable") if recall[index] < 1]
+    return set(order[: max(1, len(recall) // 10)])
+
+
+def _marked_in_words(worst: set[int]) -> str:
+    if not worst:
+        return "nothing, every recall is 100 %"
+    return "the lowest recall" if len(worst) == 1 else f"the {len(worst)} lowest recalls"
+
+
+def _frequent(confusions: Integers, classes: list[str]) -> Html:
+    """Write the most frequent mistakes in words."""
+    found = frequent_confusions(confusions, NUM_CONFUSIONS)
+    if not found:
+        return paragraph("Nothing: every image is right.")
+    totals = confusions.sum(axis=1)
+    items = [
+        element(
+            "li",
+            quoted(classes[true]),
+            " taken for ",
+            quoted(classes[predicted]),
+            f": {images:,} of {count(int(totals[true]), 'image')} "
+            f"({percent(images / int(totals[true]))})",
+        )
+        for true, predicted, images in found
+    ]
+    return element("ol", *items, class_="confusions")
+
+
+def _width(num_classes: int) -> str:
+    """Choose how wide the matrix stands in the page."""
+    if num_classes <= MAX_SMALL:
+        return "small"
+    return "wide" if num_classes > MAX_COUNTED else "medium"
+
+
+def _legend(*, numbered: bool) -> str:
+    """Say how the matrix is read."""
+    said = (
+        "Rows: true class. Columns: predicted class. Blue is right, red is wrong; the stronger, "
+        "the larger the share of the row, rare mistakes drawn stronger than they are. "
+        "confusion.png in the run folder is larger."
+    )
+    return f"{said} #0, #1, ... are the numbers in the table." if numbered else said
+
+
+def _calibration_in_words(calibration: Calibration) -> list[Html]:
+    """Say how far confidence can be believed."""
+    gap = calibration.mean_confidence - calibration.mean_accuracy
+    images = int(calibration.counts.sum())
+    tendency = (
+        "neither too sure nor too modest"
+        if abs(gap) < 0.01
+        else f"too {'sure' if gap > 0 else 'modest'} by {100 * abs(gap):.1f} points"
+    )
+    small = (
+        f"With {count(images, 'image')}, chance alone makes part of this error."
+        if images < 1000
+        else None
+    )
+    return [
+        element(
+            "p", element("strong", percent(calibration.error)), " calibration error", class_="score"
+        ),
+        paragraph(
+            f"On average the predictions state a confidence of "
+            f"{percent(calibration.mean_confidence)}, and {percent(calibration.mean_accuracy)} "
+            f"are right: the model is {tendency}.",
+        ),
+        paragraph(
+            "In the picture a bar that ends at the dashed line means what it says: of the "
+            "predictions with 80 % confidence, 80 % are right. Red is missing below what the "
+            "confidence states, green is right beyond it."
+        ),
+        paragraph(
+            "Expected calibration error: the distance between confidence and accuracy, averaged "
+            f"over {len(calibration.counts)} bins of equal width, weighted by their images "
+            f"(Guo et al., 2017). {small or ''}",
+            class_="small",
+        ),
+    ]

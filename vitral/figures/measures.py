@@ -1,0 +1,95 @@
+"""What a report says about a classifier, counted from its labels and probabilities."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+NUM_BINS = 15
+"""Bins of the calibration error: Guo et al. 2017 use 15 in Table 1."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far stated confidence and accuracy lie apart, per bin of confidence."""
+
+    counts: Integers
+    """(bins,) images in each bin."""
+    confidence: Floats
+    """(bins,) mean confidence of the bin's images; NaN for an empty bin."""
+    accuracy: Floats
+    """(bins,) share of the bin's images that are right; NaN for an empty bin."""
+    error: float
+    """Expected calibration error, 0..1."""
+    mean_confidence: float
+    mean_accuracy: float
+
+
+def count_confusions(labels: Integers, predictions: Integers, *, num_classes: int) -> Integers:
+    """Count images by true class (row) and predicted class (column): (K, K)."""
+    pairs = labels * num_classes + predictions
+    counts = np.bincount(pairs, minlength=num_classes**2).astype(np.int64)
+    return counts.reshape(num_classes, num_classes)
+
+
+def precision_and_recall(confusions: Integers) -> tuple[Floats, Floats]:
+    """Compute each class's precision and recall, both (K,), from counts (K, K).
+
+    Precision is the share of images given the class that are of it, NaN for a class that was never
+    given. Recall is the share of the class's images that were given it, NaN for one without images.
+    """
+    right = np.diag(confusions).astype(np.float64)
+    return ratio(right, confusions.sum(axis=0)), ratio(right, confusions.sum(axis=1))
+
+
+def frequent_confusions(confusions: Integers, limit: int) -> list[tuple[int, int, int]]:
+    """List the most frequent mistakes as (true class, predicted class, images), most first."""
+    wrong = confusions.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+    true, predicted = np.unravel_index(order, wrong.shape)
+    triples = zip(true.tolist(), predicted.tolist(), wrong[true, predicted].tolist(), strict=True)
+    return [triple for triple in triples if triple[2] > 0]
+
+
+def calibrate(
+    probabilities: NDArray[np.floating], labels: Integers, *, num_bins: int = NUM_BINS
+) -> Calibration:
+    r"""Compare confidence with accuracy in bins of equal width.
+
+    With B_m the images whose confidence (largest probability) lies in ((m - 1)/M, m/M], the
+    expected calibration error is the sum over m of |B_m|/n * |acc(B_m) - conf(B_m)|.
+
+    Args:
+        probabilities: (N, K), rows sum to 1; N > 0.
+        labels: (N,) true classes.
+        num_bins: M.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2, 3 and 5.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins).astype(np.int64)
+    bin_confidence = ratio(np.bincount(bins, weights=confidence, minlength=num_bins), counts)
+    bin_accuracy = ratio(np.bincount(bins, weights=right, minlength=num_bins), counts)
+    gaps = np.nan_to_num(np.abs(bin_accuracy - bin_confidence))
+    return Calibration(
+        counts=counts,
+        confidence=bin_confidence,
+        accuracy=bin_accuracy,
+        error=float((counts * gaps).sum() / len(labels)),
+        mean_confidence=float(confidence.mean()),
+        mean_accuracy=float(right.mean()),
+    )
+
+
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """Divide, giving NaN where the whole is 0."""
+    result = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=result, where=whole > 0)
+    return result

@@ -1,0 +1,202 @@
+"""The pieces of a page: elements that escape what they are given, numbers in words, images inlined.
+
+Class names, paths and reasons are the user's data. Every string that becomes part of a page passes
+through `element`, which escapes it unless it is `Html` already.
+"""
+
+import base64
+import html
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+VOID_ELEMENTS = frozenset({"img", "meta"})
+DASH = "\N{EN DASH}"
+"""What stands where there is no number."""
+UNIT = "\N{NO-BREAK SPACE}%"
+STYLE = Path(__file__).with_name("report.css")
+
+
+class Html(str):
+    """Markup that goes into the page as it stands."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: object, **attributes: object) -> Html:
+    """Write one element; children and attribute values that are not `Html` are escaped.
+
+    Args:
+        name: tag name.
+        children: text, numbers or `Html`; None is left out.
+        attributes: `class_` stands for `class`, other underscores for hyphens; None is left out.
+    """
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in VOID_ELEMENTS:
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{join(children)}</{name}>")
+
+
+def join(children: Iterable[object], separator: str = "") -> Html:
+    """Put children one after the other, escaping those that are not `Html`."""
+    parts = (
+        child if isinstance(child, Html) else html.escape(str(child))
+        for child in children
+        if child is not None
+    )
+    return Html(html.escape(separator).join(parts))
+
+
+def name_of(text: object) -> Html:
+    """Mark a name from the user's data, so that its writing direction stays its own."""
+    return element("bdi", text)
+
+
+def quoted(text: object) -> Html:
+    """Mark a name from the user's data inside a sentence."""
+    return join(
+        ["\N{LEFT SINGLE QUOTATION MARK}", name_of(text), "\N{RIGHT SINGLE QUOTATION MARK}"]
+    )
+
+
+def shorten(text: object, limit: int = 32) -> str:
+    """Cut a name that is too long for a drawing."""
+    name = str(text)
+    return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def paragraph(*children: object, class_: str | None = None) -> Html:
+    """Write one paragraph."""
+    return element("p", *children, class_=class_)
+
+
+def note(*children: object) -> Html:
+    """Write a remark that the reader should not miss."""
+    return element("p", *children, class_="note")
+
+
+def missing(what: str) -> Html:
+    """Say in one line that a section has nothing to show, and why."""
+    return element("p", what, class_="missing")
+
+
+def section(anchor: str, title: str, *children: object) -> Html:
+    """Write one section of the report under its heading."""
+    return element("section", element("h2", title), *children, id=anchor)
+
+
+def folded(title: str, *children: object) -> Html:
+    """Write something that opens on request."""
+    return element("details", element("summary", title), *children)
+
+
+def facts(rows: Iterable[tuple[str, object]], class_: str = "facts") -> Html:
+    """Write a list of terms and what they are; rows whose value is None are left out."""
+    return element(
+        "dl",
+        *(
+            element("div", element("dt", term), element("dd", value))
+            for term, value in rows
+            if value is not None
+        ),
+        class_=class_,
+    )
+
+
+def table(
+    head: Sequence[object], rows: Iterable[Html], *, class_: str | None = None, label: str
+) -> Html:
+    """Write a table that scrolls inside its frame when it is larger than the window.
+
+    Args:
+        head: names of the columns.
+        rows: `tr` elements.
+        class_: class of the table.
+        label: what the table holds, for readers that can't see it.
+    """
+    header = element("thead", element("tr", *(element("th", name, scope="col") for name in head)))
+    body = element("table", header, element("tbody", *rows), class_=class_)
+    return element("div", body, class_="scroll", role="region", aria_label=label, tabindex=0)
+
+
+def row(first: object, *cells: object, class_: str | None = None) -> Html:
+    """Write one row: a name, then its cells (text, or `td` elements as they are)."""
+    written = (
+        cell if isinstance(cell, Html) and cell.startswith("<td") else element("td", cell)
+        for cell in cells
+    )
+    return element("tr", element("th", first, scope="row"), *written, class_=class_)
+
+
+def share_cell(share: float, *, class_: str = "share") -> Html:
+    """Write a share of 1 as a percentage over a bar; one that is not a number as a dash."""
+    if math.isnan(share):
+        return element("td", DASH, class_=class_)
+    return element("td", percent(share), class_=class_, style=f"--share:{100 * share:.1f}%")
+
+
+def inline_image(data: bytes, *, alt: str, kind: str = "png", class_: str | None = None) -> Html:
+    """Write an image whose bytes lie in the page itself."""
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return element("img", src=source, alt=alt, class_=class_, loading="lazy")
+
+
+def percent(share: float) -> str:
+    """Write a share of 1 as a percentage that reads 0 or 100 only when it is exactly that."""
+    if math.isnan(share):
+        return DASH
+    digits = 1
+    while digits < 6 and 0 < share < 1 and round(100 * share, digits) in (0.0, 100.0):
+        digits += 1
+    return f"{100 * share:.{digits}f}{UNIT}"
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval of shares."""
+    return f"{percent(low).removesuffix(UNIT)} to {percent(high)}"
+
+
+def count(number: float, noun: str = "") -> str:
+    """Write a whole number with its noun: `1 image`, `2,000 images`."""
+    if not noun:
+        return f"{number:,.0f}"
+    return f"{number:,.0f} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Write the plural of a regular noun."""
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span in its two largest units: `2 h 05 min`, `3 min 12 s`, `4.2 s`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
+
+
+def document(title: str, *body: object) -> Html:
+    """Write the whole page: it may load nothing and run nothing, and says so to the browser."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(STYLE.read_text(encoding="utf-8"))),
+    )
+    return join(
+        [Html("<!doctype html>\n"), element("html", head, element("body", *body), lang="en")]
+    )

@@ -1,0 +1,244 @@
+"""Plots of a report: rows and arrays in, matplotlib figures out.
+
+Figures are made through matplotlib's objects: nothing here touches pyplot's global state or needs
+a display, and the caller's own matplotlib settings do not change what is drawn.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from vitral.figures.measures import Calibration, ratio
+from vitral.figures.page import shorten
+
+COBALT, RUBY, AMBER, EMERALD = "#2450b8", "#b4233f", "#d68a00", "#14805e"
+INK, MUTED, LINES = "#1c2333", "#667085", "#e3e6ed"
+STYLE: dict[Any, Any] = {
+    **{
+        key: value
+        for key, value in mpl.rcParamsDefault.items()
+        if not key.startswith(("backend", "interactive", "toolbar", "webagg", "docstring", "date"))
+    },
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINES,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+}
+SERIES = {
+    "train": ("training", COBALT, "-"),
+    "validation": ("validation", RUBY, "-"),
+    "validation_raw": ("validation, weights not averaged", AMBER, "--"),
+    "test": ("test", EMERALD, "-"),
+}
+MAX_SMALL, MAX_COUNTED, MAX_NAMED = 5, 25, 60
+"""Classes up to which a confusion matrix is small, shows the counts, and shows the names."""
+MAX_LABEL_LENGTH = 22
+DOTS_PER_INCH = 200
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; equal figures give equal bytes."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(
+            path,
+            dpi=DOTS_PER_INCH,
+            facecolor="white",
+            bbox_inches="tight",
+            metadata={"Software": None},
+        )
+
+
+@mpl.rc_context(STYLE)
+def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Draw loss and accuracy over the course of training, one line a split.
+
+    Args:
+        rows: `step`, `epoch`, `split`, `loss`, `accuracy`; a value that is missing or not finite
+            leaves a gap.
+    """
+    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
+    unit = "epoch" if max((row["epoch"] for row in rows), default=0) >= 2 else "step"
+    for split, (label, color, line) in SERIES.items():
+        own = [row for row in rows if row["split"] == split]
+        if own:
+            x = np.array([row[unit] for row in own], dtype=np.float64)
+            for axes, key, scale in ((loss_axes, "loss", 1), (accuracy_axes, "accuracy", 100)):
+                y = scale * _column(own, key)
+                _draw_series(axes, x, y, label=label, color=color, line=line)
+    loss_axes.set_ylabel("loss")
+    accuracy_axes.set_ylabel("accuracy (%)")
+    accuracy_axes.set_xlabel(unit)
+    accuracy_axes.margins(x=0.02)
+    accuracy_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    figure.align_ylabels()
+    if loss_axes.has_data():
+        figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    return figure
+
+
+def _column(rows: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
+    """Return one value a row, NaN where it is missing or not finite."""
+    values = [row.get(key) for row in rows]
+    column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    column[~np.isfinite(column)] = np.nan
+    return column
+
+
+def _draw_series(
+    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], *, label: str, color: str, line: str
+) -> None:
+    """Draw a line; many noisy points become a pale line under their running mean."""
+    if np.isnan(y).all():
+        return
+    window = smoothing_window(len(y))
+    if window == 1:
+        marker, size = ("D", 6.0) if len(y) == 1 else ("o" if len(y) <= 40 else "", 3.5)
+        axes.plot(x, y, line, color=color, marker=marker, ms=size, lw=1.6, label=label)
+        return
+    axes.plot(x, y, line, color=color, lw=0.8, alpha=0.25)
+    axes.plot(x, running_mean(y, window), line, color=color, lw=1.8, label=label)
+
+
+def smoothing_window(num_rows: int) -> int:
+    """Say how many rows the running mean of a curve spans: 1 up to 60 rows, then 1 in 30."""
+    return 1 if num_rows <= 60 else 2 * (num_rows // 60) + 1
+
+
+def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Average each value with its neighbours in a centred window, which shrinks at the ends."""
+    known = ~np.isnan(values)
+    kernel = np.ones(window)
+    sums = np.convolve(np.where(known, values, 0), kernel, mode="same")
+    counts = np.convolve(known.astype(np.float64), kernel, mode="same")
+    return ratio(sums, counts)
+
+
+def class_labels(classes: Sequence[str]) -> list[str]:
+    """Return the classes as a plot can write them.
+
+    Long names are cut. A class is its number, `#3`, where the font lacks a letter of its name, and
+    all are where there are more than `MAX_NAMED`.
+    """
+    if len(classes) > MAX_NAMED:
+        return [f"#{index}" for index in range(len(classes))]
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    labels = []
+    for index, name in enumerate(classes):
+        drawable = name.isprintable() and all(font.get_char_index(ord(c)) for c in name)
+        usable = drawable and name.strip()
+        labels.append(shorten(name, MAX_LABEL_LENGTH) if usable else f"#{index}")
+    return labels
+
+
+@mpl.rc_context(STYLE)
+def draw_confusions(confusions: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """Draw the confusion matrix: true classes down, predicted across, blue right and red wrong.
+
+    The colour is the share of the row; that of mistakes grows with its square root, so that rare
+    ones can be seen. Counts are written up to 25 classes and names up to 60.
+
+    Args:
+        confusions: (K, K) images by true class (row) and predicted class (column).
+        classes: K names.
+    """
+    num_classes = len(classes)
+    side = 4.6 if num_classes <= MAX_SMALL else 6.2 if num_classes <= 12 else 8.0
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = confusions / np.maximum(confusions.sum(axis=1, keepdims=True), 1)
+    axes.imshow(_paint_confusions(shares), interpolation="nearest")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=INK)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    cell_points = 0.78 * side * 72 / num_classes
+    _write_class_ticks(axes, class_labels(classes), size=min(9.0, 0.8 * cell_points))
+    if num_classes <= MAX_COUNTED:
+        axes.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(num_classes + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
+        _write_counts(axes, confusions, shares, size=min(10.0, 0.34 * cell_points))
+    return figure
+
+
+def _paint_confusions(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colour each cell (K, K, 3): white to blue on the diagonal, white to red off it."""
+    paper, right, wrong = (np.array(mpl.colors.to_rgb(c)) for c in ("#f5f6f9", COBALT, RUBY))
+    diagonal = np.eye(len(shares), dtype=bool)
+    strength = np.where(diagonal, shares, np.sqrt(shares))[..., None]
+    color = np.where(diagonal[..., None], right, wrong)
+    painted: NDArray[np.float64] = paper * (1 - strength) + color * strength
+    return painted
+
+
+def _write_class_ticks(axes: Axes, labels: Sequence[str], *, size: float) -> None:
+    """Write the classes along both axes; some of them where there are too many."""
+    stride = 1 if len(labels) <= MAX_NAMED else 10 if len(labels) <= 150 else 20
+    ticks = list(range(0, len(labels), stride))
+    shown = [labels[tick] for tick in ticks]
+    flat = len(labels) <= 3
+    angle = 0 if flat or stride > 1 else 45 if len(labels) <= 12 else 90
+    size = 9.0 if stride > 1 else size
+    axes.set_xticks(ticks, shown, fontsize=size, rotation=angle, rotation_mode="anchor")
+    axes.set_yticks(ticks, shown, fontsize=size)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("center" if angle == 0 else "right")
+        label.set_verticalalignment("center" if angle == 90 else "top")
+
+
+def _write_counts(
+    axes: Axes, confusions: NDArray[np.int64], shares: NDArray[np.float64], *, size: float
+) -> None:
+    """Write the counts that are not 0 into their cells."""
+    for true, predicted in np.argwhere(confusions).tolist():
+        share = shares[true, predicted]
+        strong = share > (0.5 if true == predicted else 0.4)
+        color = "white" if strong else INK
+        text = str(confusions[true, predicted])
+        axes.text(predicted, true, text, color=color, fontsize=size, ha="center", va="center")
+
+
+@mpl.rc_context(STYLE)
+def draw_reliability(calibration: Calibration) -> Figure:
+    """Draw the reliability diagram: accuracy over confidence, and how many images lie where."""
+    figure = Figure(figsize=(4.6, 5.4), layout="constrained")
+    axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    num_bins = len(calibration.counts)
+    width = 100 / num_bins
+    centers = (np.arange(num_bins) + 0.5) * width
+    filled = calibration.counts > 0
+    accuracy = 100 * calibration.accuracy[filled]
+    gap = 100 * calibration.confidence[filled] - accuracy
+    bars: dict[str, Any] = {"width": 0.92 * width, "zorder": 2}
+    axes.bar(centers[filled], accuracy, color=COBALT, label="right", **bars)
+    gaps: dict[str, Any] = {"bottom": accuracy, **bars}
+    axes.bar(centers[filled], np.maximum(gap, 0), color="#e9a3af", label="too sure", **gaps)
+    axes.bar(centers[filled], np.minimum(gap, 0), color="#7fd0b4", label="too modest", **gaps)
+    axes.plot([0, 100], [0, 100], "--", color=INK, lw=1, label="as stated", zorder=3)
+    axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="right (%)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    count_axes.bar(centers, calibration.counts, color=MUTED, **bars)
+    count_axes.set(xlabel="confidence of the prediction (%)", ylabel="images")
+    return figure

@@ -1,0 +1,55 @@
+"""The report of a run: one page that opens offline, drawn from the run's folder alone."""
+
+from pathlib import Path
+
+from vitral.figures.classes import calibration_section, classes_section
+from vitral.figures.dataset import data_section
+from vitral.figures.head import head
+from vitral.figures.mistakes import mistakes_section
+from vitral.figures.page import Html, document, element
+from vitral.figures.result import result_section
+from vitral.figures.run_folder import RunFolder, read_run_folder
+from vitral.figures.training import training_section
+from vitral.figures.usage import origins_section, usage_section
+
+
+def write_report(run_dir: Path) -> Path:
+    """Draw the plots of a run into its folder and write `report.html` beside them.
+
+    Args:
+        run_dir: the folder of a finished run; needs `summary.json`, shows whatever else is there.
+
+    Returns:
+        The path of the page: one file that loads nothing from anywhere.
+
+    Raises:
+        RequestError: the folder has no `summary.json`, or one of its files can't be read.
+    """
+    run = read_run_folder(run_dir)
+    page = _compose(run)
+    path = run_dir / "report.html"
+    # A file name that is not valid text holds lone surrogates, which UTF-8 can't write.
+    path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+    return path
+
+
+def _compose(run: RunFolder) -> Html:
+    """Put the sections in the order in which they are read."""
+    title = f"{run.summary.get('model', 'Model')} on {run.summary.get('data', 'data')}"
+    version = run.config.get("vitral_version")
+    return document(
+        title,
+        head(run),
+        element(
+            "main",
+            result_section(run),
+            training_section(run),
+            classes_section(run),
+            calibration_section(run),
+            mistakes_section(run),
+            data_section(run),
+            usage_section(run),
+            origins_section(run),
+        ),
+        element("footer", f"Vitral {version}" if version else "Vitral"),
+    )

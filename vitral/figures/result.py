@@ -1,0 +1,96 @@
+"""The result of a run: its score beside the controls, and what that means in words."""
+
+from vitral.figures.bars import draw_bars
+from vitral.figures.cautions import copies_across_splits, disagreement, not_a_test, num_copies
+from vitral.figures.page import (
+    Html,
+    count,
+    element,
+    interval,
+    paragraph,
+    percent,
+    quoted,
+    section,
+)
+from vitral.figures.run_folder import Record, RunFolder
+
+
+def result_section(run: RunFolder) -> Html:
+    """Write the score with its interval beside its controls, and what that means in words."""
+    summary = run.summary
+    split = str(summary.get("split", "unknown"))
+    accuracy = float(summary["accuracy"])
+    low, high = summary["accuracy_interval"]
+    big = element(
+        "div",
+        element("strong", percent(accuracy)),
+        element("span", f"{split} accuracy"),
+        element("span", f"95 % interval {interval(low, high)}"),
+        class_="score",
+    )
+    return section(
+        "result",
+        "Result",
+        element("div", big, draw_bars(summary), class_="beside"),
+        paragraph(*_in_words(run, split), class_="lead"),
+        paragraph(_against_controls(summary)),
+        not_a_test(split),
+        copies_across_splits(run),
+        disagreement(run),
+        paragraph(_denominator(summary), class_="small"),
+    )
+
+
+def _in_words(run: RunFolder, split: str) -> list[object]:
+    """Say what the score and its controls mean, the numbers first."""
+    summary = run.summary
+    unseen = split == "test" and not num_copies(run)
+    low, high = summary["accuracy_interval"]
+    words: list[object] = [
+        f"On {count(summary['num_examples'], f'{split} image')}"
+        f"{' that training never saw' if unseen else ''}, "
+        f"{percent(summary['accuracy'])} are right (95 % interval {interval(low, high)}).",
+    ]
+    if summary.get("majority_accuracy") is not None:
+        majority = quoted(summary.get("majority_class", "the majority class"))
+        words += [" Always answering ", majority, " would be right in "]
+        words.append(percent(summary["majority_accuracy"]))
+        if summary.get("pixel_accuracy") is None:
+            words.append(".")
+        else:
+            pixels = percent(summary["pixel_accuracy"])
+            words.append(f", logistic regression on the pixels in {pixels}.")
+    return words
+
+
+def _against_controls(summary: Record) -> str | None:
+    """Say whether the interval leaves the controls behind."""
+    controls = {
+        "the majority class": summary.get("majority_accuracy"),
+        "logistic regression on the pixels": summary.get("pixel_accuracy"),
+    }
+    known = {name: float(share) for name, share in controls.items() if share is not None}
+    if not known:
+        return None
+    best = max(known, key=lambda name: known[name])
+    low, high = summary["accuracy_interval"]
+    if low > known[best]:
+        reach = "both controls" if len(known) == 2 else best
+        return f"The whole interval lies above {reach}: the model learned more than that."
+    if high < known[best]:
+        return f"That is below {best}: this model is worse than a much simpler answer."
+    return (
+        f"The interval includes what {best} reaches: on these images the two can't be told apart."
+    )
+
+
+def _denominator(summary: Record) -> str:
+    """Say over which images the score is a share."""
+    scored, skipped = summary["num_examples"], summary.get("num_skipped", 0)
+    said = f"Denominator: {count(scored, 'scored image')}. "
+    if not skipped:
+        return f"{said}None was skipped."
+    return (
+        f"{said}{count(skipped)} more {'was' if skipped == 1 else 'were'} skipped (see Data) and "
+        f"{'is' if skipped == 1 else 'are'} counted neither as right nor as wrong."
+    )

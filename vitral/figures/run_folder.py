@@ -1,0 +1,126 @@
+"""Reading a finished run's folder: the only thing that a report is drawn from."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from vitral.errors import RequestError
+
+Record = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+REQUIRED = ("accuracy", "accuracy_interval", "num_examples")
+"""What a summary must say for there to be a result to report."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run wrote down; a file that is not there is empty here, but for the summary."""
+
+    path: Path
+    """The folder, as the caller named it."""
+    summary: Record
+    """Final figures: accuracy, interval, controls, denominators."""
+    config: Record
+    """Command, settings and where each setting came from."""
+    environment: Record
+    """Versions of software, machine."""
+    status: Record
+    """State, times."""
+    data_report: Record
+    """Classes, splits, what was skipped."""
+    metrics: list[Record]
+    """One row a measurement."""
+    timings: list[Record]
+    """One row a clock reading."""
+    predictions: Arrays
+    """`labels` (N,), `probabilities` (N, K), `names` (N,)."""
+    mistakes: Arrays
+    """`images` (M, h, w, C) uint8, `attention` (M, gh, gw), and who they are."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs; numbers where no names are on file."""
+        names = [str(name) for name in self.data_report.get("classes") or []]
+        if not self.predictions:
+            return names
+        num_classes = self.predictions["probabilities"].shape[1]
+        if names and len(names) != num_classes:
+            raise RequestError(
+                f"{self.path}: data_report.json has {len(names)} classes, test_predictions.npz "
+                f"has probabilities of {num_classes}: both must come from the same run"
+            )
+        return names or [str(index) for index in range(num_classes)]
+
+
+def read_run_folder(path: Path) -> RunFolder:
+    """Read the files of a run folder.
+
+    Raises:
+        RequestError: there is no `summary.json`, it lacks the result, or a file can't be read.
+    """
+    summary = _read(path / "summary.json", _parse_json, default=None)
+    if summary is None:
+        raise RequestError(
+            f"{path} has no summary.json, so it is not the folder of a finished run: "
+            "name a run folder, or give the run's command again to finish it"
+        )
+    absent = [key for key in REQUIRED if summary.get(key) is None]
+    if absent:
+        raise RequestError(
+            f"{path / 'summary.json'} has no {', '.join(absent)}: give the run's command again"
+        )
+    return RunFolder(
+        path=path,
+        summary=summary,
+        config=_read(path / "config.yaml", _parse_yaml, default={}),
+        environment=_read(path / "environment.json", _parse_json, default={}),
+        status=_read(path / "status.json", _parse_json, default={}),
+        data_report=_read(path / "data_report.json", _parse_json, default={}),
+        metrics=_read(path / "metrics.jsonl", _parse_rows, default=[]),
+        timings=_read(path / "timings.jsonl", _parse_rows, default=[]),
+        predictions=_read(path / "test_predictions.npz", _parse_arrays, default={}),
+        mistakes=_read(path / "mistakes.npz", _parse_arrays, default={}),
+    )
+
+
+def _read(path: Path, parse: Callable[[Path], Any], *, default: Any) -> Any:
+    """Read one file of the folder, or return the default where there is none."""
+    try:
+        return parse(path)
+    except FileNotFoundError:
+        return default
+    except (ValueError, OSError, yaml.YAMLError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(
+            f"{path} can't be read ({reason}): restore the file, or give the run's command again"
+        ) from error
+
+
+def _parse_json(path: Path) -> Record:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it must hold one JSON object")
+    return content
+
+
+def _parse_yaml(path: Path) -> Record:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it must hold one YAML mapping")
+    return content
+
+
+def _parse_rows(path: Path) -> list[Record]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _parse_arrays(path: Path) -> Arrays:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
