@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+import vitral
+from vitral.spec.run import OptimizerSettings
+from vitral.train.optimizer import (
+    build_optimizer,
+    clip_gradients,
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return vitral.create_model(
+        "ViT-Mi/4", image_size=8, embed_dim=16, depth=1, num_heads=2, mlp_dim=32, num_classes=3
+    )
+
+
+def test_every_parameter_is_in_one_group_and_only_kernels_decay(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, OptimizerSettings(weight_decay=0.3), device=CPU)
+    decayed, rest = (set(group["param_names"]) for group in optimizer.param_groups)
+    assert decayed | rest == {name for name, _ in model.named_parameters()}
+    assert not decayed & rest
+    assert decayed == {
+        "embedding.weight",
+        "head.weight",
+        "blocks.0.attention.qkv.weight",
+        "blocks.0.attention.out.weight",
+        "blocks.0.mlp.hidden.weight",
+        "blocks.0.mlp.out.weight",
+    }
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
+@pytest.mark.parametrize("norm", [0.5, 1.0, 7.0])
+def test_clipping_scales_to_the_norm_and_never_up(norm: float) -> None:
+    parameter = nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.full((4,), norm / 2)
+    measured = clip_gradients([parameter], max_norm=1.0)
+    assert measured.item() == pytest.approx(norm)
+    assert parameter.grad.norm().item() == pytest.approx(min(norm, 1.0))
+
+
+def test_clipping_by_zero_only_measures() -> None:
+    parameter = nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.full((4,), 5.0)
+    assert clip_gradients([parameter], max_norm=0.0).item() == pytest.approx(10.0)
+    assert parameter.grad.tolist() == [5.0] * 4
+
+
+def test_the_state_comes_back_under_the_names_of_the_weights(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, OptimizerSettings(), device=CPU)
+    model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
+    assert "exp_avg_sq/blocks.0.mlp.hidden.weight" in saved
+    other = build_optimizer(model, OptimizerSettings(), device=CPU)
+    load_optimizer_tensors(other, saved)
+    assert all(torch.equal(saved[n], t) for n, t in optimizer_tensors(other).items())

@@ -1,0 +1,184 @@
+"""The run folder: what a run writes, and when another run may go on in it."""
+
+import datetime
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from vitral.data.images import ImageData
+from vitral.errors import RequestError
+from vitral.files import atomic
+from vitral.files.rows import append_row, csv_text, keep_rows, read_rows
+from vitral.spec.settings import differences, nested, read_settings_file
+from vitral.version import __version__
+
+METRIC_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's files; only the first process writes."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the result is."""
+        return self.path / "model"
+
+    def holds_run(self) -> bool:
+        """Say whether a run began here."""
+        return (self.path / "config.yaml").exists()
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of the run's state; empty before it began."""
+        try:
+            status: dict[str, Any] = json.loads((self.path / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return status
+
+    def lock(self) -> IO[str] | None:
+        """Take the folder for this process until the returned file is closed.
+
+        Raises:
+            RequestError: another process trains here.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has none; there nothing is locked
+            return None
+        file = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise RequestError(
+                f"another process is training in {self.path}: wait for it, or choose another "
+                "--output"
+            ) from None
+        return file
+
+    def begin(
+        self,
+        *,
+        settings: Mapping[str, Any],
+        origin: Mapping[str, str],
+        command: str,
+        fingerprint: str,
+        recipe: Mapping[str, str],
+    ) -> None:
+        """Write `config.yaml` of a new run.
+
+        Raises:
+            RequestError: the folder has other files.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+        if others and not self.holds_run():
+            raise RequestError(
+                f"{self.path} has files that are no run's, such as {min(others)}: choose another "
+                "--output"
+            )
+        content = {
+            "vitral_version": __version__,
+            "command": command,
+            "recipe": dict(recipe),
+            "data_fingerprint": fingerprint,
+            "settings": nested(settings),
+            "origin": dict(origin),
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+        atomic.write_text(self.path / "config.yaml", text)
+
+    def check_same(self, *, settings: Mapping[str, Any], fingerprint: str) -> None:
+        """Make sure that the run that began here has the same settings and data.
+
+        Raises:
+            RequestError: it has not; the differences are listed.
+        """
+        path = self.path / "config.yaml"
+        text = path.read_text(encoding="utf-8")
+        saved = read_settings_file(text, path=str(path))
+        changed = differences(saved, settings)
+        if changed:
+            listed = "; ".join(
+                f"{name} was {old}, now {new}" for name, (old, new) in changed.items()
+            )
+            raise RequestError(
+                f"{self.path} holds a run with other settings ({listed}): "
+                "use the same ones, or choose another --output"
+            )
+        if yaml.safe_load(text)["data_fingerprint"] != fingerprint:
+            raise RequestError(
+                f"{self.path} holds a run on other contents of {settings['data.source']}: the "
+                "images have "
+                "changed since; choose another --output"
+            )
+
+    def write_status(self, state: str, *, step: int, steps: int, reason: str = "") -> None:
+        """Write `status.json`: running, done, interrupted or failed."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        started = self.status().get("started", now)
+        content = {
+            "state": state,
+            "step": step,
+            "steps": steps,
+            "reason": reason,
+            "pid": os.getpid(),
+            "started": started,
+            "updated": now,
+        }
+        atomic.write_json(self.path / "status.json", content)
+
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append a row of what only settings, seed and step determine."""
+        append_row(self.path / "metrics.jsonl", dict(row))
+
+    def write_results_csv(self) -> None:
+        """Write the metrics once more as a table."""
+        rows = read_rows(self.path / "metrics.jsonl")
+        own = [key for row in rows for key in row if key not in METRIC_COLUMNS]
+        columns = [*METRIC_COLUMNS, *dict.fromkeys(own)]
+        atomic.write_text(self.path / "results.csv", csv_text(rows, columns=columns))
+
+    def add_timing(self, row: Mapping[str, Any]) -> None:
+        """Append a row of clock readings."""
+        append_row(self.path / "timings.jsonl", dict(row))
+
+    def cut_back(self, step: int) -> None:
+        """Drop the rows after a step, when a run goes on from there."""
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            keep_rows(self.path / name, lambda row: row["step"] <= step)
+
+    def write_skipped(self, data: ImageData, errors: Mapping[str, str]) -> None:
+        """Write every file that is not used, with its reason."""
+        items = [*data.skipped, *(item for _, item in data.unreadable)]
+        rows = [{"path": item.name, "reason": item.reason} for item in items]
+        rows += [{"path": name, "reason": reason} for name, reason in errors.items()]
+        atomic.write_text(self.path / "skipped.csv", csv_text(rows, columns=("path", "reason")))
+
+    def write_splits(self, data: ImageData) -> None:
+        """Write which example is in which split, so that a later score is on the same ones."""
+        rows: Iterable[dict[str, Any]] = (
+            {
+                "path": examples.name(index),
+                "split": split,
+                "label": data.classes[examples.labels[index]],
+            }
+            for split, examples in data.splits.items()
+            for index in range(len(examples))
+        )
+        atomic.write_text(
+            self.path / "splits.csv", csv_text(rows, columns=("path", "split", "label"))
+        )

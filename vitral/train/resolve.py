@@ -1,0 +1,153 @@
+"""From what was asked for and what the data is to one frozen config, with each value's origin."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from vitral.data.images import ImageData
+from vitral.data.order import steps_per_epoch
+from vitral.errors import DataError, RequestError
+from vitral.models.vit import ViT
+from vitral.recipes.recipe import Facts, Recipe, choose_recipe, default_model
+from vitral.spec.checks import check_positive
+from vitral.spec.names import parse_model_name
+from vitral.spec.preprocessing import default_preprocessing
+from vitral.spec.run import RunConfig
+from vitral.spec.settings import build_run_config, flatten
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run that can begin."""
+
+    config: RunConfig
+    origin: dict[str, str]
+    """Where each setting came from: "option", "file", "recipe", "automatic" or "default"."""
+    recipe: Recipe
+
+
+def resolve_run(
+    data: ImageData,
+    *,
+    model: str | nn.Module | None,
+    recipe: str | None,
+    asked: Mapping[str, Any],
+    from_file: Mapping[str, Any],
+) -> ResolvedRun:
+    """Choose every setting.
+
+    Args:
+        data: opened.
+        model: a name, the caller's own module, or None for one that fits the images.
+        recipe: a name, or None for one that fits the task.
+        asked: settings by path from options; `train.epochs` stands for `train.steps`.
+        from_file: settings by path from a file.
+
+    Raises:
+        RequestError: a setting that has no place here, or a bad value.
+        DataError: no training images.
+    """
+    if "train" not in data.splits:
+        raise DataError(
+            f"{data.source} has no training images: it has {', '.join(data.splits)} only"
+        )
+    layers = {"file": dict(from_file), "option": dict(asked)}
+    model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
+    facts = _facts(data, model_settings, preprocessing)
+    chosen = choose_recipe(facts, name=recipe)
+    layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
+    layers = {origin: _to_steps(layer, data, layers) for origin, layer in layers.items()}
+    origin = {path: name for name, layer in layers.items() for path in layer}
+    if isinstance(model, nn.Module):
+        wrong = sorted(
+            p for p in _joined(layers) if p.startswith("model.") and origin[p] != "recipe"
+        )
+        if wrong:
+            raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
+    settings = {
+        path: value
+        for path, value in _joined(layers).items()
+        if not (isinstance(model, nn.Module) and path.startswith("model."))
+    }
+    config = build_run_config(settings)
+    origin = {path: origin.get(path, "default") for path in flatten(config)}
+    return ResolvedRun(config, origin, chosen)
+
+
+def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {path: value for layer in layers.values() for path, value in layer.items()}
+
+
+def _model_settings(
+    data: ImageData, model: str | nn.Module | None, *, asked: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the model and of its preprocessing that nobody asked for."""
+    channels = data.channels
+    if isinstance(model, ViT):
+        return (
+            {f"model.{k}": v for k, v in vars(model.config).items()},
+            {f"preprocessing.{k}": v for k, v in vars(model.preprocessing).items()},
+        )
+    name, image_size = default_model(_typical_side(data))
+    fields: dict[str, Any] = {}
+    if model is None or isinstance(model, str):
+        fields = parse_model_name(model or name)
+        fields.setdefault("image_size", image_size)
+        fields |= {"in_channels": channels, "num_classes": len(data.classes)}
+        image_size = asked.get("model.image_size", fields["image_size"])
+        stated = asked.get("model.num_classes", len(data.classes))
+        if stated != len(data.classes):
+            raise RequestError(
+                f"model.num_classes={stated} does not fit data of {len(data.classes)} classes: "
+                "leave it out"
+            )
+    size = asked.get("preprocessing.size", image_size)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    ready = default_preprocessing(size, channels=channels)
+    return (
+        {f"model.{k}": v for k, v in fields.items()},
+        {f"preprocessing.{k}": v for k, v in vars(ready).items()},
+    )
+
+
+def _facts(
+    data: ImageData, model_settings: Mapping[str, Any], preprocessing: Mapping[str, Any]
+) -> Facts:
+    return Facts(
+        num_images=len(data.splits["train"]),
+        num_classes=len(data.classes),
+        image_size=preprocessing["preprocessing.size"],
+        model=model_settings.get("model.name", "your own model"),
+        embed_dim=model_settings.get("model.embed_dim", 0),
+    )
+
+
+def _to_steps(
+    layer: dict[str, Any], data: ImageData, layers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Replace epochs and warm-up shares by steps, now that the number of images is known."""
+    layer = dict(layer)
+    everything = _joined(layers)
+    check_positive(batch_size=everything["train.batch_size"])
+    per_epoch = steps_per_epoch(len(data.splits["train"]), everything["train.batch_size"])
+    epochs = layer.pop("train.epochs", None)
+    if epochs is not None:
+        layer["train.steps"] = max(1, round(epochs * per_epoch))
+    share = layer.pop("schedule.warmup_share", None)
+    if share is not None and "schedule.warmup_steps" not in layer:
+        later = {origin: own for origin, own in layers.items() if origin in ("file", "option")}
+        asked = _joined(later)
+        total = asked.get("train.steps")
+        if total is None:
+            total = round(asked.get("train.epochs", everything["train.epochs"]) * per_epoch)
+        layer["schedule.warmup_steps"] = int(share * max(1, total))
+    return layer
+
+
+def _typical_side(data: ImageData) -> int:
+    """Return the median of the images' shorter sides; 224 when they have not been looked at."""
+    sides = [min(f.height, f.width) for f in data.findings if f.height]
+    return int(np.median(sides)) if sides else 224

@@ -1,0 +1,325 @@
+"""One sitting of a run: steps, and what is logged, scored and saved between them."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitral.data.images import ImageData
+from vitral.data.loader import Batch, TrainingBatches
+from vitral.data.order import steps_per_epoch
+from vitral.errors import DataError
+from vitral.evaluate.score import mean_over_examples
+from vitral.runtime.device import machine_facts
+from vitral.spec.run import RunConfig
+from vitral.train.average import using_average
+from vitral.train.checkpoint import SavedState, save_checkpoint
+from vitral.train.folder import RunFolder
+from vitral.train.loop import Machine, StepResult, TrainState, train_steps
+from vitral.train.objectives.function import per_example
+from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors
+from vitral.train.progress import ProgressView, describe
+from vitral.train.signals import InterruptedRunError, StopRequest, listen_for_stop
+
+MetricFunction = Callable[[nn.Module, Batch], Tensor]
+
+
+class ScoredObjective(nn.Module):
+    """An objective with the caller's own metrics beside its own; for scoring."""
+
+    def __init__(self, objective: nn.Module, metrics: Mapping[str, MetricFunction]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.metrics = metrics
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return losses and all metrics, (N,) each."""
+        losses, own = self.objective(batch)
+        count = len(batch["label"])
+        further = {
+            name: per_example(function(self.objective.model, batch), count)  # type: ignore[arg-type]
+            for name, function in self.metrics.items()
+        }
+        return losses, own | further
+
+
+@dataclass
+class _Sums:
+    """What has been measured since the last row; saved, so that rows do not depend on stops."""
+
+    loss: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    num_examples: int = 0
+
+    def add(self, result: StepResult) -> None:
+        self.loss += result.loss_sum
+        self.num_examples += result.num_examples
+        for name, value in result.metric_sums.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value
+
+
+class Session:
+    """Trains from the state's step to the end of the run, or until asked to stop."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        data: ImageData,
+        state: TrainState,
+        machine: Machine,
+        folder: RunFolder,
+        view: ProgressView,
+        metrics: Mapping[str, MetricFunction],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self._config, self._data, self._state = config, data, state
+        self._machine, self._folder, self._view = machine, folder, view
+        self._provenance = dict(provenance)
+        self._scored = ScoredObjective(state.objective, metrics)
+        self._batches = TrainingBatches(
+            data.splits["train"],
+            config.preprocessing,
+            config.augment,
+            seed=config.train.seed,
+            batch_size=config.train.batch_size,
+            micro_batch_size=config.train.micro_batch_size,
+            rank=machine.ranks.rank,
+            world_size=machine.ranks.world_size,
+            workers=config.data.workers,
+        )
+        self._per_epoch = steps_per_epoch(len(data.splits["train"]), config.train.batch_size)
+        self._log_every = config.train.log_every_steps or max(1, self._per_epoch // 10)
+        self._save_every = config.checkpoint.every_steps or self._per_epoch
+        self._sums = _Sums()
+        self._seconds = 0.0
+        self._last_saved = -1
+
+    def restore(self, saved: SavedState) -> None:
+        """Go on from a checkpoint."""
+        state, progress = self._state, saved.progress
+        self._model().load_state_dict(saved.weights)
+        load_optimizer_tensors(state.optimizer, saved.optimizer)
+        if state.average and saved.average:
+            state.average.load(saved.average)
+        state.step = self._last_saved = progress["step"]
+        self._sums = _own_sums(
+            progress["sums"],
+            rank=self._machine.ranks.rank,
+            world_size=self._machine.ranks.world_size,
+        )
+        self._seconds = progress["seconds"]
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            InterruptedRunError: a signal asked to stop; what is there has been saved.
+            DivergedError: a loss or gradient is not finite.
+            DataError: too many images turn out to be unreadable.
+        """
+        steps = self._config.train.steps
+        self._view.start("training", total=steps, done=self._state.step)
+        try:
+            with listen_for_stop() as stop:
+                self._train(stop)
+        finally:
+            self._view.finish()
+
+    def _train(self, stop: StopRequest) -> None:
+        steps = self._config.train.steps
+        clock, since = time.perf_counter(), _Clock()
+        for result in train_steps(
+            self._state, self._batches, config=self._config, machine=self._machine
+        ):
+            step = self._state.step
+            self._sums.add(result)
+            self._seconds += time.perf_counter() - clock
+            since.add(result, time.perf_counter() - clock)
+            clock = time.perf_counter()
+            if step % self._log_every == 0 or step == steps:
+                self._log(result, since)
+                since = _Clock()
+            if self._is_evaluation_due(step):
+                self._evaluate()
+            if step % self._save_every == 0 or step == steps:
+                self.save()
+            if self._stop_asked(stop):
+                self._stop(stop)
+            self._seconds += time.perf_counter() - clock
+            clock = time.perf_counter()
+
+    def save(self) -> None:
+        """Write a checkpoint of the present step."""
+        ranks, state = self._machine.ranks, self._state
+        if state.step == self._last_saved:
+            return
+        self._check_unreadable()
+        sums = ranks.gather(vars(self._sums))
+        if ranks.is_first:
+            save_checkpoint(
+                self._folder.checkpoints,
+                model=self._model(),
+                average=state.average.tensors if state.average else None,
+                optimizer=optimizer_tensors(state.optimizer),
+                progress={
+                    "step": state.step,
+                    "sums": sums,
+                    "seconds": self._seconds,
+                    "world_size": ranks.world_size,
+                    "machine": machine_facts(self._machine.device),
+                },
+                preprocessing=self._config.preprocessing,
+                classes=self._data.classes,
+                provenance=self._provenance,
+                keep=self._config.checkpoint.keep,
+            )
+            self._folder.write_status("running", step=state.step, steps=self._config.train.steps)
+            self._folder.write_results_csv()
+        ranks.wait()
+        self._last_saved = state.step
+
+    def _log(self, result: StepResult, since: "_Clock") -> None:
+        """Write a row of the mean over the steps since the last row, over all processes."""
+        names = sorted(self._sums.metrics)
+        values = [self._sums.loss, *(self._sums.metrics[name] for name in names)]
+        gathered = self._machine.ranks.gather(values)
+        sums = [math.fsum(column) for column in zip(*gathered, strict=True)]
+        count = max(self._sums.num_examples, 1)
+        step = self._state.step
+        means = {name: value / count for name, value in zip(["loss", *names], sums, strict=True)}
+        row = {
+            "step": step,
+            "epoch": step / self._per_epoch,
+            "split": "train",
+            **means,
+            "learning_rate": result.learning_rate,
+            "grad_norm": result.grad_norm,
+        }
+        timing = since.reading()
+        facts = {
+            **timing,
+            "epoch": row["epoch"],
+            "loss": row["loss"],
+            "accuracy": row.get("accuracy"),
+        }
+        if self._machine.ranks.is_first:
+            self._folder.add_metrics(row)
+            self._folder.add_timing({"step": step, "seconds": self._seconds, **timing})
+        self._view.update(step, self._config.train.steps, title="training", facts=describe(facts))
+        self._sums = _Sums()
+
+    def _is_evaluation_due(self, step: int) -> bool:
+        if "validation" not in self._data.splits:
+            return False
+        every = self._config.evaluation.every_epochs * self._per_epoch
+        is_last = step == self._config.train.steps
+        return is_last or (every > 0 and math.floor(step / every) > math.floor((step - 1) / every))
+
+    def _evaluate(self) -> None:
+        """Write rows of scores on the validation images: of averaged and of raw weights."""
+        averages = {"validation": self._state.average}
+        if self._state.average:
+            averages["validation_raw"] = None
+        for split, average in averages.items():
+            with using_average(self._model(), average):
+                means = mean_over_examples(
+                    self._scored,
+                    self._data.splits["validation"],
+                    preprocessing=self._config.preprocessing,
+                    batch_size=self._config.evaluation.batch_size,
+                    device=self._machine.device,
+                    workers=self._config.data.workers,
+                    ranks=self._machine.ranks,
+                )
+            step = self._state.step
+            row = {"step": step, "epoch": step / self._per_epoch, "split": split, **means}
+            if self._machine.ranks.is_first:
+                self._folder.add_metrics(row)
+
+    def _check_unreadable(self) -> None:
+        """Write newly found unreadable images, and stop when they are too many."""
+        found = {
+            self._data.splits["train"].name(index): reason
+            for own in self._machine.ranks.gather(dict(self._batches.errors))
+            for index, reason in own.items()
+        }
+        if found and self._machine.ranks.is_first:
+            self._folder.write_skipped(self._data, found)
+        check_unreadable(self._data, config=self._config, found_later=len(found))
+
+    def _stop_asked(self, stop: StopRequest) -> bool:
+        if self._machine.ranks.world_size == 1:
+            return bool(stop.signal_number)
+        asked = torch.tensor(stop.signal_number, device=self._machine.device)
+        return bool(self._machine.ranks.sum(asked))
+
+    def _stop(self, stop: StopRequest) -> None:
+        self.save()
+        number = max(self._machine.ranks.gather(stop.signal_number))
+        raise InterruptedRunError(
+            f"stopped at step {self._state.step} of {self._config.train.steps} and saved in "
+            f"{self._folder.path}: the same command goes on from there",
+            signal_number=number,
+        )
+
+    def _model(self) -> nn.Module:
+        model = self._state.objective.model
+        assert isinstance(model, nn.Module)
+        return model
+
+
+class _Clock:
+    """Readings between two rows."""
+
+    def __init__(self) -> None:
+        self._seconds = self._wait_seconds = 0.0
+        self._num_examples = 0
+
+    def add(self, result: StepResult, seconds: float) -> None:
+        self._seconds += seconds
+        self._wait_seconds += result.wait_seconds
+        self._num_examples += result.num_examples
+
+    def reading(self) -> dict[str, float]:
+        seconds = max(self._seconds, 1e-9)
+        return {
+            "images_per_second": self._num_examples / seconds,
+            "wait_share": min(1.0, self._wait_seconds / seconds),
+        }
+
+
+def _own_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> _Sums:
+    """Give a process its sums back; on another number of processes the first one takes all."""
+    if len(saved) == world_size:
+        return _Sums(**saved[rank])
+    if rank:
+        return _Sums()
+    names = saved[0]["metrics"]
+    return _Sums(
+        loss=math.fsum(own["loss"] for own in saved),
+        metrics={name: math.fsum(own["metrics"].get(name, 0.0) for own in saved) for name in names},
+        num_examples=saved[0]["num_examples"],
+    )
+
+
+def check_unreadable(data: ImageData, *, config: RunConfig, found_later: int = 0) -> None:
+    """Stop a run on data with too many damaged training images.
+
+    Raises:
+        DataError: more than one, and more than the share `data.max_unreadable`.
+    """
+    damaged = data.problems("train")
+    bad = len(damaged) + found_later
+    total = len(data.splits["train"]) + len(damaged)
+    if bad > 1 and bad > config.data.max_unreadable * total:
+        example = f", such as {damaged[0].name} ({damaged[0].reason})" if damaged else ""
+        raise DataError(
+            f"{bad:,} of {total:,} training images can't be read{example}: repair or remove them, "
+            "or "
+            "raise data.max_unreadable"
+        )
