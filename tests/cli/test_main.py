@@ -1,0 +1,198 @@
+"""The command line from outside: what it prints, where, and with which exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import TINY_MODEL, pattern_images, write_patterns
+from PIL import Image
+
+from vitral.cli.main import VERBS, main
+from vitral.version import __version__
+
+TINY = [f"--set={path}={value}" for path, value in TINY_MODEL.items()]
+
+
+def command(*tokens: str) -> list[str]:
+    return [sys.executable, "-m", "vitral", *tokens]
+
+
+def run(*tokens: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command(*tokens), capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_patterns(tmp_path_factory.mktemp("data") / "d.npz")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    output = data.parent / "run"
+    tokens = ["train", str(data), "--model", "ViT-Mi/4", "--steps", "6", "--output", str(output)]
+    return output, run(*tokens, "--json", *TINY)
+
+
+def test_train_prints_one_json_object_on_standard_output(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, finished = trained
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["path"] == str(output)
+    assert summary["num_examples"] == 20
+    assert "recipe: scratch-small" in finished.stderr
+    assert "\x1b" not in finished.stderr
+
+
+def test_evaluate_agrees_with_the_runs_own_summary(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = json.loads(trained[1].stdout)
+    assert main(["evaluate", str(trained[0]), str(data), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["accuracy"] == summary["accuracy"]
+    assert again["split"] == "test"
+
+
+def test_evaluate_writes_a_row_an_image(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], data: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    assert main(["evaluate", str(trained[0]), str(data), "--output", str(rows)]) == 0
+    lines = rows.read_text().splitlines()
+    assert lines[0] == "path,label,class,probability,error"
+    assert len(lines) == 21
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_predict_writes_the_format_of_the_files_ending(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, ending: str
+) -> None:
+    Image.fromarray(pattern_images(1)[0][0]).save(tmp_path / "i.png")
+    path = tmp_path / f"p.{ending}"
+    assert main(["predict", str(trained[0]), str(tmp_path / "i.png"), "--output", str(path)]) == 0
+    assert path.read_text().startswith({"csv": "path,class,", "jsonl": '{"path": '}[ending])
+
+
+def test_predict_prints_json(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    Image.fromarray(pattern_images(1)[0][0]).save(tmp_path / "good.png")
+    (tmp_path / "notes.txt").write_text("text")
+    assert main(["predict", str(trained[0] / "model"), str(tmp_path), "--top=2", "--json"]) == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)["predictions"]
+    assert [bool(row["error"]) for row in rows] == [True, False]
+    assert len(rows[1]["top"]) == 2
+    assert "1 files are no images" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "status", "said"),
+    [
+        (["trian"], 2, "there is no verb 'trian': did you mean 'train'?"),
+        (["train", "nowhere"], 2, "there is no folder, file or data set 'nowhere'"),
+        (["train", "./nowhere"], 2, "there is nothing at nowhere"),
+        (["train", "--model", "ViT-Z/9"], 2, "there is no model 'ViT-Z/9'"),
+        (["train", "--set", "train.sed=1"], 2, "did you mean 'train.seed'"),
+        (["train", "--set", "train.seed=one"], 2, "train.seed='one': give a whole number"),
+        (["predict", "nowhere", "x.png"], 2, "there is nothing at x.png"),
+        (["evaluate", "nowhere", "fashion-mnist"], 2, "there is nothing at nowhere"),
+        (["evaluate", "only-one"], 2, "the following arguments are required: DATA"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_their_status(
+    tokens: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(tokens) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.startswith("vitral: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_bad_contents_have_their_own_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "x.txt").write_text("text")
+    assert main(["train", str(tmp_path / "data")]) == 3
+    assert "has no images that can be used" in capsys.readouterr().err
+    (tmp_path / "model.npz").write_text("garbage")
+    assert main(["evaluate", str(tmp_path / "model.npz"), "fashion-mnist"]) == 5
+    assert "is no model file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_end_with_their_status(
+    data: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    output = tmp_path / "run"
+    tokens = [
+        "train",
+        str(data),
+        "--model",
+        "ViT-Mi/4",
+        "--steps",
+        "100000",
+        "--output",
+        str(output),
+    ]
+    process = subprocess.Popen(command(*tokens, *TINY), stderr=subprocess.PIPE, text=True)
+    while not (output / "timings.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert json.loads((output / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from vitral.cli.main import main; main(['--help']); "
+        "print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert all(f"vitral {verb}" in finished.stdout for verb in VERBS)
+    assert finished.stdout.splitlines()[-1] == "False False"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: vitral {verb}" in capsys.readouterr().out
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_a_reader_that_leaves_early_is_no_error(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    for number, image in enumerate(pattern_images(40)[0]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    line = " ".join([*command("predict", str(trained[0]), str(tmp_path)), "| head -1"])
+    finished = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True
+    )
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,51 @@
+"""`vitral evaluate`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitral.cli.options import Option, parse_options
+
+DESCRIPTION = "Score a model on images, every one exactly once."
+OPTIONS = (
+    Option(
+        "model", "a run folder, a model folder or an official .npz", metavar="MODEL", required=True
+    ),
+    Option("data", "as for training", metavar="DATA", required=True),
+    Option(
+        "--split",
+        "train, validation or test; left out: test, or every image where there are no splits",
+        metavar="NAME",
+    ),
+    Option("--batch-size", "images at once; changes no score", metavar="N", type=int, default=64),
+    Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
+    Option("--precision", "float32 unless asked otherwise", metavar="NAME", default="float32"),
+    Option("--output", "a CSV with a row an image", metavar="FILE"),
+    Option("--json", "print one JSON object"),
+)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run the verb and return its exit status."""
+    asked = parse_options("evaluate", OPTIONS, tokens, description=DESCRIPTION)
+    from vitral.cli.train import summary_lines
+    from vitral.evaluate.accuracy import evaluate
+    from vitral.files.atomic import write_text
+    from vitral.files.rows import csv_text
+
+    result = evaluate(
+        asked.model,
+        asked.data,
+        split=asked.split,
+        batch_size=asked.batch_size,
+        device=asked.device,
+        precision=asked.precision,
+    )
+    if asked.output:
+        columns = ("path", "label", "class", "probability", "error")
+        write_text(Path(asked.output), csv_text(result.rows(), columns=columns))
+    if asked.json:
+        print(json.dumps(result.summary, ensure_ascii=False))
+    else:
+        print("\n".join(summary_lines(result.summary)))
+    return 0

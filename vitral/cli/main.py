@@ -1,0 +1,60 @@
+"""`vitral VERB ...`: finds the verb, runs it, and turns errors into one line and an exit status."""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from vitral.errors import RequestError, VitralError, nearest
+from vitral.version import __version__
+
+# The module of each verb has `run(tokens) -> int`; what the verb does stands here for the help.
+VERBS = {
+    "train": ("vitral.cli.train", "train a classifier on a folder of images"),
+    "evaluate": ("vitral.cli.evaluate", "score a model on images"),
+    "predict": ("vitral.cli.predict", "name the classes of images"),
+}
+VERB_ALIASES = {"eval": "evaluate", "val": "evaluate", "validate": "evaluate"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    # Odd EXIF and huge pictures are reported by us, with the file's name.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        return _run(tokens)
+    except VitralError as error:
+        print(f"vitral: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("vitral: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(tokens: list[str]) -> int:
+    if not tokens or tokens[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if tokens[0] in ("-V", "--version", "version"):
+        print(__version__)
+        return 0
+    verb = VERB_ALIASES.get(tokens[0], tokens[0])
+    if verb not in VERBS:
+        raise RequestError(f"there is no verb {verb!r}{nearest(verb, VERBS)}")
+    status: int = importlib.import_module(VERBS[verb][0]).run(tokens[1:])
+    return status
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  vitral {verb:<10} {purpose}" for verb, (_, purpose) in VERBS.items())
+    return (
+        f"Vitral {__version__}: the Vision Transformer on your own images\n\n{verbs}\n\n"
+        "`vitral VERB --help` lists a verb's options. `vitral train` alone trains on built-in "
+        "images."
+    )

@@ -1,0 +1,196 @@
+"""Options as people spell them: `--batch-size 64`, `--batch_size=64`, `batch_size=64`, `-b 64`.
+
+Every spelling becomes the one that the verb knows before the standard library's parser sees it.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from vitral.errors import RequestError, nearest
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option or positional of a verb."""
+
+    name: str
+    """`--batch-size`, or without dashes for a positional."""
+    help: str
+    metavar: str | None = None
+    """What stands for the value in the help; None: a flag without one."""
+    type: type = str
+    choices: tuple[str, ...] | None = None
+    default: object = None
+    repeat: bool = False
+    """May be given several times, or take several values when positional."""
+    required: bool = False
+
+
+# Other tools' spellings: timm, Hugging Face, Lightning, Ultralytics, lightly-train.
+ALIASES = {
+    "data-dir": "data", "train-dir": "data",
+    "model-name-or-path": "model", "arch": "model",
+    "num-train-epochs": "epochs", "trainer.max-epochs": "epochs", "max-epochs": "epochs",
+    "max-steps": "steps",
+    "b": "batch-size", "batch": "batch-size", "per-device-train-batch-size": "batch-size",
+    "lr": "learning-rate", "lr0": "learning-rate", "lr-base": "learning-rate",
+    "img-size": "image-size", "imgsz": "image-size",
+    "resume-from-checkpoint": "resume", "ckpt-path": "resume", "resume-interrupted": "resume",
+    "output-dir": "output", "out": "output", "default-root-dir": "output", "project": "output",
+    "seed-everything": "seed",
+    "accelerator": "device", "trainer.accelerator": "device",
+    "trainer.precision": "precision", "amp-dtype": "precision",
+    "c": "config", "cfg": "config",
+    "j": "data.workers", "workers": "data.workers", "num-workers": "data.workers",
+    "dataloader-num-workers": "data.workers",
+    "weight-decay": "optimizer.weight_decay", "warmup-steps": "schedule.warmup_steps",
+}  # fmt: skip
+FLAGS = {
+    "use-cpu": ["--device", "cpu"],
+    "bf16": ["--precision", "bfloat16"],
+    "fp16": ["--precision", "float16"],
+}
+VALUES = {
+    "precision": {
+        "fp32": "float32", "32": "float32", "32-true": "float32",
+        "bf16": "bfloat16", "bf16-mixed": "bfloat16", "bf16-true": "bfloat16",
+        "fp16": "float16", "16": "float16", "16-mixed": "float16", "half": "float16",
+    },
+    "resume": {"true": "auto", "false": "never", "last": "auto"},
+    "compile": {"true": "on", "false": "off"},
+    "device": {"gpu": "cuda", "0": "cuda:0"},
+}  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as an error of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message}: see `{self.prog} --help`")
+
+
+def parse_options(
+    verb: str, options: Sequence[Option], tokens: Sequence[str], *, description: str
+) -> argparse.Namespace:
+    """Parse a verb's tokens.
+
+    Raises:
+        RequestError: an unknown option, with the nearest one, or a bad value.
+    """
+    parser = _Parser(prog=f"vitral {verb}", description=description, allow_abbrev=False)
+    for option in options:
+        _add(parser, option)
+    return parser.parse_args(normalise_tokens(tokens, options))
+
+
+def normalise_tokens(tokens: Sequence[str], options: Sequence[Option]) -> list[str]:
+    """Rewrite every spelling of an option into the verb's own.
+
+    Args:
+        tokens: as typed after the verb.
+        options: the verb's.
+
+    Raises:
+        RequestError: an option that the verb does not have.
+    """
+    known = {option.name.removeprefix("--"): option for option in options}
+    normal: list[str] = []
+    positionals: dict[str, str] = {}
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if token == "--":
+            normal += ["--", *rest]
+            break
+        spelling, value = _split(token, known)
+        if spelling is None:
+            normal.append(token)
+            continue
+        if spelling in ("h", "help"):
+            return ["--help"]
+        if spelling in FLAGS and "device" in known:
+            normal += FLAGS[spelling]
+            continue
+        name = _own_name(spelling, known)
+        if name is None:
+            own = [n for n, option in known.items() if option.name.startswith("--")]
+            raise RequestError(f"there is no option --{spelling}{nearest(spelling, own)}")
+        is_setting = name not in known
+        if value is None and (is_setting or known[name].metavar is not None):
+            if not rest:
+                raise RequestError(f"--{spelling} needs a value")
+            value = rest.pop(0)
+        if value is not None:
+            value = VALUES.get(name, {}).get(value.lower(), value)
+        if is_setting:
+            normal += ["--set", f"{name}={value}"]
+        elif not known[name].name.startswith("--"):
+            positionals[name] = value or ""
+        else:
+            normal.append(f"--{name}" if value is None else f"--{name}={value}")
+    return _place(positionals, known) + normal
+
+
+def _split(token: str, known: dict[str, Option]) -> tuple[str | None, str | None]:
+    """Return an option's spelling, with - for _, and the value behind its =; or None twice."""
+    match = re.fullmatch(r"--?([A-Za-z][\w.\-]*)(?:=(.*))?", token, re.DOTALL)
+    if match:
+        return _dashed(match[1]), match[2]
+    match = re.fullmatch(r"([A-Za-z][\w.\-]*)=(.*)", token, re.DOTALL)
+    if match and not Path(token).exists() and _own_name(_dashed(match[1]), known):
+        return _dashed(match[1]), match[2]
+    return None, None
+
+
+def _dashed(spelling: str) -> str:
+    return spelling.replace("_", "-")
+
+
+def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
+    """Return the verb's name for a spelling; a setting's path where the verb takes settings."""
+    name = ALIASES.get(spelling, spelling)
+    if name in known:
+        return name
+    if "set" in known and "." in name:
+        from vitral.spec.settings import setting_types
+
+        path = name.replace("-", "_")
+        return path if path in setting_types() else None
+    return None
+
+
+def _place(positionals: dict[str, str], known: dict[str, Option]) -> list[str]:
+    """Put positionals that were given by name first, in the verb's order."""
+    return [positionals[name] for name in known if name in positionals]
+
+
+def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+    if not option.name.startswith("--"):
+        nargs = (
+            ("+" if option.required else "*")
+            if option.repeat
+            else (None if option.required else "?")
+        )
+        parser.add_argument(
+            option.name,
+            help=option.help,
+            metavar=option.metavar,
+            nargs=nargs,
+            default=option.default,
+        )
+    elif option.metavar is None:
+        parser.add_argument(option.name, help=option.help, action="store_true")
+    else:
+        parser.add_argument(
+            option.name,
+            help=option.help,
+            metavar=option.metavar,
+            type=option.type,
+            choices=option.choices,
+            default=option.default,
+            action="append" if option.repeat else "store",
+        )

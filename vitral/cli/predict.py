@@ -1,0 +1,59 @@
+"""`vitral predict`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitral.cli.options import Option, parse_options
+
+DESCRIPTION = "Name the classes of images, one row each."
+OPTIONS = (
+    Option(
+        "model", "a run folder, a model folder or an official .npz", metavar="MODEL", required=True
+    ),
+    Option("images", "files or folders", metavar="IMAGES", required=True, repeat=True),
+    Option("--top", "how many classes a row names", metavar="N", type=int, default=5),
+    Option(
+        "--format",
+        "table, csv, jsonl or parquet; left out: by --output's ending, else table",
+        metavar="NAME",
+        choices=("table", "csv", "jsonl", "parquet"),
+    ),
+    Option("--output", "a file; left out: standard output", metavar="FILE"),
+    Option("--batch-size", "images at once", metavar="N", type=int, default=64),
+    Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
+    Option("--precision", "auto, float32 or bfloat16", metavar="NAME", default="auto"),
+    Option("--json", "print one JSON object"),
+)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run the verb and return its exit status; an unreadable image is a row with its error."""
+    asked = parse_options("predict", OPTIONS, tokens, description=DESCRIPTION)
+    from vitral.errors import DataError
+    from vitral.predict.output import FORMATS, find_images, write_predictions
+    from vitral.predict.predictor import Predictor
+
+    images, num_others = find_images(asked.images)
+    if num_others:
+        print(f"{num_others:,} files are no images and were left out", file=sys.stderr)
+    if not images:
+        raise DataError(f"there are no images in {', '.join(asked.images)}")
+    predictor = Predictor(
+        asked.model,
+        device=asked.device,
+        precision=asked.precision,
+        batch_size=asked.batch_size,
+        top=asked.top,
+    )
+    path = Path(asked.output) if asked.output else None
+    if asked.json:
+        rows = [prediction.as_row() for prediction in predictor.predict(images)]
+        print(json.dumps({"predictions": rows}, ensure_ascii=False))
+        return 0
+    ending = path.suffix.removeprefix(".") if path else ""
+    chosen = asked.format or (ending if ending in FORMATS else "table")
+    top = min(asked.top, len(predictor.classes))
+    write_predictions(predictor.predict(images), format=chosen, path=path, top=top)
+    return 0
