@@ -27,8 +27,15 @@ class Attention(nn.Module):
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
         """Mix the tokens by their attention."""
         query, key, value = self._split_heads(tokens)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self._mix(query, key, value)
+
+    def first_token(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N 1 D"]:
+        """Return what `forward` gives for the first token, without the work for the others."""
+        width = tokens.shape[-1]
+        query = F.linear(tokens[:, :1], self.qkv.weight[:width], self.qkv.bias[:width])
+        key_value = F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])
+        key, value = self._heads(key_value, parts=2)
+        return self._mix(self._heads(query, parts=1)[0], key, value)
 
     def weights(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N heads L L"]:
         """Return the attention that `forward` applies, whatever kernel it runs; rows sum to 1."""
@@ -37,10 +44,18 @@ class Attention(nn.Module):
             scores = query.float() @ key.float().transpose(-2, -1) * query.shape[-1] ** -0.5
             return scores.softmax(dim=-1)
 
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
     def _split_heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        split = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # N L 3 heads d
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = self._heads(self.qkv(tokens), parts=3)
         return query, key, value
+
+    def _heads(self, projected: Tensor, *, parts: int) -> tuple[Tensor, ...]:
+        """Cut (N, L, parts D) into `parts` of (N, heads, L, d)."""
+        split = projected.unflatten(-1, (parts, self.num_heads, -1))
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class MLP(nn.Module):
@@ -96,6 +111,11 @@ class EncoderBlock(nn.Module):
         """Pass the tokens through attention and MLP, each added to its input."""
         tokens = tokens + self.dropout(self.attention(self.norm1(tokens)))
         return tokens + self.mlp(self.norm2(tokens))
+
+    def first_token(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N 1 D"]:
+        """Return what `forward` gives for the first token, without the work for the others."""
+        first = tokens[:, :1] + self.dropout(self.attention.first_token(self.norm1(tokens)))
+        return first + self.mlp(self.norm2(first))
 
     def attention_weights(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N heads L L"]:
         """Return the attention that the block applies to these inputs."""

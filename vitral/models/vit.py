@@ -97,8 +97,15 @@ class ViT(nn.Module):
         return self.head(features) if self.config.num_classes else features
 
     def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
-        """Return what the head reads."""
-        return self.pool(self.tokens(images))
+        """Return what the head reads: `pool(tokens(images))`."""
+        if self.config.pool != "token":
+            return self.pool(self.tokens(images))
+        # The class token is all that is read of the last block: the others are not computed there.
+        tokens = self._add_positions(self.embed(images))
+        *blocks, last = self._blocks()
+        for block in blocks:
+            tokens = block(tokens)
+        return self.pool(self.norm(last.first_token(tokens)))
 
     def tokens(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N L D"]:
         """Return the tokens after the last norm: prefix tokens first, then patches row by row."""
