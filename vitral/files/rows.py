@@ -22,7 +22,7 @@ def read_rows(path: Path) -> list[Row]:
     """Read rows, leaving out a last line that a kill cut short; no file, no rows."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")  # what was cut may end within a letter
     return [json.loads(line) for line in lines[:-1]]
 
 

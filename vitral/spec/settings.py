@@ -17,6 +17,18 @@ from vitral.spec.vit import ViTConfig
 # What may be said for other settings, which follow once the number of images is known.
 STAND_INS = {"train.epochs": float, "schedule.warmup_share": float}
 
+_SIZE = tuple[int, int]
+# How a value of each type is asked for.
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    _SIZE: "2 numbers, such as 224,320",
+    int | _SIZE: "a number, or two such as 224,320",
+    tuple[float, ...]: "numbers, such as 0.5,0.5,0.5",
+}
+
 
 def setting_types() -> dict[str, Any]:
     """Return the type of every setting that may be given, by its path."""
@@ -108,7 +120,8 @@ def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise RequestError(f"{path} is not YAML ({error}): give a tree of settings") from None
+        reason = " ".join(str(error).split())
+        raise RequestError(f"{path} is not YAML ({reason}): give a tree of settings") from None
     if isinstance(tree, dict) and "settings" in tree:
         tree = tree["settings"]
     if not isinstance(tree, dict) or not all(isinstance(fields, dict) for fields in tree.values()):
@@ -131,10 +144,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     }
 
 
-def identity(settings: Mapping[str, Any]) -> str:
-    """Return six hex digits that tell runs of different settings apart."""
+def identity(settings: Mapping[str, Any], *, data_fingerprint: str) -> str:
+    """Return six hex digits that tell runs of different settings or data apart."""
     counted = {path: value for path, value in settings.items() if path not in PLACE_SETTINGS}
-    text = json.dumps(counted, sort_keys=True, default=str)
+    text = json.dumps([counted, data_fingerprint], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
@@ -159,8 +172,9 @@ def _parse_value(path: str, value: Any, wanted: Any) -> Any:
     options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     for option in options:
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            inner = typing.get_args(option)[0]
-            return tuple(_parse_value(path, element, inner) for element in value)
+            inner, last = typing.get_args(option)
+            if last is ... or len(value) == 2:
+                return tuple(_parse_value(path, element, inner) for element in value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if option is int and isinstance(value, float) and value.is_integer():
@@ -173,7 +187,7 @@ def _parse_value(path: str, value: Any, wanted: Any) -> Any:
 
 
 def _is_size(wanted: Any) -> bool:
-    return isinstance(wanted, types.UnionType) and int in typing.get_args(wanted)
+    return wanted in (_SIZE, int | _SIZE)
 
 
 def _numbers(text: str) -> list[float] | float | None:
@@ -187,7 +201,4 @@ def _numbers(text: str) -> list[float] | float | None:
 
 
 def _wrong_value(path: str, value: Any, wanted: Any) -> RequestError:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return RequestError(
-        f"{path}={value!r}: give {names.get(wanted, 'a number, or two such as 224,320')}"
-    )
+    return RequestError(f"{path}={value!r}: give {_KINDS[wanted]}")

@@ -1,0 +1,43 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitral.errors import RequestError
+from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_share
+
+BAD = [math.nan, math.inf, -math.inf, -1, -0.5]
+
+
+@pytest.mark.parametrize("value", [*BAD, 0])
+def test_a_positive_number_is_finite_and_above_0(value: float) -> None:
+    with pytest.raises(RequestError, match="rate=.* must be above 0"):
+        check_positive(fine=1, rate=value)
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_a_number_that_is_not_negative_is_finite(value: float) -> None:
+    with pytest.raises(RequestError, match="rate=.* must be 0 or more"):
+        check_not_negative(fine=0, rate=value)
+
+
+@pytest.mark.parametrize("value", [*BAD, 1])
+def test_a_share_is_below_1(value: float) -> None:
+    with pytest.raises(RequestError, match="part=.* is a share: give 0 or more and less than 1"):
+        check_share(fine=0, part=value)
+
+
+@given(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True))
+def test_a_number_between_0_and_1_passes_every_check(value: float) -> None:
+    check_positive(value=value, absent=None)
+    check_not_negative(value=value, absent=None)
+    check_share(value=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [("cosin", "did you mean 'cosine'"), ("zzz", "use one of cosine, linear")]
+)
+def test_a_choice_suggests_the_nearest(value: str, hint: str) -> None:
+    with pytest.raises(RequestError, match=f"decay='{value}' is not known: {hint}"):
+        check_choice(("cosine", "linear"), fine="linear", decay=value)
