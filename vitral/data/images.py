@@ -123,7 +123,8 @@ def open_images(
     _check_known(set(names_used), number_of, classes=classes, source=listing.source)
     labels = np.array([number_of.get(name, -1) for name in listing.labels], np.int64)
     splits = _splits(listing, findings, labels, usable)
-    if validation_share and "train" in splits and "validation" not in splits and findings[0].digest:
+    was_read = any(finding.digest for finding in findings)
+    if validation_share and was_read and "train" in splits and "validation" not in splits:
         inside = usable & (splits == "train")
         shares = hash_shares([finding.digest or "0" for finding in findings])
         held_out = np.zeros(len(splits), bool)

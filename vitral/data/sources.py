@@ -281,10 +281,10 @@ def _csv_rows(file: Any, path: Path) -> Iterator[dict[str, str]]:
 
 def _list_npz(path: Path) -> Listing:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError(f"{path} can't be read as .npz: it holds one array, as .npy does")
-        with archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{path} can't be read as .npz: it holds one array, as .npy does")
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} can't be read as .npz: {error}") from None

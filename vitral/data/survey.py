@@ -7,10 +7,9 @@ change.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from vitral.errors import DataError
 from vitral.files.atomic import write_text
 from vitral.files.places import cache_dir
 from vitral.files.rows import read_rows
+from vitral.version import __version__
 
 # Above this many files, a pass that reads all of them is left to a check that the user asks for.
 MAX_FILES_READ = 200_000
@@ -127,17 +127,19 @@ class _Cache:
     """Findings of earlier passes over the same source."""
 
     def __init__(self, source: str, *, channels: int) -> None:
-        key = hashlib.sha256(f"{source}-{channels}".encode()).hexdigest()[:24]
+        # What one version can't read, the next one may.
+        key = hashlib.sha256(f"{source}-{channels}-{__version__}".encode()).hexdigest()[:24]
         self._path = cache_dir() / "survey" / f"{key}.jsonl"
-        self._known = {
-            (row["name"], row["stamp"]): Finding(**row["finding"]) for row in self._rows()
-        }
+        self._known = self._read()
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _read(self) -> dict[tuple[str, str], Finding]:
         try:
-            yield from read_rows(self._path)
-        except (OSError, ValueError):
-            return  # a damaged cache is made again
+            return {
+                (row["name"], row["stamp"]): Finding(**row["finding"])
+                for row in read_rows(self._path)
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # a damaged cache is made again
 
     def get(self, store: Store, number: int) -> Finding | None:
         """Return what was found of a file that has not changed since."""
@@ -148,7 +150,7 @@ class _Cache:
         lines = [
             json.dumps({"name": store.names[number], "stamp": stamp, "finding": asdict(finding)})
             for number, finding in enumerate(findings)
-            if (stamp := store.stamp(number))
+            if finding.digest and (stamp := store.stamp(number))
         ]
         if not lines:
             return

@@ -99,7 +99,8 @@ def resize(pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessi
     """Resize pixels (H, W, C) to (h, w, C)."""
     if pixels.shape[:2] == size:
         return pixels if preprocessing.antialias else pixels.astype(np.float32)
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
+    pixels = np.require(pixels, requirements=("C", "W"))  # torch warns of what it can't write to
+    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     if not preprocessing.antialias:
         image = image.float()
     resized = F.interpolate(

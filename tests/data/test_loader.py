@@ -1,0 +1,326 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitral.data.decode import decode_image
+from vitral.data.images import Examples
+from vitral.data.loader import TrainingBatches, choose_workers, decode, evaluation_batches
+from vitral.data.order import epoch_order, mixup_shares, uniforms
+from vitral.data.transforms import NUM_UNIFORMS, augment, preprocess
+from vitral.spec.preprocessing import default_preprocessing
+from vitral.spec.run import AugmentSettings
+
+HOW = default_preprocessing((8, 8), channels=3)
+MIXED = AugmentSettings(mixup=0.4)
+PLAIN = AugmentSettings()
+NUM_IMAGES = 37
+
+
+class MemoryStore:
+    """Files in memory; those in `broken` raise what reading them would."""
+
+    def __init__(self, contents, broken=()):
+        self.contents, self.broken = contents, dict(broken)
+        self.names = [str(number) for number in range(len(contents))]
+        self.reads, self.readers = [], set()
+
+    def read(self, number):
+        self.reads.append(number)
+        self.readers.add(threading.current_thread().name.split("_")[0])
+        if number in self.broken:
+            raise self.broken[number]
+        return self.contents[number]
+
+    def stamp(self, number):
+        return None
+
+
+@pytest.fixture(scope="session")
+def contents(picture, encode):
+    kinds = ["PNG", "JPEG", "WEBP", "BMP"]
+    return [
+        encode(picture(number, size=(9 + number % 5, 14 - number % 3)), kinds[number % 4])
+        for number in range(NUM_IMAGES)
+    ]
+
+
+@pytest.fixture(scope="session")
+def examples_of(contents):
+    """A function that returns the examples, numbered from the last file to the first."""
+
+    def build(broken=(), count=NUM_IMAGES):
+        numbers = np.arange(count)[::-1].copy()
+        store = MemoryStore(
+            contents, {count - 1 - index: why for index, why in dict(broken).items()}
+        )
+        return Examples(store, numbers, numbers % 5)
+
+    return build
+
+
+def training(examples, *, augment=PLAIN, **further):
+    values = {"seed": 3, "batch_size": 10, "workers": 0} | further
+    return TrainingBatches(examples, HOW, augment, **values)
+
+
+def flat(steps):
+    """Every micro-batch of some steps."""
+    return [batch for step in steps for batch in step.micro_batches]
+
+
+def joined(batches):
+    """What counts of some batches, as one."""
+    names = batches[0].keys()
+    return {name: torch.cat([batch[name][batch["valid"]] for batch in batches]) for name in names}
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# What a batch is
+
+
+@pytest.mark.parametrize("mixup", [PLAIN, MIXED])
+def test_a_training_batch_is_a_function_of_seed_epoch_and_index(examples_of, contents, mixup):
+    examples = examples_of()
+    steps = list(training(examples, augment=mixup).steps(0, 8))
+    for step in steps:
+        plan, (batch,) = step.plan, step.micro_batches
+        order = epoch_order(3, plan.epoch, NUM_IMAGES)[plan.start : plan.stop]
+        assert batch["index"].tolist() == order.tolist()
+        assert batch["label"].tolist() == examples.labels[order].tolist()
+        assert batch["valid"].all()
+        drawn = uniforms(3, plan.epoch, order, count=NUM_UNIFORMS)
+        for row, index in enumerate(order):
+            pixels = decode_image(contents[NUM_IMAGES - 1 - index])
+            expected = augment(pixels, drawn[row], settings=mixup, preprocessing=HOW)
+            np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), expected)
+    assert [len(batch["index"]) for batch in flat(steps)] == [10, 10, 10, 7, 10, 10, 10, 7]
+    assert [step.plan.epoch for step in steps] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_every_example_comes_once_an_epoch(examples_of):
+    steps = list(training(examples_of()).steps(0, 8))
+    for epoch in (0, 1):
+        indices = [
+            i for s in steps for i in s.micro_batches[0]["index"].tolist() if s.plan.epoch == epoch
+        ]
+        assert sorted(indices) == list(range(NUM_IMAGES))
+
+
+def test_shares_are_those_of_the_epochs_positions(examples_of):
+    steps = list(training(examples_of(), augment=MIXED).steps(0, 8))
+    for epoch in (0, 1):
+        shares = [b["mix_share"] for s in steps for b in s.micro_batches if s.plan.epoch == epoch]
+        expected = mixup_shares(3, epoch, NUM_IMAGES, alpha=0.4)
+        np.testing.assert_array_equal(torch.cat(shares), expected)
+
+
+def test_without_mixup_there_are_no_shares(examples_of):
+    assert {key for batch in flat(training(examples_of()).steps(0, 2)) for key in batch} == {
+        "image", "label", "index", "valid",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+def test_an_evaluation_batch_holds_the_examples_in_order(examples_of, contents, workers):
+    errors = {}
+    batches = list(
+        evaluation_batches(
+            examples_of(), preprocessing=HOW, batch_size=16, errors=errors, workers=workers
+        )
+    )
+    assert [len(batch["index"]) for batch in batches] == [16, 16, 5]
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(NUM_IMAGES))
+    expected = [preprocess(decode_image(content), HOW) for content in contents[::-1]]
+    images = torch.cat([batch["image"] for batch in batches]).permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(images, np.stack(expected))
+    assert errors == {}
+
+
+def test_some_of_the_examples_can_be_evaluated(examples_of):
+    (batch,) = evaluation_batches(
+        examples_of(), preprocessing=HOW, batch_size=9, errors={}, indices=np.array([30, 2, 5])
+    )
+    assert batch["index"].tolist() == [30, 2, 5]
+
+
+def test_no_examples_give_no_batch(examples_of):
+    assert not list(
+        evaluation_batches(
+            examples_of(), preprocessing=HOW, batch_size=9, errors={}, indices=np.array([], int)
+        )
+    )
+
+
+@pytest.mark.parametrize(("antialias", "dtype"), [(True, torch.uint8), (False, torch.float32)])
+def test_images_without_antialias_are_not_rounded(examples_of, antialias, dtype):
+    how = default_preprocessing((8, 6), channels=3, antialias=antialias)
+    batch = next(evaluation_batches(examples_of(), preprocessing=how, batch_size=4, errors={}))
+    assert batch["image"].dtype == dtype
+    assert batch["image"].shape == (4, 3, 8, 6)
+
+
+def test_arrays_are_pixels_already():
+    pixels = np.zeros((3, 2, 7), np.uint8)
+    assert decode(pixels, channels=7) is pixels
+
+
+# Threads, stops and processes change nothing
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("mixup", [PLAIN, MIXED])
+def test_the_number_of_workers_changes_nothing(examples_of, workers, mixup):
+    broken = {5: OSError("the disk is gone")}
+    alone, threaded = (
+        flat(training(examples_of(broken), augment=mixup, workers=count).steps(0, 9))
+        for count in (0, workers)
+    )
+    assert_equal(alone, threaded)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_changes_no_evaluation(examples_of, workers):
+    found = []
+    for count in (0, workers):
+        errors = {}
+        batches = evaluation_batches(
+            examples_of({7: OSError("gone")}), preprocessing=HOW, batch_size=20,
+            errors=errors, workers=count,
+        )  # fmt: skip
+        found.append((list(batches), errors))
+    assert_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1] == {7: "gone"}
+
+
+@settings(max_examples=10, deadline=None)
+@given(start=st.integers(0, 11), workers=st.sampled_from([0, 3]))
+def test_going_on_at_any_step_gives_the_same_batches(examples_of, start, workers):
+    batches = training(examples_of(), augment=MIXED, workers=workers)
+    whole = list(batches.steps(0, 12))
+    assert_equal(flat(whole[start:]), flat(batches.steps(start, 12)))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("micro_batch_size", [0, 2, 4])
+@pytest.mark.parametrize("batch_size", [10, 4])
+def test_all_processes_together_train_on_the_batch_of_one(
+    examples_of, world_size, micro_batch_size, batch_size
+):
+    alone = training(examples_of(), augment=MIXED, batch_size=batch_size)
+    ranks = [
+        training(
+            examples_of(), augment=MIXED, batch_size=batch_size, rank=rank,
+            world_size=world_size, micro_batch_size=micro_batch_size,
+        ).steps(0, 10)
+        for rank in range(world_size)
+    ]  # fmt: skip
+    for one, *shares in zip(alone.steps(0, 10), *ranks, strict=True):
+        assert_equal([joined(one.micro_batches)], [joined(flat(shares))])
+        assert all(share.plan == one.plan for share in shares)
+
+
+def test_a_process_without_a_share_passes_an_example_that_does_not_count(examples_of):
+    share = training(examples_of(count=3), augment=MIXED, batch_size=2, rank=0, world_size=2)
+    for step in share.steps(0, 4):
+        (batch,) = step.micro_batches
+        assert batch["image"].shape == (1, 3, 8, 8)
+        assert batch["valid"].tolist() == [False]
+        assert batch["mix_share"].tolist() == [1]
+
+
+# Images that break after the survey
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x89PNG\r\n\x1a\n no more", "Truncated File Read"),
+        (b"GIF89a", "GIF is not read yet"),
+        (OSError("the disk is gone"), "the disk is gone"),
+        (np.zeros((5, 5, 2), np.uint8), "an image of 2 channels for a model of 3"),
+    ],
+)
+def test_a_broken_image_is_zero_not_valid_and_has_a_reason(examples_of, workers, content, reason):
+    examples = examples_of()
+    files = list(examples.store.contents)
+    place = NUM_IMAGES - 1 - 20
+    files[place] = content
+    broken = {place: content} if isinstance(content, OSError) else {}
+    examples = Examples(MemoryStore(files, broken), examples.numbers, examples.labels)
+    batches = training(examples, augment=MIXED, workers=workers)
+    whole = joined(flat(training(examples_of(), augment=MIXED).steps(0, 4)))
+    found = flat(batches.steps(0, 4))
+    (holder,) = [batch for batch in found if 20 in batch["index"].tolist()]
+    row = holder["index"].tolist().index(20)
+    assert batches.errors == {20: reason}
+    assert not holder["image"][row].any()
+    assert holder["valid"].tolist() == [index != 20 for index in holder["index"].tolist()]
+    assert holder["mix_share"][[row, row ^ 1]].tolist() == [1, 1]
+    others = [index != 20 for index in whole["index"].tolist()]
+    assert torch.equal(joined(found)["image"], whole["image"][others])
+
+
+def test_a_broken_image_in_evaluation_keeps_its_row(examples_of):
+    errors = {}
+    examples = examples_of({3: OSError("gone")})
+    batches = list(evaluation_batches(examples, preprocessing=HOW, batch_size=8, errors=errors))
+    assert errors == {3: "gone"}
+    valid = torch.cat([batch["valid"] for batch in batches])
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(NUM_IMAGES))
+    assert (~valid).nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mistake_of_ours_is_not_taken_for_a_broken_image(examples_of, workers):
+    examples = examples_of({3: RuntimeError("a mistake")})
+    with pytest.raises(RuntimeError, match="a mistake"):
+        list(
+            evaluation_batches(
+                examples, preprocessing=HOW, batch_size=8, errors={}, workers=workers
+            )
+        )
+
+
+# Memory and threads
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_only_a_few_batches_are_read_ahead(examples_of, workers):
+    examples = examples_of()
+    ahead = 3 if workers else 0
+    stream = training(examples, batch_size=2, workers=workers).steps(0, 30)
+    for number, _ in enumerate(stream, start=1):
+        assert 2 * number - 1 <= len(examples.store.reads) <= 2 * (number + ahead)
+
+
+def test_without_workers_the_caller_reads(examples_of):
+    examples = examples_of()
+    list(training(examples, workers=0).steps(0, 2))
+    assert examples.store.readers == {threading.current_thread().name.split("_")[0]}
+    list(training(examples, workers=2).steps(0, 2))
+    assert "loader" in examples.store.readers
+
+
+def test_a_stream_that_is_left_stops_its_threads(examples_of):
+    stream = training(examples_of(), workers=3).steps(0, 100)
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+def test_the_number_of_workers_follows_the_cores(monkeypatch):
+    for cores, expected in ((1, 1), (6, 6), (64, 16), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert choose_workers(-1) == expected
+    assert [choose_workers(count) for count in (0, 1, 40)] == [0, 1, 40]

@@ -1,0 +1,113 @@
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
+
+SHARES = st.floats(0, 1, exclude_max=True)
+EXAMPLES = st.lists(st.tuples(SHARES, st.integers(0, 3)), min_size=1, max_size=40)
+
+
+def digest(number):
+    return hashlib.sha256(str(number).encode()).hexdigest()[:32]
+
+
+def columns(examples):
+    return np.array([e[0] for e in examples], float), np.array([e[1] for e in examples], int)
+
+
+def own_split(share):
+    """Where an image goes by its hash alone."""
+    return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
+
+
+def test_shares_are_the_hash_as_a_fraction():
+    shares = hash_shares(["0" * 32, "8" + "0" * 31, "f" * 32])
+    assert shares.tolist() == [0.0, 0.5, 1 - 16**-13]
+
+
+def test_a_large_set_is_split_in_about_80_10_10():
+    splits = split_by_hash(hash_shares([digest(n) for n in range(20_000)]), np.zeros(20_000, int))
+    counts = Counter(splits.tolist())
+    assert abs(counts["train"] / 20_000 - 0.8) < 0.01
+    assert abs(counts["validation"] / 20_000 - 0.1) < 0.01
+    assert abs(counts["test"] / 20_000 - 0.1) < 0.01
+
+
+@given(EXAMPLES)
+def test_every_class_is_trained_on_and_tested_when_it_has_two_contents(examples):
+    shares, labels = columns(examples)
+    splits = split_by_hash(shares, labels)
+    own = {label: set(splits[labels == label]) for label in set(labels.tolist())}
+    several = {label for label in own if len(set(shares[labels == label])) > 1}
+    assert all("train" in names for names in own.values())
+    assert {label for label in own if "test" in own[label]} == several
+
+
+@pytest.mark.parametrize(
+    ("shares", "splits"),
+    [
+        ([0.91, 0.97], ["train", "test"]),
+        ([0.85, 0.81, 0.95], ["validation", "train", "test"]),
+        ([0.1, 0.7, 0.3], ["train", "test", "train"]),
+        ([0.1, 0.7, 0.85], ["train", "train", "test"]),
+        ([0.81, 0.89], ["train", "test"]),
+        ([0.95, 0.95], ["train", "train"]),
+        ([0.3], ["train"]),
+    ],
+)
+def test_a_class_without_a_train_or_test_image_gets_the_one_with_the_nearest_hash(shares, splits):
+    found = split_by_hash(np.array(shares), np.zeros(len(shares), int))
+    assert found.tolist() == splits
+
+
+@given(EXAMPLES)
+def test_copies_within_a_class_stay_together(examples):
+    shares, labels = columns(examples * 2)
+    splits = split_by_hash(shares, labels)
+    assert splits[: len(examples)].tolist() == splits[len(examples) :].tolist()
+
+
+@given(EXAMPLES, st.randoms(use_true_random=False))
+def test_the_order_of_the_images_changes_nothing(examples, random):
+    order = list(range(len(examples)))
+    random.shuffle(order)
+    shares, labels = columns(examples)
+    splits = split_by_hash(shares, labels)
+    assert split_by_hash(shares[order], labels[order]).tolist() == splits[order].tolist()
+
+
+COMPLETE = [(share, label) for label in range(4) for share in (0.1, 0.95)]
+
+
+@given(EXAMPLES, EXAMPLES)
+def test_adding_images_moves_none(examples, added):
+    shares, labels = columns(COMPLETE + examples)
+    more_shares, more_labels = columns(COMPLETE + examples + added)
+    before = split_by_hash(shares, labels)
+    assert split_by_hash(more_shares, more_labels)[: len(before)].tolist() == before.tolist()
+
+
+@given(EXAMPLES)
+def test_each_image_goes_by_its_own_hash_where_classes_are_complete(examples):
+    shares, labels = columns(COMPLETE + examples)
+    assert split_by_hash(shares, labels).tolist() == [own_split(share) for share in shares]
+
+
+@given(EXAMPLES, st.floats(0, 0.5))
+def test_images_of_low_hashes_are_held_out_but_never_a_whole_class(examples, share):
+    shares, labels = columns(examples)
+    held_out = hold_out_by_hash(shares, labels, share=share)
+    assert (shares[held_out] < share).all()
+    kept_back = set(labels[(shares < share) & ~held_out].tolist())
+    assert all((shares[labels == label] < share).all() for label in kept_back)
+    assert set(labels[~held_out].tolist()) == set(labels.tolist())
+
+
+def test_about_the_asked_share_is_held_out():
+    shares = hash_shares([digest(n) for n in range(20_000)])
+    assert abs(hold_out_by_hash(shares, np.arange(20_000) % 10, share=0.05).mean() - 0.05) < 0.005
