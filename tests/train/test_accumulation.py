@@ -114,7 +114,7 @@ def run_command(
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += [
-            "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0", "-m",
+            "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m",
         ]  # fmt: skip
     sets = [f"--set={path}={value}" for path, value in SETTINGS.items()]
     command = [

@@ -222,15 +222,19 @@ def test_going_on_with_other_settings_is_refused(
 
 
 def test_going_on_with_other_data_is_refused(copy: Path, tmp_path: Path) -> None:
-    import yaml
     from helpers import write_patterns
 
     other = write_patterns(tmp_path / "other.npz", seed=1)
-    config = yaml.safe_load((copy / "config.yaml").read_text())
-    config["settings"]["data"]["source"] = str(other)
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(RequestError, match="the images have changed since"):
         train_here(other, copy)
+
+
+def test_the_same_data_may_lie_elsewhere(patterns: Path, copy: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = shutil.copy(patterns, tmp_path / "moved.npz")
+    train_here(moved, copy)
+    assert json.loads((copy / "status.json").read_text())["state"] == "done"
 
 
 def test_resume_never_refuses_a_folder_with_a_run(patterns: Path, copy: Path) -> None:

@@ -153,6 +153,26 @@ def test_a_module_of_the_callers_own_trains_and_goes_on(patterns: Path, tmp_path
         vitral.load_model(result.path)
 
 
+def test_a_loaded_vit_trains_further(patterns: Path, result: Result, tmp_path: Path) -> None:
+    further = train_short(
+        str(patterns), tmp_path, model=vitral.load_model(result.path), settings={}
+    )
+    assert further.summary["accuracy"] > 0.6
+    assert vitral.load_model(tmp_path).classes == ("a", "b", "c", "d")
+
+
+def test_a_vit_of_other_classes_is_refused(patterns: Path, tmp_path: Path) -> None:
+    model = vitral.create_model("ViT-Mi/4", image_size=8, in_channels=1, num_classes=7)
+    with pytest.raises(RequestError, match="a model of 7 classes for data of 4: build or load it"):
+        train_short(str(patterns), tmp_path, model=model, settings={})
+
+
+def test_an_output_that_can_not_be_made_is_told(patterns: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RequestError, match=r"file can't be made \(File exists\)"):
+        train_short(str(patterns), tmp_path / "file")
+
+
 def test_model_settings_have_no_place_beside_a_module(patterns: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="model.depth has no effect on a model of your own"):
         train_short(str(patterns), tmp_path, model=Net(), settings={"model.depth": 2}, image_size=8)
@@ -175,6 +195,25 @@ def test_objective_and_metrics_may_be_functions(patterns: Path, tmp_path: Path) 
     assert all("margin" in row for row in rows if row["split"] == "validation")
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["settings"]["objective"]["name"] == "squared"
+
+
+@pytest.mark.parametrize("how", ["setting", "file"])
+def test_the_objective_may_come_from_settings(patterns: Path, tmp_path: Path, how: str) -> None:
+    (tmp_path / "c.yaml").write_text("objective: {name: sigmoid}")
+    options: dict[str, Any] = {
+        "setting": {"settings": TINY_MODEL | {"objective.name": "sigmoid"}},
+        "file": {"config": tmp_path / "c.yaml"},
+    }[how]
+    train_short(str(patterns), tmp_path / "run", **options)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["settings"]["objective"]["name"] == "sigmoid"
+    assert json.loads((tmp_path / "run/model/config.json").read_text())["objective"] == "sigmoid"
+
+
+def test_data_and_model_may_come_from_settings(patterns: Path, tmp_path: Path) -> None:
+    settings = TINY_MODEL | {"data.source": str(patterns), "model.name": "vit_mi4"}
+    result = train_short(None, tmp_path, model=None, settings=settings)
+    assert result.summary["model"] == "ViT-Mi/4"
 
 
 def test_an_objective_of_a_wrong_shape_is_an_error(patterns: Path, tmp_path: Path) -> None:

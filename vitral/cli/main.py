@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"vitral: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(tokens: list[str]) -> int:

@@ -57,11 +57,9 @@ def run(tokens: Sequence[str]) -> int:
     image_size = None
     if asked.image_size is not None:
         image_size = parse_settings({"model.image_size": asked.image_size})["model.image_size"]
-    objective = settings.pop("objective.name", "softmax")
     result = train(
-        asked.model or settings.pop("model.name", None),
-        settings.pop("data.source", None) if asked.data is None else asked.data,
-        objective=objective,
+        asked.model,
+        asked.data,
         image_size=image_size,
         recipe=asked.recipe,
         epochs=asked.epochs,

@@ -78,7 +78,7 @@ def evaluate(
         channels=config.in_channels,
         classes=network.classes or tuple(str(number) for number in range(config.num_classes)),
     )
-    scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images.source))
+    scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
     chosen_device = choose_device(device)
     network = network.to(chosen_device)
     predictions = predict_examples(
@@ -153,13 +153,13 @@ def _choose(
     return wanted, images.splits[wanted], own
 
 
-def _stored_splits(model_path: Path, source: str) -> dict[str, str]:
+def _stored_splits(model_path: Path, images: ImageData) -> dict[str, str]:
     """Return the split of each file as the model's run had it, if this is the run's own data."""
     if not model_path.is_dir():
         return {}
     folder = find_model_folder(model_path)
     data = read_config(folder).get("data") or {}
-    if data.get("source") != source:
+    if images.source != data.get("source") and images.fingerprint() != data.get("fingerprint"):
         return {}
     for candidate in (folder, *folder.resolve().parents[:3]):
         if (candidate / "splits.csv").exists():

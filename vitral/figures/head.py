@@ -66,7 +66,7 @@ def _length(summary: Record) -> str | None:
     steps, epochs = summary.get("steps"), summary.get("epochs")
     if steps is None:
         return None
-    return count(steps, "step") + (f" ({epochs:g} epochs)" if epochs is not None else "")
+    return count(steps, "step") + (f" ({epochs:.3g} epochs)" if epochs is not None else "")
 
 
 def _recipe(summary: Record) -> Html | None:

@@ -226,5 +226,12 @@ class RunConfig:
             )
 
 
-# Settings that two runs may differ in and still be the same run.
-PLACE_SETTINGS = ("train.device", "data.workers", "train.log_every_steps", "checkpoint.keep")
+# Settings that two runs may differ in and still be the same run. Where the data lies is among them:
+# what it holds is compared by its content.
+PLACE_SETTINGS = (
+    "data.source",
+    "data.workers",
+    "train.device",
+    "train.log_every_steps",
+    "checkpoint.keep",
+)

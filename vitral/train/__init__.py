@@ -1,7 +1,7 @@
 """Training: objectives, the loop, the run's state on disk.
 
-`vitral.train(...)` is `vitral.train.run.train`: this package can be called, since it has the name that
-the function has for users.
+`vitral.train(...)` is `vitral.train.run.train`: this package can be called, since it has the name
+that the function has for users.
 """
 
 import sys

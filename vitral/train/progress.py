@@ -60,7 +60,7 @@ class ProgressView:
     def update(self, done: int, total: int, *, title: str, facts: str = "") -> None:
         """Show how far the work is; without a terminal a line every ten seconds."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, facts=facts)
+            self._bar.update(self._task, total=total, completed=done, facts=facts)
             return
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:

@@ -1,7 +1,7 @@
 """From what was asked for and what the data is to one frozen config, with each value's origin."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,23 +58,31 @@ def resolve_run(
     model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
     facts = _facts(data, model_settings, preprocessing)
     chosen = choose_recipe(facts, name=recipe)
+    given = _joined(layers)
+    if isinstance(model, nn.Module):
+        _check_own_model(model, given, num_classes=len(data.classes))
+        chosen = replace(chosen, settings=_without_model(chosen.settings))
     layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
     layers = {origin: _to_steps(layer, data, layers) for origin, layer in layers.items()}
     origin = {path: name for name, layer in layers.items() for path in layer}
-    if isinstance(model, nn.Module):
-        wrong = sorted(
-            p for p in _joined(layers) if p.startswith("model.") and origin[p] != "recipe"
-        )
-        if wrong:
-            raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
-    settings = {
-        path: value
-        for path, value in _joined(layers).items()
-        if not (isinstance(model, nn.Module) and path.startswith("model."))
-    }
-    config = build_run_config(settings)
+    config = build_run_config(_joined(layers))
     origin = {path: origin.get(path, "default") for path in flatten(config)}
     return ResolvedRun(config, origin, chosen)
+
+
+def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes: int) -> None:
+    wrong = sorted(path for path in given if path.startswith("model."))
+    if wrong:
+        raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
+    if isinstance(model, ViT) and model.config.num_classes != num_classes:
+        raise RequestError(
+            f"a model of {model.config.num_classes} classes for data of {num_classes}: build or "
+            f"load it with num_classes={num_classes}"
+        )
+
+
+def _without_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in settings.items() if not path.startswith("model.")}
 
 
 def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

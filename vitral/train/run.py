@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from vitral.data.datasets import DEFAULT_NAME, data_name
@@ -14,6 +15,7 @@ from vitral.data.report import data_report, describe_report
 from vitral.errors import RequestError, VitralError, nearest
 from vitral.files import atomic
 from vitral.models.vit import ViT
+from vitral.models.weights.folder import WEIGHTS_NAME
 from vitral.runtime.device import choose_compile, choose_device, choose_precision, machine_facts
 from vitral.runtime.ranks import Ranks, process_group, ranks_from_environment
 from vitral.spec.names import parse_model_name
@@ -42,7 +44,7 @@ def train(
     model: str | nn.Module | None = None,
     data: Any = None,
     *,
-    objective: str | ObjectiveFunction = "softmax",
+    objective: str | ObjectiveFunction | None = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     image_size: int | tuple[int, int] | None = None,
     recipe: str | None = None,
@@ -68,7 +70,8 @@ def train(
             fits the images.
         data: a path, the name of a built-in set, a sized object with [i] -> (image, label), or None
             for the built-in set.
-        objective: "softmax", "sigmoid", or a function (model, batch) -> loss or (loss, metrics).
+        objective: "softmax" (also when None), "sigmoid", or a function (model, batch) -> loss or
+            (loss, metrics).
         metrics: further functions (model, batch) -> (N,) or a scalar mean, by name, for the
             validation.
         image_size: of the model's input.
@@ -113,13 +116,14 @@ def train(
     asked = parse_settings({path: value for path, value in shortcuts.items() if value is not None})
     asked |= parse_settings(settings or {})
     from_file = _read_config_file(config)
-    data = from_file.get("data.source", DEFAULT_NAME) if data is None else data
-    if model is None and "model.name" in from_file and "model.name" not in asked:
-        model = from_file["model.name"]
+    stated_name = [layer.pop("model.name", None) for layer in (asked, from_file)]
+    model = stated_name[0] or stated_name[1] if model is None else model
+    both = from_file | asked
+    data = both.get("data.source", DEFAULT_NAME) if data is None else data
+    objective = both.get("objective.name", "softmax") if objective is None else objective
     if isinstance(model, str):
         parse_model_name(model)  # an unknown name is told before the data is opened
     asked |= {"data.source": _source_text(data), "objective.name": _objective_name(objective)}
-    both = from_file | asked
     ranks = ranks_from_environment()
     chosen_device = choose_device(both.get("train.device", "auto"), local_rank=ranks.local_rank)
     with (
@@ -182,13 +186,18 @@ class _Run:
         """Begin or go on, train, and write the result."""
         folder = RunFolder(self._output_path(model, output, resume))
         first = self.machine.ranks.is_first
-        folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"{folder.path} can't be made ({error.strerror}): choose another --output"
+            ) from None
         lock = folder.lock() if first else None
         try:
             saved = self._enter(folder, resume=resume)
             network = self._build_model(model)
-            if folder.status().get("state") == "done" and saved is not None:
-                network.load_state_dict(saved.average or saved.weights)
+            if folder.status().get("state") == "done":
+                network.load_state_dict(load_file(folder.model / WEIGHTS_NAME))
                 self.view.say(f"{folder.path} holds this run, finished")
                 return Result(network.eval(), read_result(folder), folder.path)
             try:
@@ -226,7 +235,8 @@ class _Run:
             return Path(output)
         name = self.config.model.name if self.config.model else type(model).__name__
         plain = name.lower().replace("/", "")
-        return Path("runs") / f"{self.title}-{plain}-{identity(flatten(self.config))}"
+        digits = identity(flatten(self.config), data_fingerprint=self.fingerprint)
+        return Path("runs") / f"{self.title}-{plain}-{digits}"
 
     def _enter(self, folder: RunFolder, *, resume: str) -> SavedState | None:
         """Begin a run in the folder, or find where the one in it stopped."""
@@ -299,6 +309,8 @@ class _Run:
         config = self.config
         torch.manual_seed(config.train.seed)
         if isinstance(model, nn.Module):
+            if isinstance(model, ViT):
+                model.classes = self.data.classes
             return model.to(self.machine.device)
         assert config.model is not None
         network = ViT(config.model, preprocessing=config.preprocessing, classes=self.data.classes)
