@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from vitral.data.sources import SPLIT_NAMES, class_order, list_source, walk_files
+from vitral.data.folders import walk_files
+from vitral.data.listing import SPLIT_NAMES, class_order
+from vitral.data.sources import list_source
 from vitral.errors import DataError, RequestError
 
 FOLDER = ["cat/1.png", "cat/2.png", "dog/1.png"]
@@ -566,3 +569,18 @@ def test_a_path_of_no_known_form_is_a_bad_request(tmp_path, fill, name, message)
     fill(tmp_path, ["notes.txt", "train.zip"])
     with pytest.raises(RequestError, match=message):
         list_source(tmp_path / name)
+
+
+def test_split_folders_without_class_folders_are_told(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / split / "1.png")
+    with pytest.raises(DataError, match="has images straight in test/, where folders of classes"):
+        list_source(tmp_path)
+
+
+def test_arrays_with_channels_first_are_told(tmp_path):
+    images, labels = np.zeros((4, 3, 8, 8), np.uint8), np.arange(4)
+    np.savez(tmp_path / "first.npz", images=images, labels=labels)
+    with pytest.raises(DataError, match=r"look like \(N, C, H, W\), wanted \(N, H, W, C\)"):
+        list_source(tmp_path / "first.npz")

@@ -304,3 +304,21 @@ def test_an_object_gives_the_image_of_an_example():
     assert list(store.names) == ["0", "1"]
     assert store.stamp(0) is None
     np.testing.assert_array_equal(store.read(1), PIXELS[::-1])
+
+
+def test_a_stored_zip_member_with_a_flipped_bit_is_damaged(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("cat/1.bin", b"0123456789" * 20)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(OSError, match="its checksum is not the one in the zip"):
+        open_archive(tmp_path / "a.zip").read(0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_pil_image_with_transparency_is_put_on_white_for_a_model_without(channels):
+    image = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert as_pixels(image, channels=channels).shape == (2, 2, channels)
+    assert (as_pixels(image, channels=channels) == 255).all()
+    assert as_pixels(image, channels=4).shape == (2, 2, 4)

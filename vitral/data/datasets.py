@@ -20,9 +20,11 @@ def find_source(data: Any) -> Any:
     if not isinstance(data, str | os.PathLike):
         return data
     folded = str(data).lower().replace("_", "-")
+    if Path(data).exists():
+        return data
     if folded in BUILTIN:
         return BUILTIN[folded]
-    if not Path(data).exists() and not any(sign in str(data) for sign in "./\\"):
+    if not any(sign in str(data) for sign in "./\\"):
         raise RequestError(
             f"there is no folder, file or data set {str(data)!r}{nearest(folded, BUILTIN)}"
         )

@@ -82,7 +82,7 @@ def decode_image(content: bytes, *, channels: int = 3) -> np.ndarray:
             turned = _turn(image, _orientation(image))
         except (OSError, ValueError, SyntaxError, struct.error, IndexError) as error:
             raise UnreadableImageError(_say(error)) from None
-        return _to_channels(turned, channels)
+        return to_channels(turned, channels)
 
 
 def as_shown(image: Image.Image) -> Image.Image:
@@ -160,10 +160,10 @@ def _decode_jpeg(content: bytes, image: Image.Image, *, channels: int) -> np.nda
     if same_form and orientation == 1:
         return pixels
     flat = pixels[:, :, 0] if mode == "GRAY" else pixels
-    return _to_channels(_turn(Image.fromarray(flat), orientation), channels)
+    return to_channels(_turn(Image.fromarray(flat), orientation), channels)
 
 
-def _to_channels(image: Image.Image, channels: int) -> np.ndarray:
+def to_channels(image: Image.Image, channels: int) -> np.ndarray:
     """Convert a decoded image of any 8-bit mode to (H, W, channels)."""
     mode = MODE_BY_CHANNELS[channels]
     if image.mode == "P" or "transparency" in image.info:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from vitral.data.datasets import find_source
-from vitral.data.sources import READ_HINT, Listing, Skipped, class_order, list_source
+from vitral.data.listing import READ_HINT, Listing, Skipped, class_order
+from vitral.data.sources import list_source
 from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
 from vitral.data.stores import Content, Store
 from vitral.data.survey import MAX_FILES_READ, Finding, survey

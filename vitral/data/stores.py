@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from vitral.data.decode import as_shown
+from vitral.data.decode import as_shown, to_channels
 from vitral.errors import DataError
 from vitral.files import atomic
 from vitral.files.places import cache_dir
@@ -114,18 +114,19 @@ class ZipStore:
         with self.path.open("rb") as file:
             file.seek(member.header_offset)
             header = file.read(_ZIP_HEADER_BYTES)
-            file.seek(
-                sum(struct.unpack("<HH", header[-4:])), os.SEEK_CUR
-            )  # its name and extra field
+            name_and_extra_bytes = sum(struct.unpack("<HH", header[-4:]))
+            file.seek(name_and_extra_bytes, os.SEEK_CUR)
             content = file.read(member.compress_size)
-        if member.compress_type == zipfile.ZIP_STORED:
-            return content
-        if member.compress_type != zipfile.ZIP_DEFLATED:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise OSError(f"compressed by method {member.compress_type}, only deflate is read")
         try:
-            return zlib.decompress(content, wbits=-zlib.MAX_WBITS)
+            if member.compress_type == zipfile.ZIP_DEFLATED:
+                content = zlib.decompress(content, wbits=-zlib.MAX_WBITS)
         except zlib.error as error:
             raise OSError(f"a damaged member: {error}") from None
+        if zlib.crc32(content) != member.CRC:
+            raise OSError("a damaged member: its checksum is not the one in the zip")
+        return content
 
     def stamp(self, number: int) -> str | None:
         """Return the archive's size and time of change."""
@@ -140,6 +141,11 @@ class ArrayStore:
             raise DataError(
                 f"{path}: images of type {images.dtype} and shape {images.shape}, wanted uint8 "
                 "(N, H, W) or (N, H, W, C): scale to 0..255 and convert"
+            )
+        if images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[3] > 4:
+            raise DataError(
+                f"{path}: images of shape {images.shape} look like (N, C, H, W), wanted "
+                "(N, H, W, C): transpose them with images.transpose(0, 2, 3, 1)"
             )
         self._images = images[..., None] if images.ndim == 3 else images
         self.names: Sequence[str] = _Numbered(len(images))
@@ -245,12 +251,13 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def as_pixels(image: Any) -> np.ndarray:
+def as_pixels(image: Any, *, channels: int | None = None) -> np.ndarray:
     """Return any usual form of an image as pixels (H, W, C) uint8.
 
     Args:
         image: a PIL image; an array (H, W) or (H, W, C) uint8; a tensor (C, H, W), uint8 or floats
             in 0..1.
+        channels: of the model: a PIL image with transparency is put on white for 1 or 3.
 
     Raises:
         DataError: another type, or floats outside 0..1.
@@ -259,7 +266,10 @@ def as_pixels(image: Any) -> np.ndarray:
         image = image.detach().cpu()
         array = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
     elif isinstance(image, Image.Image):
-        array = np.asarray(as_shown(image))
+        shown = as_shown(image)
+        if channels in (1, 3) and shown.mode in ("LA", "RGBA"):
+            return to_channels(shown, channels)
+        array = np.asarray(shown)
     else:
         array = np.asarray(image)
     if array.dtype.kind == "f":

@@ -20,7 +20,7 @@ from vitral.data.decode import (
     decode_image,
     read_header,
 )
-from vitral.data.sources import Listing
+from vitral.data.listing import Listing
 from vitral.data.stores import Store
 from vitral.errors import DataError
 from vitral.files.atomic import write_text

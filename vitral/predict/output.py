@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vitral.data.decode import IMAGE_SUFFIXES, kind_of
-from vitral.data.sources import walk_files
+from vitral.data.folders import walk_files
 from vitral.errors import RequestError
 from vitral.files import atomic
 from vitral.predict.predictor import Prediction

@@ -115,7 +115,7 @@ class Predictor:
     @torch.no_grad()
     def predict(self, images: Sequence[Any]) -> Iterator[Prediction]:
         """Give the predictions one by one; memory does not grow with the number of images."""
-        store = _GivenImages(images)
+        store = _GivenImages(images, channels=self.model.config.in_channels)
         count = len(images)
         examples = Examples(store, np.arange(count), np.zeros(count, np.int64))
         errors: dict[int, str] = {}
@@ -141,8 +141,9 @@ class Predictor:
 class _GivenImages:
     """Images that a caller gave, as a store."""
 
-    def __init__(self, images: Sequence[Any]) -> None:
+    def __init__(self, images: Sequence[Any], *, channels: int) -> None:
         self._images = images
+        self._channels = channels
         self.names: Sequence[str] = [
             os.fspath(image) if isinstance(image, str | os.PathLike) else str(number)
             for number, image in enumerate(images)
@@ -152,7 +153,7 @@ class _GivenImages:
         """Return a file's bytes, or pixels."""
         image = self._images[number]
         if not isinstance(image, str | os.PathLike):
-            return as_pixels(image)
+            return as_pixels(image, channels=self._channels)
         try:
             return Path(image).read_bytes()
         except FileNotFoundError:

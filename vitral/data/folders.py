@@ -1,0 +1,171 @@
+"""Folders of class folders, and split folders whose parts may be archives."""
+
+import os
+import re
+from pathlib import Path
+
+from vitral.data.decode import IMAGE_SUFFIXES, kind_of
+from vitral.data.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped
+from vitral.data.stores import (
+    FolderStore,
+    JoinedStore,
+    SelectedStore,
+    Store,
+    is_archive,
+    open_archive,
+)
+from vitral.errors import DataError
+
+
+def list_folder(root: Path) -> Listing:
+    """List the files of a folder, by its class folders or by those of its splits.
+
+    Raises:
+        DataError: an archive is damaged, or a split has two places or no class folders.
+    """
+    places = _find_splits(root)
+    if not places:
+        names, skipped = walk_files(root)
+        source, whole = str(root.resolve()), FolderStore(root, names)
+        listing = _list_class_folders(source, whole, skipped, split=None)
+        named = {label.lower() for label in listing.labels}
+        if len(named) > 1 and named <= set(SPLIT_NAMES):
+            raise DataError(
+                f"{root} has images straight in {listing.labels[0]}/, where folders of classes "
+                "should be: put them into one folder for each class"
+            )
+        return listing
+    parts, prefixes = [], []
+    for split, place in places.items():
+        prefix = f"{place.name}/"
+        if place.is_dir():
+            names, skipped = walk_files(place)
+            store: Store = FolderStore(place, names)
+        else:
+            store, skipped = open_archive(place), []
+        parts.append(_list_class_folders(str(place), store, skipped, split=split))
+        prefixes.append(prefix)
+    return _join(root, parts, prefixes, beside=_beside_splits(root, places))
+
+
+def _find_splits(root: Path) -> dict[str, Path]:
+    """Return the folders and archives of a split folder by split; empty if it is none."""
+    found: dict[str, Path] = {}
+    for place in sorted(root.iterdir()):
+        archive = place.is_file() and is_archive(place)
+        stem = (
+            re.sub(r"(\.tar)?\.[a-z]+$", "", place.name.lower()) if archive else place.name.lower()
+        )
+        split = SPLIT_NAMES.get(stem)
+        if split is None:
+            continue
+        if not archive and not (place.is_dir() and any(p.is_dir() for p in place.iterdir())):
+            continue
+        if split in found:
+            raise DataError(
+                f"{root} has two places for the {split} split, {found[split].name} and "
+                f"{place.name}: "
+                "keep one of them"
+            )
+        found[split] = place
+    return found
+
+
+def _beside_splits(root: Path, places: dict[str, Path]) -> list[Skipped]:
+    names, skipped = walk_files(root, leave_out={place.name for place in places.values()})
+    outside = [Skipped(name, "not in a split's folder") for name in names]
+    return outside + [
+        s for s in skipped if s.name.split("/")[0] not in {p.name for p in places.values()}
+    ]
+
+
+def _join(
+    root: Path, parts: list[Listing], prefixes: list[str], *, beside: list[Skipped]
+) -> Listing:
+    skipped = [
+        Skipped(prefix + item.name, item.reason)
+        for part, prefix in zip(parts, prefixes, strict=True)
+        for item in part.skipped
+    ]
+    return Listing(
+        source=str(root.resolve()),
+        store=JoinedStore([part.store for part in parts], prefixes),
+        labels=[label for part in parts for label in part.labels],
+        splits=[split for part in parts for split in part.splits],
+        skipped=skipped + beside,
+        notes=[note for part in parts for note in part.notes],
+    )
+
+
+def _list_class_folders(
+    source: str, store: Store, skipped: list[Skipped], *, split: str | None
+) -> Listing:
+    """Take the first folder of each name for its class; what has none is skipped."""
+    names = [name.split("/") for name in store.names]
+    lead = _common_lead(names)
+    kept, labels = [], []
+    for number, parts in enumerate(names):
+        reason = _reason_to_skip(parts, store, number, lead=lead)
+        if reason:
+            skipped.append(Skipped(store.names[number], reason))
+        else:
+            kept.append(number)
+            labels.append(parts[lead])
+    return Listing(source, SelectedStore(store, kept), labels, [split] * len(kept), skipped)
+
+
+def _common_lead(names: list[list[str]]) -> int:
+    """Return how many folders all files share above the class folders: 0 or 1."""
+    seen = [parts for parts in names if len(parts) > 1 and not _is_hidden(parts)]
+    inner = {parts[1] for parts in seen if len(parts) > 2}
+    return 1 if len({parts[0] for parts in seen}) == 1 and len(inner) > 1 else 0
+
+
+def _is_hidden(parts: list[str]) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts[:-1])
+
+
+def _reason_to_skip(parts: list[str], store: Store, number: int, *, lead: int) -> str | None:
+    if _is_hidden(parts):
+        return "in a hidden folder"
+    if parts[-1].startswith("."):
+        return "a hidden file"
+    if len(parts) < lead + 2:
+        return "not in a class folder"
+    if Path(parts[-1]).suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    try:
+        content = store.read(number)
+    except OSError as error:
+        return f"can't be read: {error.strerror or error}"
+    kind = kind_of(content[:32]) if isinstance(content, bytes) else None
+    if kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        return None
+    return f"{kind} is not read yet" if kind else NOT_AN_IMAGE
+
+
+def walk_files(root: Path, *, leave_out: set[str] | None = None) -> tuple[list[str], list[Skipped]]:
+    """Return every file below a folder by relative path, in fixed order, and folders left out."""
+    names: list[str] = []
+    skipped: list[Skipped] = []
+    seen: set[tuple[int, int]] = set()
+
+    def note_locked(error: OSError) -> None:
+        relative = Path(error.filename).relative_to(root).as_posix()
+        skipped.append(Skipped(relative, f"can't be opened: {error.strerror or error}"))
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=note_locked):
+        stat = Path(folder).stat()
+        relative = Path(folder).relative_to(root).as_posix()
+        if (stat.st_dev, stat.st_ino) in seen:
+            skipped.append(Skipped(relative, "a link to a folder that is read already"))
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders.sort()
+        if leave_out and relative == ".":
+            folders[:] = [name for name in folders if name not in leave_out]
+        prefix = "" if relative == "." else f"{relative}/"
+        outside = leave_out if leave_out and relative == "." else ()
+        names.extend(prefix + name for name in sorted(files) if name not in outside)
+    return names, skipped

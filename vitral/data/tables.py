@@ -1,0 +1,143 @@
+"""Examples that stand in a list, an array or an object."""
+
+import csv
+import operator
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.data.listing import SPLIT_NAMES, Listing, Skipped
+from vitral.data.stores import ArrayStore, FolderStore, ObjectStore
+from vitral.errors import DataError, RequestError
+
+
+def list_csv(path: Path) -> Listing:
+    """List the rows of a CSV of path,label[,split].
+
+    Raises:
+        DataError: a column is missing, or a split has an unknown name.
+    """
+    names, labels, splits, skipped = [], [], [], []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for line, row in enumerate(_csv_rows(file, path), start=2):
+            name, label = (row.get("path") or "").strip(), (row.get("label") or "").strip()
+            split = (row.get("split") or "").strip().lower()
+            if not name or not label:
+                skipped.append(Skipped(name or f"line {line}", "no path or no label in the list"))
+                continue
+            if split and split not in SPLIT_NAMES:
+                raise DataError(
+                    f"{path} line {line}: split {split!r} is not train, validation or test"
+                )
+            names.append(name)
+            labels.append(label)
+            splits.append(SPLIT_NAMES[split] if split else None)
+    if None in splits and len(set(splits)) > 1:
+        raise DataError(
+            f"{path}: some rows have a split and some have none: fill the column or drop it"
+        )
+    return Listing(str(path.resolve()), FolderStore(path.parent, names), labels, splits, skipped)
+
+
+def _csv_rows(file: Any, path: Path) -> Iterator[dict[str, str]]:
+    reader = csv.DictReader(file)
+    try:
+        columns = reader.fieldnames or []
+        missing = [column for column in ("path", "label") if column not in columns]
+        if missing:
+            raise DataError(
+                f"{path} has no column {missing[0]!r}: its first line must name path,label[,split]"
+            )
+        yield from reader
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read as CSV in UTF-8: {error}") from None
+
+
+def list_npz(path: Path) -> Listing:
+    """List the images of an `.npz` of images, labels and optionally classes and split.
+
+    Raises:
+        DataError: an array is missing, or of a type or shape that is not read.
+    """
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{path} can't be read as .npz: it holds one array, as .npy does")
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} can't be read as .npz: {error}") from None
+    for key in ("images", "labels"):
+        if key not in arrays:
+            raise DataError(f"{path} has no array {key!r}: it has {', '.join(arrays) or 'none'}")
+    images, labels = arrays["images"], arrays["labels"]
+    store = ArrayStore(images, path=str(path))
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU" or len(labels) != len(images):
+        raise DataError(
+            f"{path}: labels of type {labels.dtype} and shape {labels.shape}, wanted one whole "
+            "number "
+            f"or name for each of {len(images)} images"
+        )
+    classes = tuple(map(str, np.atleast_1d(arrays["classes"]))) if "classes" in arrays else None
+    if classes is not None and len(set(classes)) < max(2, len(classes)):
+        raise DataError(f"{path}: `classes` must be different names, two or more, not {classes}")
+    if classes and labels.dtype.kind in "iu":
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise DataError(
+                f"{path}: labels from {labels.min()} to {labels.max()} for {len(classes)} classes"
+            )
+        names = [classes[label] for label in labels]
+    else:
+        names = [str(label) for label in labels]
+    splits = _npz_splits(arrays.get("split"), count=len(images), path=path)
+    return Listing(str(path.resolve()), store, names, splits, classes=classes)
+
+
+def _npz_splits(column: np.ndarray | None, *, count: int, path: Path) -> list[str | None]:
+    if column is None:
+        return [None] * count
+    unknown = sorted({str(name) for name in column.flat} - set(SPLIT_NAMES))
+    if column.shape != (count,) or unknown:
+        raise DataError(
+            f"{path}: `split` must name train, validation or test for each of {count} images"
+            + (f", not {unknown[0]!r}" if unknown else "")
+        )
+    return [SPLIT_NAMES[str(name)] for name in column]
+
+
+def list_object(data: Any) -> Listing:
+    """List a sized object with [i] -> (image, label).
+
+    Raises:
+        RequestError: it is not one.
+        DataError: a label is no class.
+    """
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise RequestError(
+            f"data of type {type(data).__name__}: give a path, or a sized object with [i]"
+        )
+    names = getattr(data, "classes", None)
+    classes = tuple(str(name) for name in names) if names is not None else None
+    labels = [_class_of(data[i][1], classes, number=i) for i in range(len(data))]
+    source = f"{type(data).__name__} of {len(data)}"
+    return Listing(source, ObjectStore(data), labels, [None] * len(data), classes=classes)
+
+
+def _class_of(label: Any, classes: tuple[str, ...] | None, *, number: int) -> str:
+    """Return the class that the label of example `number` stands for."""
+    if isinstance(label, str):
+        return label
+    try:
+        place = operator.index(label)
+    except TypeError:
+        place = None
+    if place is None or (classes and not 0 <= place < len(classes)):
+        below = f" from 0 to {len(classes) - 1}" if classes else ""
+        raise DataError(
+            f"label {label!r} of example {number}: give a whole number{below}, or a name"
+        )
+    return classes[place] if classes else str(place)
