@@ -62,7 +62,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "augment.crop": ("inception", "inception"),
     "augment.min_area": ("0.08", 0.08),
     "augment.max_aspect": ("2", 2.0),
-    "augment.shift": ("0.25", 0.25),
+    "augment.shift": ("0.05", 0.05),  # another has no effect beside an inception crop
     "augment.flip": ("no", False),
     "augment.mixup": ("0.2", 0.2),
     "objective.name": ("sigmoid", "sigmoid"),
@@ -277,3 +277,11 @@ def test_other_data_tells_runs_apart() -> None:
 def test_a_setting_that_only_one_run_has_is_a_difference() -> None:
     rest = {path: value for path, value in PARSED.items() if path != "model.pool"}
     assert differences(PARSED, rest) == {"model.pool": ("gap", None)}
+
+
+def test_a_shift_reaches_a_run_that_shifts() -> None:
+    no_box = {
+        p: v for p, v in PARSED.items() if p not in ("augment.min_area", "augment.max_aspect")
+    }
+    config = build_run_config(no_box | {"augment.crop": "shift", "augment.shift": 0.25})
+    assert config.augment.shift == 0.25

@@ -35,7 +35,7 @@ def result(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
         batch_size=16,
         learning_rate=5e-3,
         output=tmp_path_factory.mktemp("run") / "run",
-        settings=TINY_MODEL | {"augment.flip": False, "augment.crop": "none"},
+        settings=TINY_MODEL | {"augment.flip": False, "augment.crop": "none", "train.ema": 0.05},
         quiet=True,
     )
 
@@ -378,3 +378,43 @@ def test_a_patch_that_does_not_tile_is_said(
 ) -> None:
     train_short(str(patterns), tmp_path, model="ViT-Mi/3", quiet=False)
     assert "patches of 3 x 3 do not tile images of 8 x 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"augment.crop": "none", "augment.min_area": 0.5}, "augment.min_area=0.5 has no effect"),
+        ({"augment.crop": "none", "augment.shift": 0.2}, "augment.shift=0.2 has no effect"),
+    ],
+)
+def test_settings_without_effect_are_told(
+    patterns: Path, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        train_short(str(patterns), tmp_path, settings=TINY_MODEL | settings)
+
+
+@pytest.mark.parametrize("recipe", ["scratch-small", "scratch-medium", "scratch-large"])
+@pytest.mark.parametrize("crop", ["none", "shift", "inception"])
+def test_a_recipe_gives_way_to_what_was_asked_for(
+    patterns: Path, tmp_path: Path, recipe: str, crop: str
+) -> None:
+    settings = TINY_MODEL | {"augment.crop": crop}
+    train_short(str(patterns), tmp_path, recipe=recipe, settings=settings, steps=2)
+
+
+def test_a_function_of_the_callers_own_gets_plain_labels(patterns: Path, tmp_path: Path) -> None:
+    seen: set[str] = set()
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.update(batch)
+        return nn.functional.cross_entropy(model(batch["image"]), batch["label"])
+
+    train_short(str(patterns), tmp_path / "a", objective=loss, recipe="scratch-medium")
+    assert "mix_label" not in seen
+    settings = TINY_MODEL | {"augment.mixup": 0.2}
+    train_short(str(patterns), tmp_path / "b", objective=loss, settings=settings)
+    assert "mix_label" in seen
+    settings = TINY_MODEL | {"objective.label_smoothing": 0.1}
+    with pytest.raises(RequestError, match="label_smoothing has no effect on a function"):
+        train_short(str(patterns), tmp_path / "c", objective=loss, settings=settings)

@@ -74,11 +74,9 @@ def _scratch_small(facts: Facts) -> dict[str, Any]:
     steps = max(1000.0, 3000 * math.sqrt(facts.num_images / 10_000))
     batch_size = 64
     return {
-        "train.epochs": max(20.0, steps * batch_size / facts.num_images),
+        "train.epochs": min(1000.0, max(20.0, steps * batch_size / facts.num_images)),
         "train.batch_size": batch_size,
-        "train.ema": 0.02,
         "augment.crop": "shift" if max(facts.image_size) <= 64 else "inception",
-        "augment.shift": 0.05,
         "optimizer.learning_rate": _scaled_rate(1e-3, facts),
         "optimizer.weight_decay": 0.3,
         "schedule.warmup_share": 0.1,
@@ -91,7 +89,6 @@ def _scratch_medium(facts: Facts) -> dict[str, Any]:
     return {
         "train.epochs": 60.0,
         "train.batch_size": 256,
-        "train.ema": 0.02,
         "augment.crop": "inception",
         "augment.min_area": 0.3,
         "augment.mixup": 0.2,

@@ -7,6 +7,7 @@ from vitral.spec.checks import check_choice, check_not_negative, check_positive,
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.vit import ViTConfig
 
+OBJECTIVES = ("softmax", "sigmoid")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -38,7 +39,7 @@ class AugmentSettings:
     """Inception crop: the smallest box, as a share of the image's area."""
     max_aspect: float = 4 / 3
     """Inception crop: the largest aspect ratio of the box, relative to the image's."""
-    shift: float = 0.1
+    shift: float = 0.05
     """Shift: the largest move along each axis, as a share of the side; edges are repeated."""
     flip: bool = True
     """Whether images are mirrored left to right, each with probability 0.5."""
@@ -177,6 +178,14 @@ class CheckpointSettings:
         check_positive(keep=self.keep)
 
 
+# The crop without which a setting has no effect.
+CROP_OF_SETTING = {
+    "augment.min_area": "inception",
+    "augment.max_aspect": "inception",
+    "augment.shift": "shift",
+}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """All settings of a training run; saved as `config.yaml` beside its result."""
@@ -219,11 +228,14 @@ class RunConfig:
                 f"schedule.warmup_steps={self.schedule.warmup_steps} leaves nothing of "
                 f"train.steps={self.train.steps}: use fewer warm-up steps"
             )
-        if self.augment.crop != "inception" and self.augment.min_area != AugmentSettings.min_area:
-            raise RequestError(
-                f"augment.min_area={self.augment.min_area} has no effect with "
-                f"augment.crop={self.augment.crop!r}: use augment.crop=inception"
-            )
+        for path, crop in CROP_OF_SETTING.items():
+            name = path.removeprefix("augment.")
+            value = getattr(self.augment, name)
+            if self.augment.crop != crop and value != getattr(AugmentSettings, name):
+                raise RequestError(
+                    f"{path}={value} has no effect with augment.crop={self.augment.crop!r}: "
+                    f"use augment.crop={crop}"
+                )
 
 
 # Settings that two runs may differ in and still be the same run. Where the data lies is among them:

@@ -15,7 +15,7 @@ from vitral.recipes.recipe import Facts, Recipe, choose_recipe, default_model
 from vitral.spec.checks import check_positive
 from vitral.spec.names import parse_model_name
 from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.run import RunConfig
+from vitral.spec.run import CROP_OF_SETTING, OBJECTIVES, AugmentSettings, RunConfig
 from vitral.spec.settings import build_run_config, flatten
 
 
@@ -61,7 +61,7 @@ def resolve_run(
     given = _joined(layers)
     if isinstance(model, nn.Module):
         _check_own_model(model, given, num_classes=len(data.classes))
-        chosen = replace(chosen, settings=_without_model(chosen.settings))
+    chosen = replace(chosen, settings=_with_effect(chosen.settings, given, model=model))
     layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
     layers = {origin: _to_steps(layer, data, layers) for origin, layer in layers.items()}
     origin = {path: name for name, layer in layers.items() for path in layer}
@@ -81,8 +81,24 @@ def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes:
         )
 
 
-def _without_model(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: value for path, value in settings.items() if not path.startswith("model.")}
+def _with_effect(
+    recipe: Mapping[str, Any], given: Mapping[str, Any], *, model: str | nn.Module | None
+) -> dict[str, Any]:
+    """Drop what a recipe says that has no place beside what was asked for."""
+    left = dict(recipe)
+    crop = given.get("augment.crop", recipe.get("augment.crop", AugmentSettings.crop))
+    for path, needed in CROP_OF_SETTING.items():
+        if crop != needed:
+            left.pop(path, None)
+    if given["objective.name"] not in OBJECTIVES:
+        # A function of the caller's own reads `label`: labels are mixed only when asked for.
+        left.pop("augment.mixup", None)
+        left.pop("objective.label_smoothing", None)
+        if given.get("objective.label_smoothing"):
+            raise RequestError("objective.label_smoothing has no effect on a function of your own")
+    if isinstance(model, nn.Module):
+        left = {path: value for path, value in left.items() if not path.startswith("model.")}
+    return left
 
 
 def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vitral.models.weights.folder import WEIGHTS_NAME
 from vitral.runtime.device import choose_compile, choose_device, choose_precision, machine_facts
 from vitral.runtime.ranks import Ranks, process_group, ranks_from_environment
 from vitral.spec.names import parse_model_name
-from vitral.spec.run import DataSettings
+from vitral.spec.run import OBJECTIVES, DataSettings
 from vitral.spec.settings import flatten, identity, parse_settings, read_settings_file
 from vitral.train.average import WeightAverage
 from vitral.train.checkpoint import SavedState, check_space, load_newest
@@ -34,7 +34,6 @@ from vitral.train.result import Ending, Result, read_result
 from vitral.train.session import MetricFunction, Session, check_unreadable
 from vitral.train.signals import InterruptedRunError
 
-OBJECTIVES = ("softmax", "sigmoid")
 # AdamW keeps two moments beside each weight; an average is one more, the checkpoint's model
 # another.
 _STATE_COPIES = 5
