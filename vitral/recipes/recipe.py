@@ -71,12 +71,13 @@ def _reason(name: str, facts: Facts) -> str:
 def _scratch_small(facts: Facts) -> dict[str, Any]:
     """Fresh weights on some hundred to some ten thousand images; found on the built-in data."""
     # Steps grow with the root of the number of images, from 1,000 at least.
-    steps = max(1000.0, 3000 * math.sqrt(facts.num_images / 10_000))
+    steps = max(1000.0, 3500 * math.sqrt(facts.num_images / 10_000))
     batch_size = 64
     return {
         "train.epochs": min(1000.0, max(20.0, steps * batch_size / facts.num_images)),
         "train.batch_size": batch_size,
         "augment.crop": "shift" if max(facts.image_size) <= 64 else "inception",
+        "augment.mixup": 0.2,
         "optimizer.learning_rate": _scaled_rate(1e-3, facts),
         "optimizer.weight_decay": 0.3,
         "schedule.warmup_share": 0.1,
