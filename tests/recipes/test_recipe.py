@@ -147,7 +147,7 @@ def test_the_default_model_fits_any_image(side):
 
 @pytest.mark.parametrize(
     ("side", "expected"),
-    [(28, ("ViT-Mi/4", 28)), (32, ("ViT-Mi/5", 32)), (64, ("ViT-Mi/8", 64)),
+    [(28, ("ViT-Mi/7", 28)), (32, ("ViT-Mi/4", 32)), (64, ("ViT-Mi/8", 64)),
      (500, ("ViT-Mi/16", 128))],
 )  # fmt: skip
 def test_the_default_model_of_usual_sizes(side, expected):
