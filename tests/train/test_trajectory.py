@@ -86,3 +86,15 @@ def test_smoothing_and_mixing_make_the_stated_targets() -> None:
     torch.testing.assert_close(
         objective.eval().targets(batch, num_classes=4), torch.tensor([[0.75, 0.0, 0.25, 0.0]])
     )
+
+
+def test_the_accuracy_of_a_mixed_image_is_that_of_its_larger_part() -> None:
+    objective = Classification(torch.nn.Identity()).train()
+    batch = {
+        "image": torch.eye(4)[[0, 0, 1]],
+        "label": torch.tensor([0, 0, 0]),
+        "mix_label": torch.tensor([1, 1, 1]),
+        "mix_share": torch.tensor([0.9, 0.2, 0.2]),
+    }
+    _, metrics = objective(batch)
+    assert metrics["accuracy"].tolist() == [1.0, 0.0, 1.0]

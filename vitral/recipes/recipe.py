@@ -153,8 +153,8 @@ RECIPES: dict[str, Callable[[Facts], dict[str, Any]]] = {
 def default_model(image_side: int) -> tuple[str, int]:
     """Return the model and image size for data whose images are about `image_side` pixels.
 
-    A width and a number of patches that a laptop trains in minutes: 4 x 4 patches up to the 28 pixels
-    of MNIST and its kin, 8 x 8 or a few more above.
+    A width and a number of patches that a laptop trains in minutes: 4 x 4 patches up to the 28
+    pixels of MNIST and its kin, 8 x 8 or a few more above.
     """
     if image_side <= 28:
         return (f"ViT-Mi/{max(2, image_side // 4)}", image_side)

@@ -28,7 +28,7 @@ class Classification(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (N,) and the metrics, (N,) each, of every example."""
         logits = self.model(batch["image"]).float()
-        accuracy = (logits.argmax(dim=1) == batch["label"]).float()
+        accuracy = (logits.argmax(dim=1) == _main_label(batch)).float()
         return self.losses(logits, batch), {"accuracy": accuracy}
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -52,3 +52,10 @@ class Classification(nn.Module):
         if self.training and self.label_smoothing:
             targets = targets * (1 - self.label_smoothing) + self.label_smoothing / num_classes
         return targets
+
+
+def _main_label(batch: Batch) -> Tensor:
+    """Return the label of which each image shows most."""
+    if "mix_share" not in batch:
+        return batch["label"]
+    return torch.where(batch["mix_share"] >= 0.5, batch["label"], batch["mix_label"])

@@ -1,0 +1,113 @@
+"""Every command and every piece of Python that README and docs show is run, on small data."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import pattern_images
+from PIL import Image
+
+from vitral.cli.main import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Run by CI itself, by the slow tests (`make demo`), or by whoever installs.
+ELSEWHERE = ("make ", "pip install", "git clone", "cd ", "python benchmarks/")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return (page, block) of all pages."""
+    pattern = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    return [(page.name, block) for page in PAGES for block in pattern.findall(page.read_text())]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (page, command) of all pages, without what runs elsewhere."""
+    lines = [(page, line) for page, block in blocks("bash") for line in block.splitlines()]
+    return [(page, line) for page, line in lines if line and not line.startswith(ELSEWHERE)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages name: photos, lists, a trained run."""
+    root = tmp_path_factory.mktemp("docs")
+    images, labels = pattern_images(60, side=32)
+    rows = ["path,label"]
+    for number, (image, label) in enumerate(zip(images, labels % 2, strict=True)):
+        name = ("robin", "wren")[label]
+        for folder in ("photos", "other_photos"):
+            (root / folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).convert("RGB").save(root / folder / name / f"{number}.png")
+        rows.append(f"photos/{name}/{number}.png,{name}")
+    (root / "list.csv").write_text("\n".join(rows))
+    shutil.copytree(root / "photos" / "wren", root / "new_photos")
+    Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
+    Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main(["train", "photos/", "--steps", "2", "--output", "runs/birds"]) == 0
+    return root
+
+
+def shortened(tokens: list[str]) -> list[str]:
+    """Make a training command one of two steps."""
+    if "train" not in tokens:
+        return tokens
+    if "--config" in tokens:
+        return tokens
+    text = re.sub(r"--epochs \S+", "", shlex.join(tokens))
+    return [*shlex.split(text), "--steps", "2"]
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_commands_of_the_pages_run(
+    page: str, command: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    tokens = shortened(shlex.split(command, comments=True))
+    if tokens[0] == "vitral":
+        if "runs/birds" in tokens and tokens[1] == "train":
+            tokens[tokens.index("runs/birds")] = f"runs/{page}"
+        assert main(tokens[1:]) == 0
+        return
+    assert tokens[0] == "torchrun", f"{page} shows a command that nothing runs: {command}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *tokens[1:]]
+    finished = subprocess.run(launcher, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"))
+def test_python_of_the_pages_runs(
+    page: str, code: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    short = re.sub(r"epochs=\d+", "steps=2", code)
+    exec(compile(short, page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)", page.read_text())
+    local = [target for target in targets if not target.startswith("http")]
+    assert all((page.parent / target).exists() for target in local), local
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_demo_is_clearly_better_than_its_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `make demo` runs."""
+    import json
+
+    monkeypatch.chdir(tmp_path)
+    assert "vitral train --output runs/demo" in (ROOT / "Makefile").read_text()
+    assert main(["train", "--output", "runs/demo"]) == 0
+    summary = json.loads(Path("runs/demo/summary.json").read_text())
+    assert summary["num_examples"] == 2000
+    assert summary["accuracy"] >= 0.86
+    assert summary["accuracy"] > summary["pixel_accuracy"] + 0.015
