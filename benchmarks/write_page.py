@@ -1,0 +1,114 @@
+"""Write docs/speed.md from the recorded results.
+
+python benchmarks/write_page.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS_DIR = Path(__file__).parent / "results"
+PAGE_PATH = Path(__file__).parent.parent / "docs" / "speed.md"
+
+HEAD = """# Speed
+
+Measured against peers in the same run, side by side: the ratio is their time / ours, the median
+over rounds (above 1: Vitral is faster), with its quartiles. Machines differ and are noisy; ratios
+travel better than seconds. This page is written by `benchmarks/write_page.py` from
+`benchmarks/results/`; measure on your own machine with
+
+```bash
+pip install '.[benchmark]'
+python benchmarks/model_speed.py
+python benchmarks/loader_speed.py photos/
+python benchmarks/start_up.py
+python benchmarks/memory.py
+python benchmarks/write_page.py
+```
+"""
+
+
+def write_page(results_dir: Path = RESULTS_DIR) -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for path in sorted(results_dir.glob("*.json")):
+        result = json.loads(path.read_text())
+        parts.append(SECTIONS[result["benchmark"]](result))
+    return "\n".join(parts)
+
+
+def _model_speed(result: dict[str, Any]) -> str:
+    rows = [
+        f"| {row['model']} at {row['image_size']} px, batch {row['batch']} | {row['what']} "
+        f"| {row['precision']} | {row['batch'] / row['ours_seconds']:,.0f} | {_ratio(row)} |"
+        for row in result["rows"]
+    ]
+    return _section(
+        f"Model: against transformers {result['transformers']}",
+        "Same shapes, sdpa attention, fused AdamW, clipping by the global norm. Where the class\n"
+        "token is read, our last block computes it alone; the result is the same.",
+        "| model | what | precision | images/s | ratio |\n|---|---|---|---|---|",
+        rows,
+        result,
+    )
+
+
+def _loader_speed(result: dict[str, Any]) -> str:
+    rows = [
+        f"| {row['images']} | {row['workers']} | {row['our_images_per_second']:,.0f} "
+        f"| {_ratio(row)} |"
+        for row in result["rows"]
+    ]
+    return _section(
+        "Loader: against Pillow with torch's DataLoader",
+        "Full-size JPEGs: decode, inception crop to 224 px, flip, batch; our threads against its\n"
+        "processes.",
+        "| images | workers | images/s | ratio |\n|---|---|---|---|",
+        rows,
+        result,
+    )
+
+
+def _start_up(result: dict[str, Any]) -> str:
+    rows = [
+        f"| {row['ours_seconds']:.3f} s | {row['theirs_seconds']:.3f} s |" for row in result["rows"]
+    ]
+    return _section(
+        "Start-up", "", "| `vitral --help` | an empty Python |\n|---|---|", rows, result
+    )
+
+
+def _memory(result: dict[str, Any]) -> str:
+    rows = [
+        f"| {row['images']:,} | {row['epochs']} | {row['peak_megabytes']:,.0f} MB |"
+        for row in result["rows"]
+    ]
+    return _section(
+        "Memory of a run",
+        "A small model on 64 px JPEGs, the whole process at its peak.",
+        "| images | epochs | peak |\n|---|---|---|",
+        rows,
+        result,
+    )
+
+
+def _section(title: str, text: str, head: str, rows: list[str], result: dict[str, Any]) -> str:
+    place = f"{result['device']}, {result['threads']} threads, torch {result['torch']}"
+    return "\n".join(
+        [f"## {title}", "", *([text, ""] if text else []), head, *rows, "", place + ".", ""]
+    )
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"**{row['ratio']:.2f}** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+
+
+SECTIONS = {
+    "model_speed": _model_speed,
+    "loader_speed": _loader_speed,
+    "start_up": _start_up,
+    "memory": _memory,
+}
+
+if __name__ == "__main__":
+    PAGE_PATH.write_text(write_page())
