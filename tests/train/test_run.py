@@ -418,3 +418,22 @@ def test_a_function_of_the_callers_own_gets_plain_labels(patterns: Path, tmp_pat
     settings = TINY_MODEL | {"objective.label_smoothing": 0.1}
     with pytest.raises(RequestError, match="label_smoothing has no effect on a function"):
         train_short(str(patterns), tmp_path / "c", objective=loss, settings=settings)
+
+
+def test_two_images_train_and_the_report_says_that_there_is_no_score(tmp_path: Path) -> None:
+    for label, image in zip("ab", pattern_images(2)[0], strict=True):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "data" / label / "1.png")
+    result = train_short(tmp_path / "data", tmp_path / "run")
+    assert result.summary["accuracy"] is None
+    assert "There is no score" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_test_split_without_a_readable_image_gives_no_score(tmp_path: Path) -> None:
+    data = broken_folder(tmp_path / "data", good=20, bad=0)
+    for file in (data / "test").rglob("*.png"):
+        file.unlink()
+    (data / "test" / "class0" / "only.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    settings = TINY_MODEL | {"data.validation_share": 0.0}
+    result = train_short(data, tmp_path / "run", settings=settings)
+    assert result.summary["accuracy"] is None

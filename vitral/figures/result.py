@@ -14,10 +14,17 @@ from vitral.figures.page import (
 )
 from vitral.figures.run_folder import Record, RunFolder
 
+NO_SCORE = (
+    "There is no score: the data has no test and no validation image that could be read. Add "
+    "images, so that some are left to score on."
+)
+
 
 def result_section(run: RunFolder) -> Html:
     """Write the score with its interval beside its controls, and what that means in words."""
     summary = run.summary
+    if not summary["num_examples"]:
+        return section("result", "Result", paragraph(NO_SCORE, class_="lead"))
     split = str(summary.get("split", "unknown"))
     accuracy = float(summary["accuracy"])
     low, high = summary["accuracy_interval"]

@@ -15,7 +15,8 @@ from vitral.errors import RequestError
 
 Record = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
-REQUIRED = ("accuracy", "accuracy_interval", "num_examples")
+REQUIRED = ("num_examples",)
+REQUIRED_OF_A_SCORE = ("accuracy", "accuracy_interval")
 """What a summary must say for there to be a result to report."""
 
 
@@ -71,7 +72,8 @@ def read_run_folder(path: Path) -> RunFolder:
             f"{path} has no summary.json, so it is not the folder of a finished run: "
             "name a run folder, or give the run's command again to finish it"
         )
-    absent = [key for key in REQUIRED if summary.get(key) is None]
+    needed = REQUIRED + (REQUIRED_OF_A_SCORE if summary.get("num_examples") else ())
+    absent = [key for key in needed if summary.get(key) is None]
     if absent:
         raise RequestError(
             f"{path / 'summary.json'} has no {', '.join(absent)}: give the run's command again"

@@ -106,13 +106,17 @@ class Ending:
         config, train = self.resolved.config, self.data.splits["train"]
         summary: dict[str, Any] = {
             "accuracy": None,
+            "accuracy_interval": None,
+            "loss": None,
             "split": split,
             "num_examples": 0,
             "num_skipped": 0,
         }
         if split and predictions:
-            summary |= summarise(predictions) | self._controls(split, predictions)
+            summary |= summarise(predictions)
             summary["num_skipped"] += len(self.data.problems(split))
+            if len(predictions.labels):
+                summary |= self._controls(split, predictions)
         per_epoch = steps_per_epoch(len(train), config.train.batch_size)
         return summary | {
             "model": config.model.name if config.model else type(self.model).__name__,

@@ -1,0 +1,263 @@
+"""A resolved run carried out: begun or gone on with in its folder, trained, and finished."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from vitral.data.images import ImageData
+from vitral.data.report import data_report, describe_report
+from vitral.errors import RequestError, VitralError
+from vitral.files import atomic
+from vitral.models.vit import ViT
+from vitral.models.weights.folder import WEIGHTS_NAME
+from vitral.runtime.device import choose_compile, choose_precision, machine_facts
+from vitral.runtime.ranks import Ranks
+from vitral.spec.settings import flatten, identity
+from vitral.train.average import WeightAverage
+from vitral.train.checkpoint import SavedState, check_space, load_newest
+from vitral.train.folder import RunFolder
+from vitral.train.loop import Machine, TrainState
+from vitral.train.objectives.classification import Classification
+from vitral.train.objectives.function import FunctionObjective, ObjectiveFunction
+from vitral.train.optimizer import build_optimizer
+from vitral.train.progress import ProgressView
+from vitral.train.resolve import ResolvedRun
+from vitral.train.result import Ending, Result, read_result
+from vitral.train.session import MetricFunction, Session, check_unreadable
+from vitral.train.signals import InterruptedRunError
+
+# AdamW keeps two moments beside each weight; an average is one more, the checkpoint's model
+# another.
+_STATE_COPIES = 5
+
+
+class Execution:
+    """Carries out a resolved run: folder, session, result."""
+
+    def __init__(
+        self,
+        resolved: ResolvedRun,
+        data: ImageData,
+        *,
+        title: str,
+        objective: str | ObjectiveFunction,
+        metrics: Mapping[str, MetricFunction],
+        ranks: Ranks,
+        device: torch.device,
+        view: ProgressView,
+        command: str,
+    ) -> None:
+        config = resolved.config
+        self.resolved, self.config, self.data, self.title = resolved, config, data, title
+        self.objective, self.metrics, self.view, self.command = objective, metrics, view, command
+        embed_dim = config.model.embed_dim if config.model else 0
+        self.machine = Machine(
+            device=device,
+            precision=choose_precision(config.train.precision, device=device, embed_dim=embed_dim),
+            compile=choose_compile(config.train.compile, device=device, steps=config.train.steps),
+            ranks=ranks,
+        )
+        self.fingerprint = data.fingerprint()
+        self.provenance = {
+            "data": {"source": data.source, "name": title, "fingerprint": self.fingerprint},
+            "objective": config.objective.name,
+            "command": command,
+        }
+
+    def go(
+        self, model: str | nn.Module | None, *, output: str | Path | None, resume: str
+    ) -> Result:
+        """Begin or go on, train, and write the result."""
+        folder = RunFolder(self._output_path(model, output, resume))
+        first = self.machine.ranks.is_first
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"{folder.path} can't be made ({error.strerror}): choose another --output"
+            ) from None
+        lock = folder.lock() if first else None
+        try:
+            saved = self._enter(folder, resume=resume)
+            network = self._build_model(model)
+            if folder.status().get("state") == "done":
+                network.load_state_dict(load_file(folder.model / WEIGHTS_NAME))
+                self.view.say(f"{folder.path} holds this run, finished")
+                return Result(network.eval(), read_result(folder), folder.path)
+            try:
+                state = self._train(network, folder, saved)
+            except (VitralError, KeyboardInterrupt) as error:
+                if first:
+                    self._note_failure(folder, error)
+                raise
+            if state.average:
+                network.load_state_dict(state.average.tensors)
+            summary = Ending(
+                network,
+                self.resolved,
+                self.data,
+                self.title,
+                folder,
+                self.machine,
+                self.provenance,
+            ).write()
+        finally:
+            if lock:
+                lock.close()
+        return Result(network, summary, folder.path)
+
+    def _output_path(
+        self, model: str | nn.Module | None, output: str | Path | None, resume: str
+    ) -> Path:
+        if resume not in ("auto", "never"):
+            path = Path(resume)
+            for candidate in (path, *path.parents[:2]):
+                if RunFolder(candidate).holds_run():
+                    return candidate
+            raise RequestError(f"resume={resume!r} is no run folder: give one, or auto or never")
+        if output is not None:
+            return Path(output)
+        name = self.config.model.name if self.config.model else type(model).__name__
+        plain = name.lower().replace("/", "")
+        digits = identity(flatten(self.config), data_fingerprint=self.fingerprint)
+        return Path("runs") / f"{self.title}-{plain}-{digits}"
+
+    def _enter(self, folder: RunFolder, *, resume: str) -> SavedState | None:
+        """Begin a run in the folder, or find where the one in it stopped."""
+        settings, fingerprint = flatten(self.config), self.fingerprint
+        ranks = self.machine.ranks
+        saved = None
+        holds_run = ranks.from_first(folder.holds_run())
+        if holds_run:
+            if resume == "never":
+                raise RequestError(
+                    f"{folder.path} holds a run and resume=never: choose another --output"
+                )
+            folder.check_same(settings=settings, fingerprint=fingerprint)
+            if ranks.is_first:
+                atomic.remove_leftovers(folder.path)
+                atomic.remove_leftovers(folder.checkpoints)
+            saved, complaints = load_newest(folder.checkpoints)
+            for complaint in complaints:
+                self.view.say(complaint)
+        elif ranks.is_first:
+            recipe = self.resolved.recipe
+            folder.begin(
+                settings=settings,
+                origin=self.resolved.origin,
+                command=self.command,
+                fingerprint=fingerprint,
+                recipe={"name": recipe.name, "reason": recipe.reason},
+            )
+        if ranks.is_first and folder.status().get("state") != "done":
+            self.view.log_to(folder.path / "log.txt")
+            self._describe(folder, saved)
+        ranks.wait()
+        return saved
+
+    def _describe(self, folder: RunFolder, saved: SavedState | None) -> None:
+        """Write and say what this run is before its first step."""
+        recipe, config = self.resolved.recipe, self.config
+        report = data_report(self.data, name=self.title)
+        atomic.write_json(folder.path / "data_report.json", report)
+        folder.write_skipped(self.data, {})
+        folder.write_splits(self.data)
+        facts = machine_facts(self.machine.device) | {
+            "world_size": self.machine.ranks.world_size,
+            "precision": str(self.machine.precision).removeprefix("torch."),
+            "compile": str(self.machine.compile),
+        }
+        atomic.write_json(folder.path / "environment.json", facts)
+        for line in (f"run:  {folder.path}", *describe_report(report)):
+            self.view.say(line)
+        name = config.model.name if config.model else "your own model"
+        self.view.say(
+            f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} "
+            "pixels"
+        )
+        if config.model and config.model.untiled_note():
+            self.view.say(f"       {config.model.untiled_note()}")
+        self.view.say(f"recipe: {recipe.name}: {recipe.reason}")
+        self.view.say(
+            f"        {config.train.steps:,} steps of {config.train.batch_size} images, learning "
+            "rate "
+            f"{config.optimizer.learning_rate:g}, weight decay {config.optimizer.weight_decay:g}, "
+            f"{facts['precision']} on {facts['device']}"
+        )
+        if saved:
+            self.view.say(f"going on from {saved.path.name}")
+            for change in _changed_facts(saved.progress, facts):
+                self.view.say(f"warning: {change}: the result may differ in its last bits")
+
+    def _build_model(self, model: str | nn.Module | None) -> nn.Module:
+        config = self.config
+        torch.manual_seed(config.train.seed)
+        if isinstance(model, nn.Module):
+            if isinstance(model, ViT):
+                model.classes = self.data.classes
+            return model.to(self.machine.device)
+        assert config.model is not None
+        network = ViT(config.model, preprocessing=config.preprocessing, classes=self.data.classes)
+        return network.to(self.machine.device)
+
+    def _build_objective(self, network: nn.Module) -> nn.Module:
+        if isinstance(self.objective, str):
+            return Classification(
+                network,
+                loss=self.objective,
+                label_smoothing=self.config.objective.label_smoothing,
+            )
+        return FunctionObjective(network, self.objective)
+
+    def _train(self, network: nn.Module, folder: RunFolder, saved: SavedState | None) -> TrainState:
+        config = self.config
+        check_unreadable(self.data, config=config)
+        tensors = dict(network.state_dict())
+        check_space(folder.path, tensors=[tensors] * _STATE_COPIES)
+        average = (
+            WeightAverage(network, half_life_share=config.train.ema, total_steps=config.train.steps)
+            if config.train.ema
+            else None
+        )
+        optimizer = build_optimizer(network, config.optimizer, device=self.machine.device)
+        state = TrainState(self._build_objective(network), optimizer, average)
+        session = Session(
+            config,
+            data=self.data,
+            state=state,
+            machine=self.machine,
+            folder=folder,
+            view=self.view,
+            metrics=self.metrics,
+            provenance=self.provenance,
+        )
+        if saved:
+            session.restore(saved)
+        if self.machine.ranks.is_first:
+            folder.cut_back(state.step)
+            folder.write_status("running", step=state.step, steps=config.train.steps)
+        session.run()
+        return state
+
+    def _note_failure(self, folder: RunFolder, error: BaseException) -> None:
+        interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
+        step = folder.status().get("step", 0)
+        folder.write_status(
+            "interrupted" if interrupted else "failed",
+            step=step,
+            steps=self.config.train.steps,
+            reason=str(error) or type(error).__name__,
+        )
+
+
+def _changed_facts(progress: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    before = {**progress["machine"], "world_size": progress["world_size"]}
+    return [
+        f"{name} was {before[name]}, now {facts[name]}"
+        for name in before
+        if name in facts and before[name] != facts[name]
+    ]
