@@ -189,10 +189,24 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_reader_that_leaves_early_is_no_error(
     trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    for number, image in enumerate(pattern_images(40)[0]):
-        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    """The rows are more than a pipe holds, so that the writer meets the closed end."""
+    for number in range(1200):
+        (tmp_path / f"{number:04}-{'x' * 60}.png").write_text("no image")
     line = " ".join([*command("predict", str(trained[0]), str(tmp_path)), "| head -1"])
     finished = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True
     )
-    assert "Traceback" not in finished.stderr
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_json_and_a_file_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "runs/x", "a.png", "--json", "--output", "p.csv"]) == 2
+    assert "leave --output and --format out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["predict", "m", "a.png"], ["evaluate", "m", "d"]])
+def test_an_output_without_a_folder_is_told_first(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb, "--output", "nowhere/p.csv"]) == 2
+    assert "there is no such folder" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitral.cli import train
+from vitral.cli import evaluate, train
 from vitral.cli.options import ALIASES, normalise_tokens, parse_options
 from vitral.errors import RequestError
 
@@ -105,3 +105,13 @@ def test_no_command_line_gives_anything_but_a_request_error(tokens: list[str]) -
     except RequestError:
         return
     assert all(isinstance(token, str) for token in normal)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [["runs/x", "photos"], ["runs/x", "data=photos"], ["model=runs/x", "photos"],
+     ["data=photos", "model=runs/x"], ["photos", "--model", "runs/x"]],
+)  # fmt: skip
+def test_names_fill_the_positionals_in_any_order(tokens: list[str]) -> None:
+    asked = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
+    assert (asked.model, asked.data) == ("runs/x", "photos")

@@ -1,6 +1,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,53 @@ def test_unreadable_images_stay_as_rows_and_are_counted(run: Path, tmp_path: Pat
     assert (result.summary["num_examples"], result.summary["num_skipped"]) == (12, 1)
     errors = [row for row in result.rows() if row["error"]]
     assert [row["path"] for row in errors] == ["class0/bad.jpg"]
+
+
+def test_a_copied_model_folder_knows_its_runs_split(
+    run: Path, folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(run / "model", tmp_path / "copied")
+    own, copied = evaluate(run, folder).summary, evaluate(tmp_path / "copied", folder).summary
+    assert (copied["split"], copied["num_examples"]) == ("test", own["num_examples"])
+    assert copied["accuracy"] == own["accuracy"]
+
+
+def test_a_copied_model_folder_refuses_its_data_once_that_has_changed(
+    run: Path, folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(run / "model", tmp_path / "copied")
+    new = folder / "class0" / "new.png"
+    Image.fromarray(pattern_images(300)[0][299]).save(new)
+    with pytest.raises(RequestError, match="which has changed since, and its run's"):
+        evaluate(tmp_path / "copied", folder)
+    new.unlink()
+
+
+def test_other_objects_of_the_same_length_are_other_data(tmp_path: Path) -> None:
+    images, labels = pattern_images(160)
+    pairs = list(zip(images, labels.tolist(), strict=True))
+    settings = TINY_MODEL
+    result = vitral.train(
+        "ViT-Mi/4", pairs[:80], steps=2, output=tmp_path / "r", settings=settings, quiet=True
+    )
+    assert evaluate(result.path, pairs[:80]).summary["split"] == "test"
+    assert evaluate(result.path, pairs[80:]).summary["num_examples"] == 80
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "foo"}, "precision='foo' is not known"),
+        ({"batch_size": 0}, "must be above 0"),
+    ],
+)
+def test_bad_values_are_told(run: Path, folder: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        evaluate(run, folder, **options)
 
 
 def test_other_mistakes_are_told(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -83,3 +83,13 @@ def test_two_processes_stop_together_and_go_on(patterns: Path, tmp_path: Path) -
     assert finished.returncode == 0, finished.stderr
     assert f"going on from step-{status['step']:08}" in finished.stderr
     assert json.loads((output / "summary.json").read_text())["num_examples"] == 20
+
+
+@pytest.mark.slow
+def test_a_mistake_on_two_processes_is_told_by_both_without_a_wait(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node", "2", "-m", "vitral", "train", str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert finished.returncode == 1
+    assert finished.stderr.count("has no images that can be used") >= 1
+    assert "gloo" not in finished.stderr

@@ -249,6 +249,29 @@ def test_resume_by_path_goes_on_in_that_run(patterns: Path, copy: Path) -> None:
     assert json.loads((copy / "status.json").read_text())["state"] == "done"
 
 
+def test_an_older_checkpoint_is_not_what_a_run_goes_on_from(patterns: Path, copy: Path) -> None:
+    older = checkpoint_paths(copy / "checkpoints")[1]
+    with pytest.raises(RequestError, match="a run goes on from its newest checkpoint"):
+        vitral.train("ViT-Mi/4", str(patterns), **(OPTIONS | {"resume": str(older)}))
+
+
+def test_resume_and_output_must_agree(patterns: Path, copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="says otherwise: give one of them"):
+        train_here(patterns, tmp_path / "elsewhere", resume=str(copy))
+
+
+def test_what_a_killed_first_write_left_does_not_stop_a_run(patterns: Path, tmp_path: Path) -> None:
+    (tmp_path / ".aside-9-config.yaml").write_text("half")
+    train_here(patterns, tmp_path)
+
+
+def test_a_report_that_is_missing_is_drawn_again(patterns: Path, copy: Path) -> None:
+    train_here(patterns, copy)
+    (copy / "report.html").unlink()
+    train_here(patterns, copy)
+    assert (copy / "report.html").exists()
+
+
 def test_resume_by_a_wrong_path_is_an_error(patterns: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is no run folder"):
         vitral.train("ViT-Mi/4", str(patterns), **(OPTIONS | {"resume": str(tmp_path)}))

@@ -14,6 +14,7 @@ from torch import nn
 
 import vitral
 from vitral.errors import DataError, DivergedError, ModelFileError, RequestError
+from vitral.evaluate.accuracy import evaluate
 from vitral.files.rows import read_rows
 from vitral.models.vit import ViT
 from vitral.train.result import Result
@@ -135,9 +136,10 @@ def test_the_default_output_is_named_for_data_model_and_settings(
 class Net(nn.Module):
     """A module of the caller's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seed: int = 0, outputs: int = 4) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.layers(images)
@@ -152,6 +154,83 @@ def test_a_module_of_the_callers_own_trains_and_goes_on(patterns: Path, tmp_path
     assert again.summary == result.summary
     with pytest.raises(ModelFileError, match="holds the weights of your own module 'Net'"):
         vitral.load_model(result.path)
+
+
+def test_other_starting_weights_are_another_run(patterns: Path, tmp_path: Path) -> None:
+    options = {"settings": {}, "image_size": 8}
+    train_short(str(patterns), tmp_path / "run", model=Net(), **options)
+    with pytest.raises(RequestError, match="another model, objective or metric of your own"):
+        train_short(str(patterns), tmp_path / "run", model=Net(seed=1), **options)
+
+
+def test_runs_of_other_functions_have_other_folders(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def entropy(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(batch["image"]), batch["label"])
+
+    objectives = [lambda m, b: entropy(m, b) + 1, lambda m, b: entropy(m, b) + 2]
+    paths = [
+        vitral.train("ViT-Mi/4", str(patterns), objective=objective, **SHORT).path
+        for objective in objectives
+    ]
+    assert paths[0] != paths[1]
+
+
+def test_a_module_of_other_outputs_is_told_before_training(patterns: Path, tmp_path: Path) -> None:
+    options = {"settings": {}, "image_size": 8}
+    with pytest.raises(RequestError, match=r"gives outputs of shape \(2, 7\) for 2 images of 4"):
+        train_short(str(patterns), tmp_path / "a", model=Net(outputs=7), **options)
+    with pytest.raises(RequestError, match="does not take images of"):
+        train_short(str(patterns), tmp_path / "b", model=Net(), settings={}, image_size=12)
+
+
+def test_tied_weights_are_saved(patterns: Path, tmp_path: Path) -> None:
+    class Tied(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.again = self.layers
+
+    train_short(str(patterns), tmp_path, model=Tied(), settings={}, image_size=8)
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_a_file_of_another_model_lends_no_architecture(
+    patterns: Path, result: Result, tmp_path: Path
+) -> None:
+    config = result.path / "config.yaml"
+    options = {"settings": {"model.depth": 1}, "steps": 20, "config": config, "image_size": 8}
+    other = train_short(str(patterns), tmp_path, model="ViT-Ti/4", **options)
+    assert isinstance(other.model, ViT)
+    assert other.model.config.embed_dim == 192
+
+
+def test_a_new_split_of_the_same_images_is_other_data(tmp_path: Path) -> None:
+    images, labels = pattern_images(80)
+    path = tmp_path / "d.npz"
+    for number, cut in enumerate((60, 70)):
+        split = np.array(["train"] * cut + ["test"] * (80 - cut))
+        np.savez(path, images=images, labels=labels, split=split)
+        if number == 0:
+            train_short(path, tmp_path / "run")
+        else:
+            with pytest.raises(RequestError, match="the images have changed since"):
+                train_short(path, tmp_path / "run")
+
+
+def test_a_name_that_is_no_text_does_not_stop_a_run(tmp_path: Path) -> None:
+    import os
+
+    images, labels = pattern_images(40)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "data" / f"class{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / os.fsdecode(f"{number}".encode() + b"\xff.png"))
+    result = train_short(tmp_path / "data", tmp_path / "run")
+    again = evaluate(result.path, tmp_path / "data")
+    assert again.summary["num_examples"] == result.summary["num_examples"]
 
 
 def test_a_loaded_vit_trains_further(patterns: Path, result: Result, tmp_path: Path) -> None:
@@ -348,6 +427,12 @@ def test_unreadable_test_images_stay_in_the_denominator_and_the_rows(tmp_path: P
         ({"recipe": "scratch-smal"}, "did you mean 'scratch-small'"),
         ({"objective": "softmx"}, "there is no objective 'softmx': did you mean 'softmax'"),
         ({"epochs": 2}, "both say how long"),
+        ({"settings": {"train.epochs": 2}}, "both say how long"),
+        ({"steps": None, "epochs": 0}, "epochs=0.0 must be above 0"),
+        ({"steps": None, "epochs": float("nan")}, "epochs=nan must be above 0"),
+        ({"settings": {"model.name": "ViT-S/4"}}, "has no effect beside another model"),
+        ({"precision": "foo"}, "precision='foo' is not known"),
+        ({"device": "cpu:x"}, "device='cpu:x' is not known"),
         ({"settings": {"optimizer.lr": 1}}, "there is no setting 'optimizer.lr'"),
         ({"device": "tpu"}, "device='tpu' is not known"),
         ({"precision": "float16"}, "float16 is not offered"),

@@ -29,10 +29,13 @@ def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("evaluate", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.cli.train import summary_lines
+    from vitral.errors import RequestError
     from vitral.evaluate.accuracy import evaluate
     from vitral.files.atomic import write_text
     from vitral.files.rows import csv_text
 
+    if asked.output and not Path(asked.output).absolute().parent.is_dir():
+        raise RequestError(f"--output {asked.output}: there is no such folder")
     result = evaluate(
         asked.model,
         asked.data,

@@ -1,6 +1,7 @@
 """`vitral VERB ...`: finds the verb, runs it, and turns errors into one line and an exit status."""
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     # Odd EXIF and huge pictures are reported by us, with the file's name.
     warnings.filterwarnings("ignore", module="PIL")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no valid text
     try:
         return _run(tokens)
     except VitralError as error:

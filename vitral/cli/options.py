@@ -99,16 +99,17 @@ def normalise_tokens(tokens: Sequence[str], options: Sequence[Option]) -> list[s
     """
     known = {option.name.removeprefix("--"): option for option in options}
     normal: list[str] = []
+    plain: list[str] = []
     positionals: dict[str, str] = {}
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
         if token == "--":
-            normal += ["--", *rest]
+            plain += rest
             break
         spelling, value = _split(token, known)
         if spelling is None:
-            normal.append(token)
+            plain.append(token)
             continue
         if spelling in ("h", "help"):
             return ["--help"]
@@ -132,7 +133,7 @@ def normalise_tokens(tokens: Sequence[str], options: Sequence[Option]) -> list[s
             positionals[name] = value or ""
         else:
             normal.append(f"--{name}" if value is None else f"--{name}={value}")
-    return _place(positionals, known) + normal
+    return [*normal, "--", *_place(positionals, plain, known)]
 
 
 def _split(token: str, known: dict[str, Option]) -> tuple[str | None, str | None]:
@@ -163,9 +164,16 @@ def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
     return None
 
 
-def _place(positionals: dict[str, str], known: dict[str, Option]) -> list[str]:
-    """Put positionals that were given by name first, in the verb's order."""
-    return [positionals[name] for name in known if name in positionals]
+def _place(positionals: dict[str, str], plain: list[str], known: dict[str, Option]) -> list[str]:
+    """Put positionals that were given by name into the verb's order among those that were not."""
+    rest = list(plain)
+    placed: list[str] = []
+    for name, option in known.items():
+        if name in positionals:
+            placed.append(positionals[name])
+        elif not option.name.startswith("--") and rest and not option.repeat:
+            placed.append(rest.pop(0))
+    return placed + rest
 
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:

@@ -31,10 +31,14 @@ OPTIONS = (
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status; an unreadable image is a row with its error."""
     asked = parse_options("predict", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.errors import DataError
+    from vitral.errors import DataError, RequestError
     from vitral.predict.output import FORMATS, find_images, write_predictions
     from vitral.predict.predictor import Predictor
 
+    if asked.json and (asked.output or asked.format):
+        raise RequestError("--json prints to standard output: leave --output and --format out")
+    if asked.output and not Path(asked.output).absolute().parent.is_dir():
+        raise RequestError(f"--output {asked.output}: there is no such folder")
     images, num_others = find_images(asked.images)
     if num_others:
         print(f"{num_others:,} files are no images and were left out", file=sys.stderr)

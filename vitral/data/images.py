@@ -62,6 +62,8 @@ class ImageData:
     findings: list[Finding]
     """What the survey found, by number in the store."""
     has_own_splits: bool
+    declared_splits: np.ndarray
+    """The split of each file in the store before some were held out for validation."""
     notes: list[str] = field(default_factory=list)
 
     def everything(self) -> Examples:
@@ -79,13 +81,12 @@ class ImageData:
         return [item for own_split, item in self.unreadable if own_split == split]
 
     def fingerprint(self) -> str:
-        """Return a hash of the contents and labels of all used examples, in any order."""
+        """Return a hash of all used examples: contents, class names, splits; in any order."""
         used = (
-            f"{self.findings[number].digest or self.splits[split].store.names[number]} {label}"
-            for split in self.splits
-            for number, label in zip(
-                self.splits[split].numbers.tolist(), self.splits[split].labels.tolist(), strict=True
-            )
+            f"{self.declared_splits[number]} {self.classes[label]} "
+            f"{self.findings[number].digest or part.store.names[number]}"
+            for part in self.splits.values()
+            for number, label in zip(part.numbers.tolist(), part.labels.tolist(), strict=True)
         )
         return hashlib.sha256("\n".join(sorted(used)).encode()).hexdigest()[:32]
 
@@ -124,6 +125,7 @@ def open_images(
     _check_known(set(names_used), number_of, classes=classes, source=listing.source)
     labels = np.array([number_of.get(name, -1) for name in listing.labels], np.int64)
     splits = _splits(listing, findings, labels, usable)
+    declared_splits = splits.copy()
     was_read = any(finding.digest for finding in findings)
     if validation_share and was_read and "train" in splits and "validation" not in splits:
         inside = usable & (splits == "train")
@@ -153,6 +155,7 @@ def open_images(
         channels=channels,
         findings=findings,
         has_own_splits=listing.is_split,
+        declared_splits=declared_splits,
         notes=notes,
     )
 

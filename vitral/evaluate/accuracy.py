@@ -1,6 +1,7 @@
 """A model's accuracy on a data set."""
 
 import csv
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from vitral.errors import DataError, ModelFileError, RequestError
 from vitral.evaluate.controls import majority_class
 from vitral.evaluate.score import Predictions, predict_examples, summarise
 from vitral.models.weights.folder import read_config
-from vitral.models.weights.load import find_model_folder, load_model, stated_objective
+from vitral.models.weights.load import find_model_folder, load_model
 from vitral.runtime.device import choose_device, choose_precision
+from vitral.spec.checks import check_choice, check_positive
+from vitral.spec.run import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def evaluate(
     """
     if split is not None and split not in SPLITS:
         raise RequestError(f"split={split!r} is not known: use one of {', '.join(SPLITS)}")
+    check_positive(batch_size=batch_size)
+    check_choice(PRECISIONS, precision=precision)
     path = Path(model)
     network = load_model(path)
     config = network.config
@@ -81,14 +86,15 @@ def evaluate(
     scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
     chosen_device = choose_device(device)
     network = network.to(chosen_device)
+    chosen_precision = choose_precision(precision, device=chosen_device, embed_dim=config.embed_dim)
     predictions = predict_examples(
         network,
         examples,
         preprocessing=network.preprocessing,
         batch_size=batch_size,
         device=chosen_device,
-        precision=choose_precision(precision, device=chosen_device, embed_dim=config.embed_dim),
-        loss=stated_objective(path),
+        precision=chosen_precision,
+        loss=network.objective,
         report_progress=report_progress,
     )
     if not len(predictions.labels):
@@ -102,7 +108,7 @@ def evaluate(
         "majority_class": images.classes[majority],
         "model": config.name,
         "data": data_name(data),
-        "precision": precision,
+        "precision": str(chosen_precision).removeprefix("torch."),
     }
     return Evaluation(summary, examples, predictions, images.classes, problems)
 
@@ -154,15 +160,28 @@ def _choose(
 
 
 def _stored_splits(model_path: Path, images: ImageData) -> dict[str, str]:
-    """Return the split of each file as the model's run had it, if this is the run's own data."""
+    """Return the split of each file as the model's run had it, if this is the run's own data.
+
+    Raises:
+        RequestError: it is, but the data has changed and the run's list of splits is gone.
+    """
     if not model_path.is_dir():
         return {}
     folder = find_model_folder(model_path)
     data = read_config(folder).get("data") or {}
-    if images.source != data.get("source") and images.fingerprint() != data.get("fingerprint"):
+    is_same = images.fingerprint() == data.get("fingerprint")
+    is_same_place = images.source == data.get("source") and Path(images.source).exists()
+    if not is_same and not is_same_place:
         return {}
     for candidate in (folder, *folder.resolve().parents[:3]):
         if (candidate / "splits.csv").exists():
-            with (candidate / "splits.csv").open(newline="", encoding="utf-8") as file:
-                return {row["path"]: row["split"] for row in csv.DictReader(file)}
-    return {}
+            text = (candidate / "splits.csv").read_bytes().decode(errors="surrogateescape")
+            return {row["path"]: row["split"] for row in csv.DictReader(io.StringIO(text))}
+    if not is_same:
+        raise RequestError(
+            f"the model was trained on {images.source}, which has changed since, and its run's "
+            "splits.csv is gone: evaluate from the run folder, or on other data"
+        )
+    # Contents and splits are those of the run, but for what it held out for validation.
+    names = images.everything().store.names
+    return {names[number]: str(split) for number, split in enumerate(images.declared_splits)}

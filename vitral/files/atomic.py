@@ -27,7 +27,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    # A file name that is not valid text holds lone surrogates.
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -49,8 +50,8 @@ def new_folder(path: Path, *, verify: Callable[[Path], None] | None = None) -> I
     try:
         yield aside
         for file in sorted(aside.rglob("*")):
-            _sync(file)
-        _sync(aside)
+            sync(file)
+        sync(aside)
         if verify:
             verify(aside)
         if path.exists():
@@ -77,10 +78,11 @@ def remove_leftovers(folder: Path) -> None:
 def sync_folder(path: Path) -> None:
     """Make a rename inside a folder survive a loss of power, where the system can."""
     if os.name == "posix":
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file's contents are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

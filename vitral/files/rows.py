@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 def append_row(path: Path, row: Row) -> None:
     """Append one row as a line of JSON."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -20,6 +20,7 @@ class ViT(nn.Module):
         config: what it is.
         preprocessing: what its images must become first.
         classes: the names of its outputs in order, or None when they are not known.
+        objective: what it was trained for, "softmax" or "sigmoid": how logits become probabilities.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ViT(nn.Module):
         *,
         preprocessing: Preprocessing | None = None,
         classes: tuple[str, ...] | None = None,
+        objective: str = "softmax",
     ) -> None:
         super().__init__()
         self.config = config
@@ -35,6 +37,7 @@ class ViT(nn.Module):
             config.image_hw, channels=config.in_channels
         )
         self.classes = classes
+        self.objective = objective
         self.embedding = PatchEmbedding(
             config.in_channels, config.embed_dim, patch_size=config.patch_hw
         )

@@ -141,7 +141,7 @@ def _open_output(path: Path | None) -> Iterator[IO[str]]:
         return
     aside = path.with_name(f"{atomic.ASIDE_PREFIX}{os.getpid()}-{path.name}")
     try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
+        with aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             yield file
         aside.replace(path)
     finally:

@@ -15,7 +15,7 @@ from vitral.data.loader import evaluation_batches
 from vitral.data.stores import Content, as_pixels
 from vitral.errors import DataError, ModelFileError, RequestError
 from vitral.models.vit import ViT
-from vitral.models.weights.load import load_model, stated_objective
+from vitral.models.weights.load import load_model
 from vitral.runtime.device import autocast, choose_device, choose_precision
 
 
@@ -84,7 +84,6 @@ class Predictor:
         if batch_size < 1 or top < 1:
             raise RequestError(f"batch_size={batch_size} and top={top} must be 1 or more")
         self.device = choose_device(device)
-        self._loss = "softmax" if isinstance(model, ViT) else stated_objective(model)
         self.model = (model if isinstance(model, ViT) else load_model(model)).to(self.device).eval()
         config = self.model.config
         if not config.num_classes:
@@ -128,7 +127,9 @@ class Predictor:
             batch = to_model(loaded, device=self.device, preprocessing=self.model.preprocessing)
             with autocast(self.device, self._precision):
                 logits = self.model(batch["image"]).float()
-            shares = logits.sigmoid() if self._loss == "sigmoid" else logits.softmax(dim=1)
+            shares = (
+                logits.sigmoid() if self.model.objective == "sigmoid" else logits.softmax(dim=1)
+            )
             values, places = shares.topk(self._top, dim=1)
             for index, own_values, own_places in zip(
                 loaded["index"].tolist(), values.tolist(), places.tolist(), strict=True

@@ -9,6 +9,7 @@ import torch
 
 from vitral.errors import RequestError
 from vitral.spec.checks import check_choice
+from vitral.spec.run import PRECISIONS
 
 # Below this width the matrix products are too small for bfloat16 to pay for its conversions on a
 # CPU.
@@ -34,15 +35,19 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         raise RequestError(f"device={name!r} is not available here: use device=auto or device=cpu")
     if name == "cuda":
         return torch.device("cuda", local_rank)
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise RequestError(f"device={name!r} is not known: use cpu, cuda, cuda:1 or mps") from None
 
 
 def choose_precision(name: str, *, device: torch.device, embed_dim: int) -> torch.dtype:
     """Return the type of the matrix products; "auto" is bfloat16 where it is there and pays.
 
     Raises:
-        RequestError: float16, which needs loss scaling.
+        RequestError: an unknown name, or float16, which needs loss scaling.
     """
+    check_choice(PRECISIONS, precision=name)
     if name == "auto":
         name = "bfloat16" if _bfloat16_pays(device, embed_dim) else "float32"
     if name == "float16":

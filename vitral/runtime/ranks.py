@@ -3,12 +3,16 @@
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Others wait while the first process looks at the images or draws the report. A process that dies
+# is noticed by torchrun, not by this.
+_TIMEOUT = datetime.timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,18 @@ class Ranks:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def on_first(self, function: Callable[[], object]) -> None:
+        """Call a function on the first process; all wait for it, and all raise what it raises."""
+        error: Exception | None = None
+        if self.is_first:
+            try:
+                function()
+            except Exception as raised:
+                error = raised
+        error = self.from_first(error)
+        if error is not None:
+            raise error
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.world_size > 1:
@@ -70,7 +86,7 @@ def process_group(ranks: Ranks, *, device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
+    dist.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield ranks
     finally:

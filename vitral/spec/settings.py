@@ -144,10 +144,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     }
 
 
-def identity(settings: Mapping[str, Any], *, data_fingerprint: str) -> str:
-    """Return six hex digits that tell runs of different settings or data apart."""
+def identity(settings: Mapping[str, Any], *, given: str) -> str:
+    """Return six hex digits that tell runs apart, by settings and what else they were given."""
     counted = {path: value for path, value in settings.items() if path not in PLACE_SETTINGS}
-    text = json.dumps([counted, data_fingerprint], sort_keys=True, default=str)
+    text = json.dumps([counted, given], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

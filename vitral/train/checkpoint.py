@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
 from vitral.files.manifest import check_manifest, write_manifest
-from vitral.models.weights.folder import WEIGHTS_NAME, write_model_files
+from vitral.models.weights.folder import WEIGHTS_NAME, own_copies, write_model_files
 from vitral.spec.preprocessing import Preprocessing
 
 # A checkpoint is written beside the old ones before any of them is removed.
@@ -63,8 +63,7 @@ def save_checkpoint(
         ModelFileError: what was written does not read back.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    own_optimizer = {name: t.detach().cpu().contiguous() for name, t in optimizer.items()}
+    weights, own_optimizer = own_copies(model.state_dict()), own_copies(optimizer)
     check_space(folder, tensors=[weights, own_optimizer, average or {}])
     path = folder / f"step-{progress['step']:08}"
     with atomic.new_folder(path, verify=check_manifest) as aside:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
@@ -10,7 +10,8 @@ from torch import nn
 
 from vitral.data.images import ImageData
 from vitral.data.report import data_report, describe_report
-from vitral.errors import RequestError, VitralError
+from vitral.errors import RequestError
+from vitral.figures.report import write_report
 from vitral.files import atomic
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import WEIGHTS_NAME
@@ -18,8 +19,9 @@ from vitral.runtime.device import choose_compile, choose_precision, machine_fact
 from vitral.runtime.ranks import Ranks
 from vitral.spec.settings import flatten, identity
 from vitral.train.average import WeightAverage
-from vitral.train.checkpoint import SavedState, check_space, load_newest
+from vitral.train.checkpoint import SavedState, check_space, checkpoint_paths, load_newest
 from vitral.train.folder import RunFolder
+from vitral.train.identity import parts_fingerprint
 from vitral.train.loop import Machine, TrainState
 from vitral.train.objectives.classification import Classification
 from vitral.train.objectives.function import FunctionObjective, ObjectiveFunction
@@ -43,6 +45,7 @@ class Execution:
         resolved: ResolvedRun,
         data: ImageData,
         *,
+        model: str | nn.Module | None,
         title: str,
         objective: str | ObjectiveFunction,
         metrics: Mapping[str, MetricFunction],
@@ -62,9 +65,9 @@ class Execution:
             ranks=ranks,
         )
         self.fingerprint = data.fingerprint()
+        self.parts = parts_fingerprint(model, objective, metrics)
         self.provenance = {
             "data": {"source": data.source, "name": title, "fingerprint": self.fingerprint},
-            "objective": config.objective.name,
             "command": command,
         }
 
@@ -80,50 +83,63 @@ class Execution:
             raise RequestError(
                 f"{folder.path} can't be made ({error.strerror}): choose another --output"
             ) from None
-        lock = folder.lock() if first else None
+        locks: list[IO[str] | None] = []
         try:
+            self.machine.ranks.on_first(lambda: locks.append(folder.lock()))
             saved = self._enter(folder, resume=resume)
             network = self._build_model(model)
             if folder.status().get("state") == "done":
                 network.load_state_dict(load_file(folder.model / WEIGHTS_NAME))
                 self.view.say(f"{folder.path} holds this run, finished")
+                if first and not (folder.path / "report.html").exists():
+                    write_report(folder.path)
                 return Result(network.eval(), read_result(folder), folder.path)
             try:
-                state = self._train(network, folder, saved)
-            except (VitralError, KeyboardInterrupt) as error:
+                summary = self._finish(network, folder, saved)
+            except BaseException as error:
                 if first:
                     self._note_failure(folder, error)
                 raise
-            if state.average:
-                network.load_state_dict(state.average.tensors)
-            summary = Ending(
-                network,
-                self.resolved,
-                self.data,
-                self.title,
-                folder,
-                self.machine,
-                self.provenance,
-            ).write()
         finally:
-            if lock:
-                lock.close()
+            for lock in locks:
+                if lock:
+                    lock.close()
         return Result(network, summary, folder.path)
+
+    def _finish(
+        self, network: nn.Module, folder: RunFolder, saved: SavedState | None
+    ) -> dict[str, Any]:
+        """Train to the end and write the result."""
+        state = self._train(network, folder, saved)
+        if state.average:
+            network.load_state_dict(state.average.tensors)
+        ending = Ending(
+            network,
+            self.resolved,
+            self.data,
+            self.title,
+            folder,
+            self.machine,
+            self.provenance,
+        )
+        return ending.write()
 
     def _output_path(
         self, model: str | nn.Module | None, output: str | Path | None, resume: str
     ) -> Path:
         if resume not in ("auto", "never"):
-            path = Path(resume)
-            for candidate in (path, *path.parents[:2]):
-                if RunFolder(candidate).holds_run():
-                    return candidate
-            raise RequestError(f"resume={resume!r} is no run folder: give one, or auto or never")
+            path = _run_folder_of(Path(resume))
+            if output is not None and Path(output).resolve() != path.resolve():
+                raise RequestError(
+                    f"resume={resume!r} goes on in {path}, output={str(output)!r} says otherwise: "
+                    "give one of them"
+                )
+            return path
         if output is not None:
             return Path(output)
         name = self.config.model.name if self.config.model else type(model).__name__
         plain = name.lower().replace("/", "")
-        digits = identity(flatten(self.config), data_fingerprint=self.fingerprint)
+        digits = identity(flatten(self.config), given=self.fingerprint + self.parts)
         return Path("runs") / f"{self.title}-{plain}-{digits}"
 
     def _enter(self, folder: RunFolder, *, resume: str) -> SavedState | None:
@@ -137,34 +153,39 @@ class Execution:
                 raise RequestError(
                     f"{folder.path} holds a run and resume=never: choose another --output"
                 )
-            folder.check_same(settings=settings, fingerprint=fingerprint)
+            folder.check_same(settings=settings, fingerprint=fingerprint, parts=self.parts)
             if ranks.is_first:
                 atomic.remove_leftovers(folder.path)
                 atomic.remove_leftovers(folder.checkpoints)
             saved, complaints = load_newest(folder.checkpoints)
             for complaint in complaints:
                 self.view.say(complaint)
-        elif ranks.is_first:
+        ranks.on_first(lambda: self._write_beginning(folder, saved, is_new=not holds_run))
+        return saved
+
+    def _write_beginning(
+        self, folder: RunFolder, saved: SavedState | None, *, is_new: bool
+    ) -> None:
+        if is_new:
             recipe = self.resolved.recipe
             folder.begin(
-                settings=settings,
+                settings=flatten(self.config),
                 origin=self.resolved.origin,
                 command=self.command,
-                fingerprint=fingerprint,
+                fingerprint=self.fingerprint,
+                parts=self.parts,
                 recipe={"name": recipe.name, "reason": recipe.reason},
             )
-        if ranks.is_first and folder.status().get("state") != "done":
+        if folder.status().get("state") != "done":
             self.view.log_to(folder.path / "log.txt")
             self._describe(folder, saved)
-        ranks.wait()
-        return saved
 
     def _describe(self, folder: RunFolder, saved: SavedState | None) -> None:
         """Write and say what this run is before its first step."""
         recipe, config = self.resolved.recipe, self.config
         report = data_report(self.data, name=self.title)
         atomic.write_json(folder.path / "data_report.json", report)
-        folder.write_skipped(self.data, {})
+        folder.write_skipped(self.data, saved.progress["unreadable"] if saved else {})
         folder.write_splits(self.data)
         facts = machine_facts(self.machine.device) | {
             "world_size": self.machine.ranks.world_size,
@@ -197,12 +218,38 @@ class Execution:
         config = self.config
         torch.manual_seed(config.train.seed)
         if isinstance(model, nn.Module):
+            model = model.to(self.machine.device)
+            self._check_outputs(model)
             if isinstance(model, ViT):
-                model.classes = self.data.classes
-            return model.to(self.machine.device)
+                model.classes, model.objective = self.data.classes, config.objective.name
+            return model
         assert config.model is not None
-        network = ViT(config.model, preprocessing=config.preprocessing, classes=self.data.classes)
+        network = ViT(
+            config.model,
+            preprocessing=config.preprocessing,
+            classes=self.data.classes,
+            objective=config.objective.name,
+        )
         return network.to(self.machine.device)
+
+    @torch.no_grad()
+    def _check_outputs(self, model: nn.Module) -> None:
+        """Make sure that a module of the caller's own gives logits of the data's classes."""
+        ready, count = self.config.preprocessing, len(self.data.classes)
+        images = torch.zeros(2, ready.channels, *ready.size, device=self.machine.device)
+        was_training = model.training
+        try:
+            shape = tuple(model.eval()(images).shape)
+        except RuntimeError as error:
+            raise RequestError(
+                f"your own model does not take images of {tuple(images.shape)}: {error}"
+            ) from None
+        model.train(was_training)
+        if shape != (2, count):
+            raise RequestError(
+                f"your own model gives outputs of shape {shape} for 2 images of {count} classes: "
+                f"it must give (2, {count})"
+            )
 
     def _build_objective(self, network: nn.Module) -> nn.Module:
         if isinstance(self.objective, str):
@@ -252,6 +299,26 @@ class Execution:
             steps=self.config.train.steps,
             reason=str(error) or type(error).__name__,
         )
+
+
+def _run_folder_of(path: Path) -> Path:
+    """Return the run folder that a path is, or whose newest checkpoint it is.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if RunFolder(path).holds_run():
+        return path
+    run = RunFolder(path.parent.parent)
+    if path.is_dir() and path.parent == run.checkpoints and run.holds_run():
+        newest = checkpoint_paths(run.checkpoints)[0]
+        if path != newest:
+            raise RequestError(
+                f"a run goes on from its newest checkpoint, {newest.name}, not from {path.name}: "
+                f"give {run.path}, or remove the newer ones"
+            )
+        return run.path
+    raise RequestError(f"resume={str(path)!r} is no run folder: give one, or auto or never")
 
 
 def _changed_facts(progress: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -76,6 +76,7 @@ class RunFolder:
         origin: Mapping[str, str],
         command: str,
         fingerprint: str,
+        parts: str,
         recipe: Mapping[str, str],
     ) -> None:
         """Write `config.yaml` of a new run.
@@ -84,7 +85,8 @@ class RunFolder:
             RequestError: the folder has other files.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+        names = [path.name for path in self.path.iterdir()]
+        others = [n for n in names if n != ".lock" and not n.startswith(atomic.ASIDE_PREFIX)]
         if others and not self.holds_run():
             raise RequestError(
                 f"{self.path} has files that are no run's, such as {min(others)}: choose another "
@@ -95,14 +97,15 @@ class RunFolder:
             "command": command,
             "recipe": dict(recipe),
             "data_fingerprint": fingerprint,
+            "parts_fingerprint": parts,
             "settings": nested(settings),
             "origin": dict(origin),
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
         atomic.write_text(self.path / "config.yaml", text)
 
-    def check_same(self, *, settings: Mapping[str, Any], fingerprint: str) -> None:
-        """Make sure that the run that began here has the same settings and data.
+    def check_same(self, *, settings: Mapping[str, Any], fingerprint: str, parts: str) -> None:
+        """Make sure that the run that began here has the same settings, data and given parts.
 
         Raises:
             RequestError: it has not; the differences are listed.
@@ -119,7 +122,13 @@ class RunFolder:
                 f"{self.path} holds a run with other settings ({listed}): "
                 "use the same ones, or choose another --output"
             )
-        if yaml.safe_load(text)["data_fingerprint"] != fingerprint:
+        config = yaml.safe_load(text)
+        if config.get("parts_fingerprint") != parts:
+            raise RequestError(
+                f"{self.path} holds a run with another model, objective or metric of your own: "
+                "give the same code and starting weights (seed them), or choose another --output"
+            )
+        if config.get("data_fingerprint") != fingerprint:
             raise RequestError(
                 f"{self.path} holds a run on other contents of {settings['data.source']}: the "
                 "images have "
@@ -155,6 +164,12 @@ class RunFolder:
     def add_timing(self, row: Mapping[str, Any]) -> None:
         """Append a row of clock readings."""
         append_row(self.path / "timings.jsonl", dict(row))
+
+    def sync_rows(self) -> None:
+        """Make the rows written so far survive a loss of power."""
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            if (self.path / name).exists():
+                atomic.sync(self.path / name)
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after a step, when a run goes on from there."""

@@ -80,11 +80,12 @@ def train_steps(
 
 
 def _prepare_forward(objective: nn.Module, machine: Machine) -> nn.Module:
-    forward = objective
-    if machine.ranks.world_size > 1:
-        forward = nn.SyncBatchNorm.convert_sync_batchnorm(forward)
-        forward = DistributedDataParallel(forward)
-    return torch.compile(forward) if machine.compile else forward  # type: ignore[return-value]
+    forward: nn.Module = objective
+    if machine.ranks.world_size > 1 and machine.device.type == "cuda":
+        forward = nn.SyncBatchNorm.convert_sync_batchnorm(forward)  # there is none for the CPU
+    if machine.compile:
+        forward = torch.compile(forward)  # type: ignore[assignment]
+    return DistributedDataParallel(forward) if machine.ranks.world_size > 1 else forward
 
 
 def _train_step(

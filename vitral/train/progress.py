@@ -38,7 +38,7 @@ class ProgressView:
         """Show a sentence, above the bar if there is one, and keep it in the log."""
         self._console.print(sentence, markup=False)
         if self._log_path:
-            with self._log_path.open("a", encoding="utf-8") as file:
+            with self._log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(sentence + "\n")
 
     def start(self, title: str, *, total: int, done: int = 0) -> None:

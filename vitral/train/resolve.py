@@ -59,6 +59,7 @@ def resolve_run(
     facts = _facts(data, model_settings, preprocessing)
     chosen = choose_recipe(facts, name=recipe)
     given = _joined(layers)
+    check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
         _check_own_model(model, given, num_classes=len(data.classes))
     chosen = replace(chosen, settings=_with_effect(chosen.settings, given, model=model))
@@ -157,6 +158,11 @@ def _to_steps(
     everything = _joined(layers)
     check_positive(batch_size=everything["train.batch_size"])
     per_epoch = steps_per_epoch(len(data.splits["train"]), everything["train.batch_size"])
+    if "train.epochs" in layer and "train.steps" in layer:
+        raise RequestError(
+            f"train.epochs={layer['train.epochs']:g} and train.steps={layer['train.steps']} both "
+            "say how long: give one of them"
+        )
     epochs = layer.pop("train.epochs", None)
     if epochs is not None:
         layer["train.steps"] = max(1, round(epochs * per_epoch))

@@ -67,17 +67,21 @@ class Ending:
         split = scored_split(self.data)
         predictions = self._predict(split) if split else None
         summary: dict[str, Any] = {}
-        if self.machine.ranks.is_first:
-            self._write_model()
-            summary = self._summarise(split, predictions)
-            if split and predictions:
-                self._write_predictions(split, predictions)
-            atomic.write_json(self.folder.path / "summary.json", summary)
-            steps = self.resolved.config.train.steps
-            self.folder.write_status("done", step=steps, steps=steps)
-            write_report(self.folder.path)
+        self.machine.ranks.on_first(lambda: summary.update(self._write_all(split, predictions)))
         result: dict[str, Any] = self.machine.ranks.from_first(summary)
         return result
+
+    def _write_all(self, split: str | None, predictions: Predictions | None) -> dict[str, Any]:
+        """Write everything; the run is done when all of it is there."""
+        self._write_model()
+        summary = self._summarise(split, predictions)
+        if split and predictions:
+            self._write_predictions(split, predictions)
+        atomic.write_json(self.folder.path / "summary.json", summary)
+        steps = self.resolved.config.train.steps
+        self.folder.write_status("done", step=steps, steps=steps)
+        write_report(self.folder.path)
+        return summary
 
     def _predict(self, split: str) -> Predictions:
         config = self.resolved.config

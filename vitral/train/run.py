@@ -83,8 +83,6 @@ def train(
     Raises:
         VitralError: of the kinds that `vitral.errors` draws.
     """
-    if epochs is not None and steps is not None:
-        raise RequestError(f"epochs={epochs} and steps={steps} both say how long: give one of them")
     if isinstance(model, nn.Module) and isinstance(image_size, int):
         image_size = (image_size, image_size)
     shortcuts = {
@@ -101,8 +99,7 @@ def train(
     asked = parse_settings({path: value for path, value in shortcuts.items() if value is not None})
     asked |= parse_settings(settings or {})
     from_file = _read_config_file(config)
-    stated_name = [layer.pop("model.name", None) for layer in (asked, from_file)]
-    model = stated_name[0] or stated_name[1] if model is None else model
+    model, from_file = _choose_model(model, asked.pop("model.name", None), from_file)
     both = from_file | asked
     data = both.get("data.source", DEFAULT_NAME) if data is None else data
     objective = both.get("objective.name", "softmax") if objective is None else objective
@@ -121,6 +118,7 @@ def train(
         run = Execution(
             resolved,
             images,
+            model=model,
             title=data_name(data),
             objective=objective,
             metrics=metrics or {},
@@ -130,6 +128,31 @@ def train(
             command=command or f"vitral.train({model!r}, {_source_text(data)!r})",
         )
         return run.go(model, output=output, resume=resume)
+
+
+def _choose_model(
+    model: str | nn.Module | None, stated: str | None, from_file: Mapping[str, Any]
+) -> tuple[str | nn.Module | None, dict[str, Any]]:
+    """Return the model, and the file's settings without what speaks of another one.
+
+    Raises:
+        RequestError: two models are asked for.
+    """
+    if stated is not None and model is not None:
+        raise RequestError(f"model.name={stated!r} has no effect beside another model: give one")
+    left, in_file = dict(from_file), from_file.get("model.name")
+    left.pop("model.name", None)
+    model = stated if model is None else model
+    if model is None:
+        return in_file, left
+    is_other = not isinstance(model, str) or (
+        in_file is not None and parse_model_name(model)["name"] != in_file
+    )
+    if is_other:
+        left = {path: value for path, value in left.items() if not path.startswith("model.")}
+        if isinstance(model, str):
+            left = {p: v for p, v in left.items() if not p.startswith("preprocessing.")}
+    return model, left
 
 
 def _read_config_file(path: str | Path | None) -> dict[str, Any]:
@@ -171,12 +194,9 @@ def _open_data(
         finally:
             view.finish()
 
-    if ranks.is_first:
-        images = open_it()
-        ranks.wait()
-        return images
-    ranks.wait()
-    return open_it()
+    opened: list[ImageData] = []
+    ranks.on_first(lambda: opened.append(open_it()))
+    return opened[0] if opened else open_it()
 
 
 def _source_text(data: Any) -> str:

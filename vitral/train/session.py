@@ -98,6 +98,7 @@ class Session:
         self._sums = _Sums()
         self._seconds = 0.0
         self._last_saved = -1
+        self._unreadable: dict[str, str] = {}
 
     def restore(self, saved: SavedState) -> None:
         """Go on from a checkpoint."""
@@ -113,6 +114,7 @@ class Session:
             world_size=self._machine.ranks.world_size,
         )
         self._seconds = progress["seconds"]
+        self._unreadable = progress["unreadable"]
 
     def run(self) -> None:
         """Train to the end.
@@ -160,28 +162,32 @@ class Session:
             return
         self._check_unreadable()
         sums = ranks.gather(vars(self._sums))
-        if ranks.is_first:
-            save_checkpoint(
-                self._folder.checkpoints,
-                model=self._model(),
-                average=state.average.tensors if state.average else None,
-                optimizer=optimizer_tensors(state.optimizer),
-                progress={
-                    "step": state.step,
-                    "sums": sums,
-                    "seconds": self._seconds,
-                    "world_size": ranks.world_size,
-                    "machine": machine_facts(self._machine.device),
-                },
-                preprocessing=self._config.preprocessing,
-                classes=self._data.classes,
-                provenance=self._provenance,
-                keep=self._config.checkpoint.keep,
-            )
-            self._folder.write_status("running", step=state.step, steps=self._config.train.steps)
-            self._folder.write_results_csv()
-        ranks.wait()
+        ranks.on_first(lambda: self._write_checkpoint(sums))
         self._last_saved = state.step
+
+    def _write_checkpoint(self, sums: list[dict[str, Any]]) -> None:
+        state = self._state
+        self._folder.sync_rows()
+        save_checkpoint(
+            self._folder.checkpoints,
+            model=self._model(),
+            average=state.average.tensors if state.average else None,
+            optimizer=optimizer_tensors(state.optimizer),
+            progress={
+                "step": state.step,
+                "sums": sums,
+                "seconds": self._seconds,
+                "unreadable": self._unreadable,
+                "world_size": self._machine.ranks.world_size,
+                "machine": machine_facts(self._machine.device),
+            },
+            preprocessing=self._config.preprocessing,
+            classes=self._data.classes,
+            provenance=self._provenance,
+            keep=self._config.checkpoint.keep,
+        )
+        self._folder.write_status("running", step=state.step, steps=self._config.train.steps)
+        self._folder.write_results_csv()
 
     def _log(self, result: StepResult, since: "_Clock") -> None:
         """Write a row of the mean over the steps since the last row, over all processes."""
@@ -248,9 +254,10 @@ class Session:
             for own in self._machine.ranks.gather(dict(self._batches.errors))
             for index, reason in own.items()
         }
+        self._unreadable = self._unreadable | found
         if found and self._machine.ranks.is_first:
-            self._folder.write_skipped(self._data, found)
-        check_unreadable(self._data, config=self._config, found_later=len(found))
+            self._folder.write_skipped(self._data, self._unreadable)
+        check_unreadable(self._data, config=self._config, found_later=len(self._unreadable))
 
     def _stop_asked(self, stop: StopRequest) -> bool:
         if self._machine.ranks.world_size == 1:

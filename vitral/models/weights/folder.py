@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ def write_model_files(
         preprocessing: what its images must become.
         classes: the names of its outputs.
         state: the weights, if not those that the model has now (an average, say).
-        provenance: what `config.json` says of the `data`, `objective`, `command` and `licence`.
+        provenance: what `config.json` says of the `data`, `command` and `licence`.
     """
     state = model.state_dict() if state is None else state
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = own_copies(state)
     save_file(tensors, folder / WEIGHTS_NAME)
     provenance = provenance or {}
     config = {
@@ -57,7 +58,7 @@ def write_model_files(
         "classes": list(classes) if classes else None,
         "preprocessing": dataclasses.asdict(preprocessing),
         "data": provenance.get("data"),
-        "objective": provenance.get("objective"),
+        "objective": model.objective if isinstance(model, ViT) else None,
         "command": provenance.get("command"),
         "vitral_version": __version__,
         "licence": provenance.get("licence"),
@@ -66,6 +67,14 @@ def write_model_files(
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
     if isinstance(model, ViT):
         save_file(_reference(model, state, preprocessing), folder / REFERENCE_NAME)
+
+
+def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU that share no memory, as safetensors wants."""
+    return {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in state.items()
+    }
 
 
 def save_model_folder(model: ViT, path: Path) -> None:
@@ -102,6 +111,7 @@ def read_model_folder(folder: Path) -> tuple[ViT, dict[str, Tensor]]:
         vit_config = vit_config_from(config["model"])
         preprocessing = preprocessing_from(config["preprocessing"])
         classes = tuple(config["classes"]) if config["classes"] else None
+        objective = config.get("objective") or "softmax"
     except (RequestError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{folder / CONFIG_NAME} describes no model: {error}") from None
     if classes and len(classes) != vit_config.num_classes:
@@ -110,7 +120,8 @@ def read_model_folder(folder: Path) -> tuple[ViT, dict[str, Tensor]]:
             f"{vit_config.num_classes}"
         )
     with torch.device("meta"):
-        return ViT(vit_config, preprocessing=preprocessing, classes=classes), tensors
+        model = ViT(vit_config, preprocessing=preprocessing, classes=classes, objective=objective)
+    return model, tensors
 
 
 def read_config(folder: Path) -> dict[str, Any]:

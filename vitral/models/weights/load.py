@@ -12,7 +12,6 @@ from vitral.models.position import resize_position_table
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import (
     CONFIG_NAME,
-    read_config,
     read_model_folder,
     save_model_folder,
 )
@@ -71,7 +70,10 @@ def load_model(path: str | Path, **fields: Any) -> ViT:
     preprocessing = dataclasses.replace(model.preprocessing, size=config.image_hw)
     same_classes = config.num_classes == model.config.num_classes
     adapted = ViT(
-        config, preprocessing=preprocessing, classes=model.classes if same_classes else None
+        config,
+        preprocessing=preprocessing,
+        classes=model.classes if same_classes else None,
+        objective=model.objective,
     )
     tensors = adapt_tensors(tensors, old=model.config, new=adapted)
     _check_complete(adapted, tensors, path=path)
@@ -93,17 +95,6 @@ def save_model(model: ViT, path: str | Path, *, format: str = "vitral") -> None:
     if format not in FORMATS:
         raise RequestError(f"format={format!r} can't be written: use {', '.join(FORMATS)}")
     save_model_folder(model, Path(path))
-
-
-def stated_objective(path: str | Path) -> str:
-    """Return the objective that a model was trained with, which says what its logits mean.
-
-    "softmax" where the model does not say.
-    """
-    if not Path(path).is_dir():
-        return "softmax"
-    objective = read_config(find_model_folder(Path(path))).get("objective")
-    return "sigmoid" if objective == "sigmoid" else "softmax"
 
 
 def find_model_folder(path: Path) -> Path:
