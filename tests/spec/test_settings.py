@@ -243,7 +243,7 @@ def test_what_is_left_out_has_its_default() -> None:
 
 
 def name_of(run: dict[str, Any]) -> str:
-    return identity(run, data_fingerprint="abc")
+    return identity(run, given="abc")
 
 
 OTHERS = {path for path in VALUES if path not in PLACE_SETTINGS}
@@ -271,7 +271,7 @@ def test_the_order_of_settings_does_not_tell_runs_apart() -> None:
 
 
 def test_other_data_tells_runs_apart() -> None:
-    assert identity(PARSED, data_fingerprint="abd") != name_of(PARSED)
+    assert identity(PARSED, given="abd") != name_of(PARSED)
 
 
 def test_a_setting_that_only_one_run_has_is_a_difference() -> None:
