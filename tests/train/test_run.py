@@ -296,6 +296,17 @@ def test_data_and_model_may_come_from_settings(patterns: Path, tmp_path: Path) -
     assert result.summary["model"] == "ViT-Mi/4"
 
 
+def test_metrics_may_be_a_list_of_names_and_functions(patterns: Path, tmp_path: Path) -> None:
+    def spread(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model(batch["image"]).std(dim=1)
+
+    result = train_short(str(patterns), tmp_path, metrics=["top5", spread])
+    rows = read_rows(result.path / "metrics.jsonl")
+    scored = [row for row in rows if row["split"] == "validation"]
+    assert all(row["top5"] == 1.0 for row in scored)  # of four classes
+    assert all("spread" in row for row in scored)
+
+
 def test_an_objective_of_a_wrong_shape_is_an_error(patterns: Path, tmp_path: Path) -> None:
     def wrong(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return model(batch["image"])
@@ -425,6 +436,7 @@ def test_unreadable_test_images_stay_in_the_denominator_and_the_rows(tmp_path: P
     [
         ({"model": "ViT-Q/4"}, "there is no model 'ViT-Q/4'"),
         ({"recipe": "scratch-smal"}, "did you mean 'scratch-small'"),
+        ({"metrics": ["topp5"]}, "there is no metric 'topp5': did you mean 'top5'"),
         ({"objective": "softmx"}, "there is no objective 'softmx': did you mean 'softmax'"),
         ({"epochs": 2}, "both say how long"),
         ({"settings": {"train.epochs": 2}}, "both say how long"),

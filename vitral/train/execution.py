@@ -23,13 +23,14 @@ from vitral.train.checkpoint import SavedState, check_space, checkpoint_paths, l
 from vitral.train.folder import RunFolder
 from vitral.train.identity import parts_fingerprint
 from vitral.train.loop import Machine, TrainState
+from vitral.train.metrics import MetricFunction
 from vitral.train.objectives.classification import Classification
 from vitral.train.objectives.function import FunctionObjective, ObjectiveFunction
 from vitral.train.optimizer import build_optimizer
 from vitral.train.progress import ProgressView
 from vitral.train.resolve import ResolvedRun
 from vitral.train.result import Ending, Result, read_result
-from vitral.train.session import MetricFunction, Session, check_unreadable
+from vitral.train.session import Session, check_unreadable
 from vitral.train.signals import InterruptedRunError
 
 # AdamW keeps two moments beside each weight; an average is one more, the checkpoint's model

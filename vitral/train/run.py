@@ -1,7 +1,7 @@
 """A training run from beginning to end: what the command line and `vitral.train` call."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from vitral.spec.names import parse_model_name
 from vitral.spec.run import OBJECTIVES, DataSettings
 from vitral.spec.settings import parse_settings, read_settings_file
 from vitral.train.execution import Execution
+from vitral.train.metrics import MetricFunction, named_metrics
 from vitral.train.objectives.function import ObjectiveFunction
 from vitral.train.progress import ProgressView
 from vitral.train.resolve import resolve_run
 from vitral.train.result import Result
-from vitral.train.session import MetricFunction
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
     data: Any = None,
     *,
     objective: str | ObjectiveFunction | None = None,
-    metrics: Mapping[str, MetricFunction] | None = None,
+    metrics: Mapping[str, MetricFunction] | Sequence[str | MetricFunction] = (),
     image_size: int | tuple[int, int] | None = None,
     recipe: str | None = None,
     epochs: float | None = None,
@@ -57,8 +57,8 @@ def train(
             for the built-in set.
         objective: "softmax" (also when None), "sigmoid", or a function (model, batch) -> loss or
             (loss, metrics).
-        metrics: further functions (model, batch) -> (N,) or a scalar mean, by name, for the
-            validation.
+        metrics: measured on the validation images beside the objective's own: names ("top5") or
+            functions (model, batch) -> (N,) or a scalar mean, which a mapping may name.
         image_size: of the model's input.
         recipe: the name of one, or None for one that fits the task.
         epochs: length of the run, or
@@ -121,7 +121,7 @@ def train(
             model=model,
             title=data_name(data),
             objective=objective,
-            metrics=metrics or {},
+            metrics=named_metrics(metrics),
             ranks=ranks,
             device=chosen_device,
             view=view,

@@ -2,15 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitral.data.images import ImageData
-from vitral.data.loader import Batch, TrainingBatches
+from vitral.data.loader import TrainingBatches
 from vitral.data.order import steps_per_epoch
 from vitral.errors import DataError
 from vitral.evaluate.score import mean_over_examples
@@ -20,31 +20,10 @@ from vitral.train.average import using_average
 from vitral.train.checkpoint import SavedState, save_checkpoint
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine, StepResult, TrainState, train_steps
-from vitral.train.objectives.function import per_example
+from vitral.train.metrics import MetricFunction, ScoredObjective
 from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from vitral.train.progress import ProgressView, describe
 from vitral.train.signals import InterruptedRunError, StopRequest, listen_for_stop
-
-MetricFunction = Callable[[nn.Module, Batch], Tensor]
-
-
-class ScoredObjective(nn.Module):
-    """An objective with the caller's own metrics beside its own; for scoring."""
-
-    def __init__(self, objective: nn.Module, metrics: Mapping[str, MetricFunction]) -> None:
-        super().__init__()
-        self.objective = objective
-        self.metrics = metrics
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return losses and all metrics, (N,) each."""
-        losses, own = self.objective(batch)
-        count = len(batch["label"])
-        further = {
-            name: per_example(function(self.objective.model, batch), count)  # type: ignore[arg-type]
-            for name, function in self.metrics.items()
-        }
-        return losses, own | further
 
 
 @dataclass

@@ -1,0 +1,62 @@
+"""What is measured on the validation images beside the objective's own figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from vitral.data.loader import Batch
+from vitral.errors import RequestError, nearest
+from vitral.train.objectives.function import per_example
+
+MetricFunction = Callable[[nn.Module, Batch], Tensor]
+"""From the model and a batch to (N,), one value an example, or to a scalar mean."""
+
+
+def top5(model: nn.Module, batch: Batch) -> Tensor:
+    """Say for each example whether its label is among the five largest logits."""
+    logits = model(batch["image"])
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    return (best == batch["label"].unsqueeze(1)).any(dim=1).float()
+
+
+METRICS: dict[str, MetricFunction] = {"top5": top5}
+
+
+def named_metrics(
+    metrics: Mapping[str, MetricFunction] | Sequence[str | MetricFunction],
+) -> dict[str, MetricFunction]:
+    """Return functions by name, from a mapping or from names and functions.
+
+    Raises:
+        RequestError: an unknown name.
+    """
+    if isinstance(metrics, Mapping):
+        return dict(metrics)
+    found: dict[str, MetricFunction] = {}
+    for metric in metrics:
+        if not isinstance(metric, str):
+            found[getattr(metric, "__name__", type(metric).__name__)] = metric
+        elif metric in METRICS:
+            found[metric] = METRICS[metric]
+        else:
+            raise RequestError(f"there is no metric {metric!r}{nearest(metric, METRICS)}")
+    return found
+
+
+class ScoredObjective(nn.Module):
+    """An objective with the caller's own metrics beside its own; for scoring."""
+
+    def __init__(self, objective: nn.Module, metrics: Mapping[str, MetricFunction]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.metrics = metrics
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return losses and all metrics, (N,) each."""
+        losses, own = self.objective(batch)
+        count = len(batch["label"])
+        further = {
+            name: per_example(function(self.objective.model, batch), count)  # type: ignore[arg-type]
+            for name, function in self.metrics.items()
+        }
+        return losses, own | further
