@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
+# So that the bar fits into 80 columns.
+_SHORT = {"accuracy": "acc", "images/s": "img/s", "waiting for data": "waiting", ", ": "  "}
 
 
 class ProgressView:
@@ -47,20 +49,23 @@ class ProgressView:
         self._done_before = done
         if self._console.is_terminal and not self._console.quiet:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %  {task.fields[facts]}"),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=10),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[facts]}"),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(title, total=total, completed=done, facts="")
+            self._task = self._bar.add_task(title, total=total, completed=done, facts=title)
 
     def update(self, done: int, total: int, *, title: str, facts: str = "") -> None:
         """Show how far the work is; without a terminal a line every ten seconds."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=total, completed=done, facts=facts)
+            shown = facts or title
+            for word, short in _SHORT.items():
+                shown = shown.replace(word, short)
+            self._bar.update(self._task, total=total, completed=done, facts=shown)
             return
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
