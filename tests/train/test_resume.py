@@ -178,11 +178,11 @@ def test_a_signal_saves_and_the_same_call_goes_on(
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     train_here(patterns, straight)
     with pytest.raises(InterruptedRunError, match="the same command goes on from there") as stopped:
-        train_with_signal(patterns, broken, after=4, number=number)
+        train_with_signal(patterns, broken, after=5, number=number)
     assert stopped.value.exit_status == status
     left = json.loads((broken / "status.json").read_text())
     assert left["state"] == "interrupted"
-    assert 4 <= left["step"] < STEPS
+    assert 5 <= left["step"] < STEPS
     assert checkpoint_paths(broken / "checkpoints")[0].name == f"step-{left['step']:08}"
     train_here(patterns, broken)
     assert result_bytes(broken) == result_bytes(straight)
