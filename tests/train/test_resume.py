@@ -104,9 +104,9 @@ def kill_until_done(
         child.start()
         if hits < kills:
             if aim:
-                wait_for_write(child, output / "checkpoints", patience=chances.uniform(0.5, 3))
+                wait_for_write(child, output / "checkpoints", patience=chances.uniform(0, 0.6))
             else:
-                child.join(chances.uniform(0.2, 3.0))
+                child.join(chances.uniform(0.1, 1.2))
             if child.is_alive():
                 assert child.pid
                 os.kill(child.pid, signal.SIGKILL)
