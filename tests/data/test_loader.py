@@ -130,6 +130,13 @@ def test_without_mixup_there_are_no_shares(examples_of):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("parts", [{}, {"micro_batch_size": 4}, {"rank": 1, "world_size": 2}])
+def test_numbers_for_stochastic_depth_are_a_function_of_seed_epoch_and_index(examples_of, parts):
+    for batch in flat(training(examples_of(), num_paths=6, **parts).steps(4, 8)):
+        expected = uniforms(3, 1, batch["index"].numpy(), count=6, purpose="depth")
+        np.testing.assert_array_equal(batch["path_numbers"], expected.astype(np.float32))
+
+
 @pytest.mark.parametrize("workers", [0, 4])
 def test_an_evaluation_batch_holds_the_examples_in_order(examples_of, contents, workers):
     errors = {}
@@ -161,12 +168,18 @@ def test_no_examples_give_no_batch(examples_of):
     )
 
 
-@pytest.mark.parametrize(("antialias", "dtype"), [(True, torch.uint8), (False, torch.float32)])
-def test_images_without_antialias_are_not_rounded(examples_of, antialias, dtype):
-    how = default_preprocessing((8, 6), channels=3, antialias=antialias)
+@pytest.mark.parametrize(
+    ("fields", "dtype"),
+    [({"rounding": "round"}, torch.uint8), ({"rounding": "truncate"}, torch.uint8),
+     ({"rounding": "none"}, torch.float32), ({"antialias": False}, torch.uint8)],
+)  # fmt: skip
+def test_images_are_floats_where_they_are_not_rounded(examples_of, contents, fields, dtype):
+    how = default_preprocessing((8, 6), channels=3, **fields)
     batch = next(evaluation_batches(examples_of(), preprocessing=how, batch_size=4, errors={}))
     assert batch["image"].dtype == dtype
     assert batch["image"].shape == (4, 3, 8, 6)
+    expected = preprocess(decode_image(contents[NUM_IMAGES - 1]), how)
+    np.testing.assert_array_equal(batch["image"][0].permute(1, 2, 0), expected)
 
 
 def test_arrays_are_pixels_already():

@@ -100,6 +100,14 @@ def test_the_numbers_of_columns_neighbours_and_epochs_are_unrelated():
     assert np.abs(correlations).max() < 5 / np.sqrt(20_000)
 
 
+def test_numbers_for_one_purpose_tell_nothing_of_those_for_another():
+    indices = np.arange(2000)
+    crops = uniforms(3, 1, indices, count=2)
+    paths = uniforms(3, 1, indices, count=2, purpose="depth")
+    assert abs(np.corrcoef(crops.ravel(), paths.ravel())[0, 1]) < 0.05
+    assert not np.isin(crops, paths).any()
+
+
 def test_seeds_and_epochs_do_not_stand_for_each_other():
     drawn = {uniforms(s, e, np.array([0]), count=1).item() for s in range(20) for e in range(20)}
     assert len(drawn) == 400

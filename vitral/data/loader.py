@@ -38,9 +38,10 @@ _MAX_WORKERS = 16
 
 
 Batch = dict[str, Tensor]
-"""`image` (N, C, H, W) in 0..255, uint8 or, without antialias, float32; `label` (N,) int64; `index`
+"""`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; `label` (N,) int64; `index`
 (N,) int64, the example within its split; `valid` (N,) bool, false where the image could not be read
-and is 0; with mixup `mix_share` (N,) float32, what each image keeps of itself."""
+and is 0; with mixup `mix_share` (N,) float32, what each image keeps of itself; with stochastic
+depth `path_numbers` (N, branches of the model) float32 in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class _Job:
     indices: np.ndarray
     numbers: np.ndarray | None = None
     mix_share: np.ndarray | None = None
+    path_numbers: np.ndarray | None = None
     counts: bool = True
     """False: a process without a share of the step passes an example that does not count."""
 
@@ -105,6 +107,8 @@ class TrainingBatches:
     rank: int = 0
     world_size: int = 1
     workers: int = -1
+    num_paths: int = 0
+    """Random numbers that each example gets for stochastic depth; 0: none."""
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
 
@@ -146,7 +150,13 @@ class TrainingBatches:
             indices = order[start:stop] if stop > start else order[:1]
             numbers = uniforms(self.seed, plan.epoch, indices, count=NUM_UNIFORMS)
             mix_share = self._mix_share(plan, start, stop)
-            yield _Job(indices, numbers, mix_share, counts=stop > start)
+            path_numbers = self._path_numbers(plan, indices)
+            yield _Job(indices, numbers, mix_share, path_numbers, counts=stop > start)
+
+    def _path_numbers(self, plan: StepPlan, indices: np.ndarray) -> np.ndarray | None:
+        if not self.num_paths:
+            return None
+        return uniforms(self.seed, plan.epoch, indices, count=self.num_paths, purpose="depth")
 
     def _mix_share(self, plan: StepPlan, start: int, stop: int) -> np.ndarray | None:
         if not self.settings.mixup:
@@ -216,7 +226,7 @@ class _Loading:
         self._examples, self._job, self._prepare = examples, job, prepare
         self._errors = errors
         self._channels = preprocessing.channels
-        dtype = np.uint8 if preprocessing.antialias else np.float32
+        dtype = np.float32 if preprocessing.rounding == "none" else np.uint8
         shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
         self._images = np.zeros(shape, dtype)
 
@@ -252,6 +262,8 @@ class _Loading:
         }
         if mix_share is not None:
             batch["mix_share"] = torch.from_numpy(np.array(mix_share))
+        if self._job.path_numbers is not None:
+            batch["path_numbers"] = torch.from_numpy(self._job.path_numbers).float()
         return batch
 
 

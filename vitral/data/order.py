@@ -60,7 +60,9 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     return _read_only(np.argsort(keys, kind="stable"))
 
 
-def uniforms(seed: int, epoch: int, indices: np.ndarray, *, count: int) -> np.ndarray:
+def uniforms(
+    seed: int, epoch: int, indices: np.ndarray, *, count: int, purpose: str = "augment"
+) -> np.ndarray:
     """Return random numbers in [0, 1) of examples.
 
     Args:
@@ -68,11 +70,12 @@ def uniforms(seed: int, epoch: int, indices: np.ndarray, *, count: int) -> np.nd
         epoch: from 0.
         indices: (N,), of the examples.
         count: how many numbers each gets.
+        purpose: "augment" or "depth": numbers for one tell nothing of those for the other.
 
     Returns:
         (N, count) float64.
     """
-    own = _hash(_key(seed, epoch, "augment"), indices.astype(np.uint64))
+    own = _hash(_key(seed, epoch, purpose), indices.astype(np.uint64))
     bits = _hash(own[:, None], np.arange(count, dtype=np.uint64)[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -101,7 +104,7 @@ def torch_seed(seed: int, step: int, *, rank: int, micro_batch: int) -> int:
     return int(_hash(key, np.array([micro_batch], np.uint64))[0] >> np.uint64(1))
 
 
-_PURPOSES = {"order": 1, "augment": 2, "mixup": 3, "dropout": 4}
+_PURPOSES = {"order": 1, "augment": 2, "mixup": 3, "dropout": 4, "depth": 5}
 
 
 def _key(seed: int, epoch: int, purpose: str) -> np.uint64:

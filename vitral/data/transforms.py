@@ -4,20 +4,19 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from vitral.data.resize import Box, Size, crop, resize
 from vitral.data.survey import fits_channels
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
 
-Box = tuple[int, int, int, int]
-"""Top, left, height, width in pixels."""
-
 CROP_TRIES = 10
 # Two numbers a try, two for the place, one for the flip.
 NUM_UNIFORMS = 2 * CROP_TRIES + 3
+# A line of 1 x 50,000 pixels would be resized to 224 x 11,200,000, to keep 224 of them.
+MAX_STRETCH = 32
 
 
 def preprocess(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -28,17 +27,13 @@ def preprocess(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         preprocessing: of the model.
 
     Returns:
-        (h, w, C) in 0..255: uint8, or float32 without antialias, which the official code does not
-        round.
+        (h, w, C) in 0..255: uint8, or float32 without rounding.
     """
     pixels = match_channels(pixels, preprocessing.channels)
-    if preprocessing.resize == "squash":
-        return resize(pixels, preprocessing.size, preprocessing)
-    return resize(
-        crop(pixels, central_box(pixels.shape[:2], preprocessing)),
-        preprocessing.size,
-        preprocessing,
-    )
+    if preprocessing.resize == "shorter":
+        pixels = without_far_ends(pixels, preprocessing.size)
+    size = resized_size(pixels.shape[:2], preprocessing)
+    return resize(pixels, size, preprocessing, box=central_box(size, preprocessing))
 
 
 def augment(
@@ -95,39 +90,50 @@ def match_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return ((weighted + 0x8000) >> 16).astype(np.uint8)[:, :, None]
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
-    """Resize pixels (H, W, C) to (h, w, C)."""
-    if pixels.shape[:2] == size:
-        return pixels if preprocessing.antialias else pixels.astype(np.float32)
-    pixels = np.require(pixels, requirements=("C", "W"))  # torch warns of what it can't write to
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    if not preprocessing.antialias:
-        image = image.float()
-    resized = F.interpolate(
-        image,
-        size,
-        mode=preprocessing.interpolation,
-        align_corners=False,
-        antialias=preprocessing.antialias,
-    )
-    result: np.ndarray = resized[0].permute(1, 2, 0).numpy()
-    return result
+def without_far_ends(pixels: np.ndarray, size: Size) -> np.ndarray:
+    """Cut both ends alike of an image 32 times longer than the crop's shape needs it to be."""
+    height, width = pixels.shape[:2]
+    most_height = MAX_STRETCH * math.ceil(width * size[0] / size[1])
+    most_width = MAX_STRETCH * math.ceil(height * size[1] / size[0])
+    down, right = max(0, height - most_height) // 2, max(0, width - most_width) // 2
+    return pixels[down : height - down, right : width - right]
 
 
-def crop(pixels: np.ndarray, box: Box) -> np.ndarray:
-    """Cut a box out."""
-    top, left, height, width = box
-    return pixels[top : top + height, left : left + width]
+def resized_size(image_size: tuple[int, ...], preprocessing: Preprocessing) -> Size:
+    """Return the height and width to which a whole image is resized, before the centre is cut.
 
-
-def central_box(image_size: tuple[int, ...], preprocessing: Preprocessing) -> Box:
-    """Return the central box in the shape of the model's input, `crop_share` of the largest."""
+    Source: timm's `transforms_imagenet_eval` and `ResizeKeepRatio`, torchvision's `Resize`,
+    Hugging Face's `get_resize_output_image_size`, big_vision's `resize_small`.
+    """
     height, width = image_size
-    out_height, out_width = preprocessing.size
-    scale = min(height / out_height, width / out_width) * preprocessing.crop_share
-    box_height = max(1, min(height, round(out_height * scale)))
-    box_width = max(1, min(width, round(out_width * scale)))
-    return ((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+    # 224 / (224 / 422) is 421.99999999999994.
+    to_height, to_width = (
+        math.floor(side / preprocessing.crop_share + 1e-6) for side in preprocessing.size
+    )
+    if preprocessing.resize == "squash":
+        return (to_height, to_width)
+    if preprocessing.geometry == "tensorflow":
+        single = np.float32  # in which TensorFlow computes, and which decides between halves
+        factor = max(single(to_height) / single(height), single(to_width) / single(width))
+        return (round(single(height) * factor), round(single(width) * factor))
+    if preprocessing.geometry == "torchvision" and to_height != to_width:
+        ratio = min(height / to_height, width / to_width)
+        return (round(height / ratio), round(width / ratio))
+    if to_height * width >= to_width * height:
+        return (to_height, to_height * width // height)
+    return (to_width * height // width, to_width)
+
+
+def central_box(size: Size, preprocessing: Preprocessing) -> Box:
+    """Return the central box of the model's size in an image that has been resized to `size`.
+
+    Source: torchvision's `CenterCrop`; Hugging Face's `center_crop` and big_vision's
+    `central_crop` round down.
+    """
+    spare = [side - own for side, own in zip(size, preprocessing.size, strict=True)]
+    if preprocessing.geometry == "torchvision":
+        return (round(spare[0] / 2), round(spare[1] / 2), *preprocessing.size)
+    return (spare[0] // 2, spare[1] // 2, *preprocessing.size)
 
 
 def inception_box(

@@ -26,8 +26,8 @@ def confident_mistakes(
 
     Returns:
         `images` (M, h, w, C) uint8 as the model gets them, `attention` (M, gh, gw) of the last
-        block (zeros when the model is no ViT), `names`, `labels`, `predictions`, `probabilities`
-        (M,).
+        block (zeros where the model has none over the whole grid), `names`, `labels`,
+        `predictions`, `probabilities` (M,).
     """
     predicted = predictions.probabilities.argmax(axis=1)
     confidence = predictions.probabilities.max(axis=1)
@@ -38,7 +38,9 @@ def confident_mistakes(
     for loaded in evaluation_batches(
         examples, preprocessing=preprocessing, batch_size=max(1, count), errors={}, indices=indices
     ):
-        images.append(loaded["image"].permute(0, 2, 3, 1).numpy().round().astype(np.uint8))
+        images.append(
+            loaded["image"].permute(0, 2, 3, 1).numpy().round().clip(0, 255).astype(np.uint8)
+        )
         batch = to_model(loaded, device=device, preprocessing=preprocessing)
         attention.append(attention_to_patches(model, batch["image"]).cpu().numpy())
     height, width = preprocessing.size
@@ -58,10 +60,10 @@ def attention_to_patches(model: nn.Module, images: Tensor) -> Tensor:
 
     From the class token, or averaged over all patches where there is none; zeros for other models.
     """
-    if not isinstance(model, ViT):
+    if not isinstance(model, ViT) or model.config.attention == "axial":
         return torch.zeros(len(images), 1, 1)
     name = f"block{model.config.depth - 1:02}/attention"
     attention = model.trace(images, [name])[name].mean(dim=1)
     prefix = model.num_prefix_tokens
-    queries = attention[:, 0] if prefix else attention.mean(dim=1)
+    queries = attention[:, 0] if model.config.class_token else attention.mean(dim=1)
     return queries[:, prefix:].unflatten(1, model.config.grid)

@@ -7,7 +7,9 @@ from vitral.errors import RequestError
 from vitral.spec.checks import check_choice
 
 RESIZES = ("squash", "shorter")
-INTERPOLATIONS = ("bilinear", "bicubic")
+GEOMETRIES = ("torchvision", "huggingface", "tensorflow")
+INTERPOLATIONS = ("bilinear", "bicubic", "area")
+ROUNDINGS = ("round", "truncate", "none")
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,25 @@ class Preprocessing:
     size: tuple[int, int]
     """Height and width in pixels of what the model gets."""
     resize: str = "shorter"
-    """"shorter": keep the aspect ratio, cut the centre; "squash": to `size` whatever the ratio."""
+    """"shorter": keep the aspect ratio and cover; "squash": both sides, whatever the ratio. To
+    `size` / `crop_share`, of which the central `size` is then cut."""
     crop_share: float = 1.0
-    """With "shorter": the side of the central crop as a share of the resized shorter side."""
+    """Sides of the central crop as a share of the sides resized to, which are rounded down as in
+    timm: 0.875 or 224 / 256 resizes to 256 for a crop of 224."""
+    geometry: str = "torchvision"
+    """Whose rule makes the longer side and the crop's corner whole. "torchvision" (and timm): the
+    side down (to the nearest where `size` is no square), the corner to the nearest, halves to even.
+    "huggingface": both down. "tensorflow" (big_vision, vit_jax): the side to the nearest, the
+    corner down."""
     interpolation: str = "bilinear"
-    """"bilinear" or "bicubic"."""
+    """"bilinear", "bicubic", or "area": the average over the area that a pixel covers, fractions
+    counted, as TensorFlow has it (big_vision's `resize_small`), always with antialias."""
     antialias: bool = True
     """Whether shrinking averages over all pixels that fall into one; the official code does not."""
+    rounding: str = "round"
+    """Grey levels after resizing: "round": to whole ones, as Pillow does; "truncate": to the whole
+    ones below (big_vision, vit_jax's PreprocessImages); "none": as they come (the official input
+    pipeline)."""
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Subtracted from each channel, in units where white is 1."""
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -36,7 +50,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         check_choice(RESIZES, resize=self.resize)
+        check_choice(GEOMETRIES, geometry=self.geometry)
         check_choice(INTERPOLATIONS, interpolation=self.interpolation)
+        check_choice(ROUNDINGS, rounding=self.rounding)
         if not 0 < self.crop_share <= 1:
             raise RequestError(f"crop_share={self.crop_share}: give a share above 0, at most 1")
         if not len(self.mean) == len(self.std) == self.channels:
@@ -55,6 +71,11 @@ def default_preprocessing(size: tuple[int, int], *, channels: int, **fields: Any
 
 
 def preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
-    """Build a Preprocessing from plain data such as JSON, where tuples are lists."""
+    """Build a Preprocessing from plain data such as JSON, where tuples are lists.
+
+    In data from before `rounding` was a field, nothing was rounded without antialias.
+    """
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    if plain.get("antialias") is False:
+        plain.setdefault("rounding", "none")
     return Preprocessing(**plain)
