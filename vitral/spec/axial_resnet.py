@@ -1,0 +1,90 @@
+"""AxialResNet as data: a ResNet whose 3x3 convolutions are attention along one axis at a time."""
+
+from dataclasses import dataclass
+
+from vitral.errors import RequestError
+from vitral.spec.checks import check_not_negative, check_positive
+from vitral.spec.sizes import Size, as_pair
+
+EXPANSION = 2
+"""Output channels of a unit for each channel of its attention."""
+
+
+@dataclass(frozen=True)
+class AxialResNetConfig:
+    """The AxialResNet of the paper's appendix D.6, after axial-deeplab (arXiv 2003.07853).
+
+    The paper does not say which width it used: `AxialResNet50s` and `AxialResNet50l` are both here.
+    """
+
+    name: str
+    """Such as `AxialResNet50s`; for people, nothing is derived from it."""
+    stages: tuple[int, ...]
+    """Units of each stage; each stage but the first halves the grid."""
+    width_factor: float
+    """Multiplies all channels but the root's 64 x this: 0.5 is "s", 0.75 "m", 1 "l"."""
+    num_groups: int = 8
+    """Attention heads of each axial layer."""
+    image_size: Size = 224
+    """Pixels of the input: the side of a square, or (height, width)."""
+    in_channels: int = 3
+    """Channels of the input image."""
+    num_classes: int = 1000
+    """Width of the logits; 0: no head, the model returns its features."""
+    norm_eps: float = 1e-5
+    """Added to the variance in every BatchNorm."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", as_pair(self.image_size, name="image_size"))
+        object.__setattr__(self, "stages", tuple(self.stages))
+        check_positive(
+            width_factor=self.width_factor, num_groups=self.num_groups,
+            in_channels=self.in_channels, norm_eps=self.norm_eps,
+        )  # fmt: skip
+        check_not_negative(num_classes=self.num_classes)
+        if not self.stages or not all(isinstance(n, int) and n > 0 for n in self.stages):
+            raise RequestError(f"stages={self.stages}: give the number of units of each stage")
+        width = 128 * self.width_factor
+        if width % (2 * self.num_groups):
+            raise RequestError(
+                f"width_factor={self.width_factor:g} gives {width:g} channels, which "
+                f"num_groups={self.num_groups} groups of keys and values do not divide: use "
+                "another width_factor, such as 0.5 or 1"
+            )
+        if 0 in self.grids[-1]:
+            raise RequestError(
+                f"image_size={self.image_size} leaves nothing of the last map: give sides of at "
+                f"least {2 ** (len(self.stages) + 1)}"
+            )
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        assert isinstance(self.image_size, tuple)
+        return self.image_size
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the last map, which is what the head reads."""
+        return round(128 * self.width_factor) * EXPANSION * int(2 ** (len(self.stages) - 1))
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of the map that each stage gives.
+
+        A halving rounds up in the root (padded), down after it (an average over whole squares).
+        """
+        height, width = (-(-side // 4) for side in self.image_hw)
+        return tuple((height >> n, width >> n) for n in range(len(self.stages)))
+
+    def untiled_note(self) -> str | None:
+        """Say which places of a map the halvings leave out; or None."""
+        height, width = (-(-side // 4) for side in self.image_hw)
+        factor = 2 ** (len(self.stages) - 1)
+        if height % factor == 0 and width % factor == 0:
+            return None
+        return (
+            f"images of {self.image_hw[0]} x {self.image_hw[1]} give maps of odd sides, whose last "
+            f"row or column is left out when they are halved: sides that {4 * factor} divides lose "
+            "nothing"
+        )
