@@ -6,15 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import build_small
 
-from vitral.models.build import create_model
 from vitral.models.vit import ViT
 
 Arrays = dict[str, np.ndarray]
-SMALL = {
-    "image_size": (24, 32), "patch_size": 8, "num_classes": 5, "embed_dim": 16, "depth": 3,
-    "num_heads": 2, "mlp_dim": 24,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,16 +24,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def small_model() -> Callable[..., ViT]:
-    """Build a model whose every weight counts, in evaluation mode; keywords differ from SMALL."""
+    """Build a small ViT of three blocks whose every weight counts; keywords are of its config."""
 
     def build(**fields: object) -> ViT:
-        torch.manual_seed(10)
-        model = create_model("ViT-Mi/8", **SMALL | fields)
-        generator = torch.Generator().manual_seed(11)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-        return model.eval()
+        model = build_small("ViT", **{"depth": 3} | fields)
+        assert isinstance(model, ViT)
+        return model
 
     return build
 

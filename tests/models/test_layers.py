@@ -1,9 +1,18 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import erf
 
-from vitral.models.layers import MLP, Attention, EncoderBlock
+from vitral.models.layers import (
+    MLP,
+    Attention,
+    AttentionPool,
+    EncoderBlock,
+    scale_branch,
+    stochastic_depth,
+)
 from vitral.models.vit import ViT
 from vitral.spec.names import model_config
 
@@ -28,6 +37,120 @@ def test_attention_is_the_paper_s_formula_head_by_head() -> None:
         heads.append(scores.softmax(-1) @ value[..., place])
     expected = dense(attention.out, torch.cat(heads, dim=-1))
     torch.testing.assert_close(attention(tokens).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_qk_norm_is_a_layer_norm_of_each_head_s_queries_and_keys() -> None:
+    torch.manual_seed(0)
+    attention = Attention(12, 3, norm_heads=True, norm_eps=1e-2)  # an eps that is felt
+    for parameter in attention.parameters():
+        parameter.normal_()
+    tokens = torch.randn(2, 5, 12, dtype=torch.float64)
+    projected = tokens @ attention.qkv.weight.double().T + attention.qkv.bias.double()
+    heads = []
+    for head in range(3):
+        query, key, value = (
+            part[..., 4 * head : 4 * head + 4] for part in projected.chunk(3, dim=-1)
+        )
+        normed = []
+        for part, norm in ((query, attention.query_norm), (key, attention.key_norm)):
+            centred = part - part.mean(-1, keepdim=True)
+            scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-2).sqrt()
+            normed.append(scaled * norm.weight.double() + norm.bias.double())
+        heads.append((normed[0] @ normed[1].mT / 4**0.5).softmax(-1) @ value)
+    expected = dense(attention.out, torch.cat(heads, dim=-1))
+    torch.testing.assert_close(attention(tokens.float()).double(), expected, atol=1e-4, rtol=1e-4)
+    few = attention.attend(tokens[:, 1:3].float(), tokens.float())
+    torch.testing.assert_close(few.double(), expected[:, 1:3], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_pooling_is_a_probe_s_attention_and_an_mlp_beside_it() -> None:
+    torch.manual_seed(0)
+    pool = AttentionPool(12, 3, mlp_dim=10, activation="gelu_tanh", norm_eps=1e-3)
+    for parameter in pool.parameters():
+        parameter.normal_(std=0.5)
+    tokens = torch.randn(2, 5, 12, dtype=torch.float64)
+    weight, bias = pool.attention.qkv.weight.double(), pool.attention.qkv.bias.double()
+    query = pool.probe[0].double() @ weight[:12].T + bias[:12]
+    key, value = (tokens @ weight[12:].T + bias[12:]).chunk(2, dim=-1)
+    scores = [
+        (query[:, part] @ key[..., part].mT / 4**0.5).softmax(-1)
+        for part in (slice(0, 4), slice(4, 8), slice(8, 12))
+    ]
+    mixed = torch.cat([s @ value[..., 4 * i : 4 * i + 4] for i, s in enumerate(scores)], dim=-1)
+    pooled = dense(pool.attention.out, mixed)[:, 0]
+    centred = pooled - pooled.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    normed = normed * pool.norm.weight.double() + pool.norm.bias.double()
+    hidden = dense(pool.mlp.hidden, normed)
+    cubic = (2 / torch.pi) ** 0.5 * (hidden + 0.044715 * hidden**3)
+    expected = pooled + dense(pool.mlp.out, hidden / 2 * (1 + torch.tanh(cubic)))
+    torch.testing.assert_close(pool(tokens.float()).double(), expected, atol=1e-5, rtol=1e-5)
+    weights = pool.attention_weights(tokens.float())
+    torch.testing.assert_close(weights.double(), torch.stack(scores, 1), atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_gated_mlp_multiplies_its_second_half_by_silu_of_its_first() -> None:
+    torch.manual_seed(0)
+    mlp = MLP(6, 10, activation="swiglu", dropout=0.0)
+    assert mlp.hidden.weight.shape == (20, 6)
+    tokens = 3 * torch.randn(2, 5, 6)
+    gate, value = dense(mlp.hidden, tokens.double()).chunk(2, dim=-1)
+    expected = dense(mlp.out, gate / (1 + torch.exp(-gate)) * value)
+    torch.testing.assert_close(mlp(tokens).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_layer_scale_multiplies_each_channel_of_each_branch() -> None:
+    torch.manual_seed(0)
+    block = EncoderBlock(
+        6, 2, mlp_dim=10, activation="gelu", dropout=0.0, norm_eps=1e-6, layer_scale=0.3
+    )
+    block.init_weights()
+    assert (block.scale1.scale == 0.3).all()
+    block.scale1.scale.normal_()
+    block.scale2.scale.normal_()
+    tokens = torch.randn(2, 5, 6)
+    between = tokens + block.scale1.scale * block.attention(F.layer_norm(tokens, (6,), eps=1e-6))
+    expected = between + block.scale2.scale * block.mlp(F.layer_norm(between, (6,), eps=1e-6))
+    torch.testing.assert_close(block(tokens), expected)
+
+
+# Stochastic depth.
+@given(depth=st.integers(1, 30), drop_path=st.floats(0, 0.95), branches=st.sampled_from([2, 4]))
+@settings(max_examples=40, deadline=None)
+def test_the_share_skipped_grows_linearly_from_none_to_all_of_it(
+    depth: int, drop_path: float, branches: int
+) -> None:
+    steps = 1000
+    uniforms = (torch.arange(steps) / steps).view(-1, 1, 1).expand(-1, depth, branches)
+    factors = stochastic_depth(uniforms, drop_path=drop_path)
+    skipped = (factors == 0).double().mean(0)
+    wanted = torch.tensor([drop_path * index / max(depth - 1, 1) for index in range(depth)])
+    torch.testing.assert_close(
+        skipped, wanted[:, None].expand(-1, branches).double(), atol=1.5 / steps, rtol=0
+    )
+    assert not skipped[0].any()
+
+
+def test_what_is_kept_is_enlarged_so_that_the_mean_stays() -> None:
+    uniforms = torch.rand(4000, 3, 2, generator=torch.Generator().manual_seed(0))
+    factors = stochastic_depth(uniforms, drop_path=0.5)
+    torch.testing.assert_close(factors.mean(0), torch.ones(3, 2), atol=0.05, rtol=0)
+    assert set(factors[:, 2].unique().tolist()) == {0.0, 2.0}
+    assert factors[:, 1].max().item() == pytest.approx(1 / 0.75)
+    assert (stochastic_depth(uniforms, drop_path=0.0) == 1).all()
+
+
+def test_each_example_and_branch_has_its_own_factor() -> None:
+    keep = torch.tensor([[0.0, 2.0], [1.5, 1.0]])
+    branch = torch.ones(2, 3, 4, dtype=torch.bfloat16)
+    assert scale_branch(branch, keep, branch=0)[:, 0, 0].tolist() == [0.0, 1.5]
+    assert scale_branch(branch, keep, branch=1)[:, 2, 3].tolist() == [2.0, 1.0]
+    assert scale_branch(branch, keep, branch=0).dtype == torch.bfloat16
+    assert scale_branch(branch, None, branch=0) is branch
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
@@ -81,3 +204,7 @@ def test_every_norm_has_the_epsilon_of_the_config() -> None:
         model = ViT(model_config("ViT-Mi/4", image_size=16, norm_eps=1e-5))
     norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
     assert [norm.eps for norm in norms] == [1e-5] * 9
+    with torch.device("meta"):
+        more = ViT(model_config("ViT-Mi/4", image_size=16, norm_eps=1e-5, qk_norm=True, pool="map"))
+    norms = [module for module in more.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert [norm.eps for norm in norms] == [1e-5] * (9 + 2 * 4 + 1)

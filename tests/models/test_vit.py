@@ -7,51 +7,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import build_small
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vitral.errors import RequestError
 from vitral.models.build import create_model
 from vitral.models.vit import ViT
 
 Build = Callable[..., ViT]
-
-# Counted from the official code: the trunk, with a head of 1000, the trunk with pre_logits.
-COUNTS = {
-    "ViT-Ti/16": (5_524_416, 5_717_416, 5_561_472),
-    "ViT-S/16": (21_665_664, 22_050_664, 21_813_504),
-    "ViT-S/32": (22_493_952, 22_878_952, 22_641_792),
-    "ViT-B/8": (85_807_872, 86_576_872, None),
-    "ViT-B/16": (85_798_656, 86_567_656, 86_389_248),
-    "ViT-B/32": (87_455_232, 88_224_232, None),
-    "ViT-L/16": (303_301_632, 304_326_632, 304_351_232),
-    "ViT-L/32": (305_510_400, 306_535_400, 306_560_000),
-    "ViT-H/14": (630_764_800, 632_045_800, 632_404_480),
-    "ViT-g/14": (1_011_202_432, 1_012_611_432, None),
-    "ViT-G/14": (1_842_775_680, 1_844_440_680, None),
-}
-WITH_PRE_LOGITS = {name: counts[2] for name, counts in COUNTS.items() if counts[2]}
 
 
 def count_parameters(name: str, **fields: Any) -> int:
     with torch.device("meta"):
         model = create_model(name, **fields)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_parameters_without_and_with_a_head_are_as_many_as_in_the_official_models(
-    name: str,
-) -> None:
-    counted = (count_parameters(name, num_classes=0), count_parameters(name))
-    assert counted == COUNTS[name][:2]
-
-
-@pytest.mark.parametrize(("name", "count"), WITH_PRE_LOGITS.items())
-def test_parameters_with_pre_logits_are_as_many_as_in_the_paper(name: str, count: int) -> None:
-    with torch.device("meta"):
-        width = create_model(name, depth=1).config.embed_dim
-    assert count_parameters(name, num_classes=0, representation_size=width) == count
 
 
 @given(
@@ -155,8 +124,8 @@ def test_embedding_and_pre_logits_start_lecun_normal_cut_at_two_sigma(
 
 
 def test_positions_start_normal_with_deviation_002(fresh: dict[str, Tensor]) -> None:
-    assert fresh["position.table"].std().item() == pytest.approx(0.02, rel=0.01)
-    assert fresh["position.table"].abs().max() > 3 * 0.02
+    assert fresh["positions.0.table"].std().item() == pytest.approx(0.02, rel=0.01)
+    assert fresh["positions.0.table"].abs().max() > 3 * 0.02
 
 
 @pytest.mark.parametrize(
@@ -227,18 +196,26 @@ def test_a_transposed_model_sees_transposed_images_alike(small_model: Build, poo
     turned = small_model(patch_size=(8, 4), image_size=(32, 24), pool=pool)
     state = model.state_dict()
     prefix = model.num_prefix_tokens
-    places = state["position.table"][:, prefix:].unflatten(1, model.config.grid)
+    places = state["positions.0.table"][:, prefix:].unflatten(1, model.config.grid)
     turned.load_state_dict(
         state
         | {
             "embedding.weight": state["embedding.weight"].mT,
-            "position.table": torch.cat(
-                [state["position.table"][:, :prefix], places.transpose(1, 2).flatten(1, 2)], dim=1
+            "positions.0.table": torch.cat(
+                [state["positions.0.table"][:, :prefix], places.transpose(1, 2).flatten(1, 2)],
+                dim=1,
             ),
         }
     )
     images = torch.randn(2, 3, 24, 32)
     torch.testing.assert_close(model(images), turned(images.mT), atol=1e-5, rtol=1e-5)
+    tokens, other = (own[:, prefix:] for own in (model.tokens(images), turned.tokens(images.mT)))
+    torch.testing.assert_close(
+        tokens.unflatten(1, model.config.grid),
+        other.unflatten(1, turned.config.grid).transpose(1, 2),
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("pool", ["token", "gap"])
@@ -257,90 +234,198 @@ def test_forward_is_the_chain_of_embed_encode_pool_and_head(
     torch.testing.assert_close(model(small_images), model.head(features), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "patches_from", "what"),
+    [
+        ({"pool": "token"}, 1, lambda first, register, mean: first),
+        ({"pool": "token", "num_registers": 2}, 3, lambda first, register, mean: first),
+        ({"pool": "gap"}, 0, lambda first, register, mean: mean),
+        ({"pool": "gap", "class_token": True}, 1, lambda first, register, mean: mean),
+        ({"pool": "gap", "num_registers": 2}, 2, lambda first, register, mean: mean),
+        (
+            {"pool": "token+gap", "num_registers": 2}, 3,
+            lambda first, register, mean: torch.cat([first, mean], dim=1),
+        ),
+        (
+            {"pool": "token+register", "num_registers": 2}, 3,
+            lambda first, register, mean: torch.cat([first, register], dim=1),
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
 @torch.no_grad()
-def test_the_head_reads_the_first_token_or_the_mean_of_the_patches(small_model: Build) -> None:
-    tokens = torch.randn(2, 13, 16)
-    assert torch.equal(small_model(pool="token").pool(tokens), tokens[:, 0])
-    torch.testing.assert_close(small_model(pool="gap").pool(tokens), tokens.mean(1))
-
-
-@torch.no_grad()
-def test_a_model_without_a_head_returns_its_features(
-    small_model: Build, small_images: Tensor
+def test_the_head_reads_class_token_register_or_the_mean_of_the_patches(
+    small_model: Build, fields: dict[str, Any], patches_from: int, what: Callable[..., Tensor]
 ) -> None:
-    model = small_model(num_classes=0)
-    assert torch.equal(model(small_images), model.features(small_images))
-    traced = model.trace(small_images, ["logits"])["logits"]
-    torch.testing.assert_close(traced, model.features(small_images), atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 32, 24), (1, 1, 24, 32), (1, 3, 24, 40)])
-def test_images_of_another_size_are_refused_with_both_sizes(
-    small_model: Build, shape: tuple[int, ...]
-) -> None:
-    with pytest.raises(RequestError, match=r"do not fit a model for \(3, 24, 32\): resize them"):
-        small_model()(torch.rand(shape))
-
-
-TRACED_SHAPES = {
-    "embedding": (2, 12, 16),
-    "block00/attention": (2, 2, 13, 13),
-    "block00": (2, 13, 16),
-    "block01/attention": (2, 2, 13, 13),
-    "block01": (2, 13, 16),
-    "block02/attention": (2, 2, 13, 13),
-    "block02": (2, 13, 16),
-    "tokens": (2, 13, 16),
-    "features": (2, 16),
-    "logits": (2, 5),
-}
-
-
-@torch.no_grad()
-def test_everything_that_can_be_traced_has_its_shape(
-    small_model: Build, small_images: Tensor
-) -> None:
-    model = small_model()
-    assert model.trace_names == tuple(TRACED_SHAPES)
-    traced = model.trace(small_images, model.trace_names)
-    assert {name: tuple(value.shape) for name, value in traced.items()} == TRACED_SHAPES
-
-
-@pytest.mark.parametrize("name", TRACED_SHAPES)
-@torch.no_grad()
-def test_a_name_traced_alone_equals_the_one_traced_with_all(
-    small_model: Build, small_images: Tensor, name: str
-) -> None:
-    model = small_model()
-    alone = model.trace(small_images, [name])
-    assert list(alone) == [name]
-    assert torch.equal(alone[name], model.trace(small_images, model.trace_names)[name])
-
-
-@torch.no_grad()
-def test_the_trace_agrees_with_the_methods(small_model: Build, small_images: Tensor) -> None:
-    model = small_model()
-    traced = model.trace(small_images, ["logits", "features", "tokens", "embedding", "logits"])
-    assert torch.equal(traced["embedding"], model.embed(small_images))
-    assert torch.equal(traced["tokens"], model.tokens(small_images))
-    features, logits = model.features(small_images), model(small_images)
-    torch.testing.assert_close(traced["features"], features, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(traced["logits"], logits, atol=1e-6, rtol=1e-5)
-
-
-def test_tracing_nothing_finds_nothing(small_model: Build, small_images: Tensor) -> None:
-    assert small_model().trace(small_images, []) == {}
+    tokens = torch.randn(2, patches_from + 12, 16)
+    expected = what(tokens[:, 0], tokens[:, 1], tokens[:, patches_from:].mean(1))
+    torch.testing.assert_close(small_model(**fields).pool(tokens), expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"),
-    [("block1/attention", "block01/attention"), ("block3", "block0"), ("logit", "logits")],
+    ("pool", "read"),
+    [
+        ("gap", lambda model, tokens: tokens.mean(1)),
+        ("token", lambda model, tokens: tokens[:, 0]),
+        ("map", lambda model, tokens: model.attention_pool(tokens)),
+    ],
 )
-def test_an_unknown_trace_name_suggests_the_nearest(
-    small_model: Build, small_images: Tensor, name: str, nearest: str
+@torch.no_grad()
+def test_the_last_norm_may_follow_the_pooling(
+    small_model: Build, small_images: Tensor, pool: str, read: Callable[..., Tensor]
 ) -> None:
-    with pytest.raises(RequestError, match=f"nothing called '{name}' to trace.*'{nearest}"):
-        small_model().trace(small_images, [name])
+    model = small_model(pool=pool, norm_pooled=True, representation_size=7)
+    tokens = model.tokens(small_images)
+    assert torch.equal(tokens, model.trace(small_images, ["block02"])["block02"])
+    expected = torch.tanh(model.pre_logits(model.norm(read(model, tokens))))
+    torch.testing.assert_close(model.features(small_images), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_registers_stand_between_class_token_and_patches_without_positions(
+    small_model: Build, small_images: Tensor
+) -> None:
+    model = small_model(num_registers=2)
+    plain = small_model()
+    given: list[Tensor] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    plain.blocks[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    model.tokens(small_images)
+    plain.tokens(small_images)
+    with_registers, without = given
+    assert with_registers.shape == (2, 15, 16)
+    assert torch.equal(with_registers[:, 1:3], model.registers.expand(2, -1, -1))
+    assert torch.equal(with_registers[:, [0, *range(3, 15)]], without)
+
+
+def test_registers_start_small_but_not_equal(small_model: Build) -> None:
+    registers = create_model("ViT-Mi/8", image_size=16, depth=1, num_registers=2).registers
+    assert 0 < registers.abs().max() < 1e-5
+    assert not torch.equal(registers[:, 0], registers[:, 1])
+
+
+@torch.no_grad()
+def test_positions_before_every_block_are_added_each_by_itself(
+    small_model: Build, small_images: Tensor
+) -> None:
+    model = small_model(position_at="every")
+    assert len(model.positions) == 3
+    tokens = torch.cat([model.cls_token.expand(2, -1, -1), model.embed(small_images)], dim=1)
+    for block, position in zip(model.blocks, model.positions, strict=True):
+        tokens = block(tokens + position.table)
+    torch.testing.assert_close(model.tokens(small_images), model.norm(tokens))
+
+
+@pytest.mark.parametrize("position", ["1d", "2d", "relative", "sincos2d"])
+@torch.no_grad()
+def test_a_shared_table_is_every_block_s_own_where_those_are_equal(
+    small_model: Build, small_images: Tensor, position: str
+) -> None:
+    shared = small_model(position=position, position_at="shared")
+    every = small_model(position=position, position_at="every")
+    assert len(shared.positions) == 1
+    state = shared.state_dict()
+    own = {name: value for name, value in state.items() if name.startswith("positions.0.")}
+    every.load_state_dict(
+        state
+        | {
+            name.replace("positions.0", f"positions.{index}"): value
+            for name, value in own.items()
+            for index in range(3)
+        }
+    )
+    assert torch.equal(shared(small_images), every(small_images))
+
+
+@pytest.mark.parametrize(
+    ("position", "place"), [("2d", "stem"), ("sincos2d", "stem"), ("1d", "shared")]
+)
+@torch.no_grad()
+def test_positions_enter_at_the_stem_once_or_before_each_block(
+    small_model: Build, small_images: Tensor, position: str, place: str
+) -> None:
+    model = small_model(position=position, position_at=place)
+    calls: list[nn.Module] = []
+    model.positions[0].register_forward_pre_hook(lambda module, _: calls.append(module))
+    model.tokens(small_images)
+    assert len(calls) == {"stem": 1, "shared": 3}[place]
+
+
+@torch.no_grad()
+def test_without_positions_shuffled_patches_give_the_same_class_token(
+    small_model: Build, small_images: Tensor
+) -> None:
+    model = small_model(position="none")
+    patches = model.embed(small_images)
+    shuffled = patches[:, torch.randperm(12, generator=torch.Generator().manual_seed(0))]
+    torch.testing.assert_close(
+        model.encode(patches)[:, 0], model.encode(shuffled)[:, 0], atol=1e-5, rtol=1e-5
+    )
+    assert list(model.positions) == []
+
+
+# Stochastic depth.
+def test_the_same_factors_give_the_same_logits_in_any_mode(
+    small_model: Build, small_images: Tensor
+) -> None:
+    model = small_model(drop_path=0.5)
+    keep = model.keep_from(torch.rand(2, 6, generator=torch.Generator().manual_seed(1)))
+    assert keep.shape == (2, 3, 2)
+    logits = model(small_images, keep)
+    assert torch.equal(model.train()(small_images, keep), logits)
+    assert not torch.allclose(model(small_images, torch.ones(2, 3, 2)), logits)
+
+
+def test_without_factors_evaluation_skips_nothing_and_training_draws(
+    small_model: Build, small_images: Tensor
+) -> None:
+    model = small_model(drop_path=0.9)
+    logits = model(small_images)
+    assert torch.equal(logits, small_model()(small_images))
+    torch.testing.assert_close(model(small_images, torch.ones(2, 3, 2)), logits)
+    model.train()
+    torch.manual_seed(0)
+    drawn = [model(small_images) for _ in range(4)]
+    assert len({tuple(one.flatten().tolist()) for one in drawn}) > 1
+    torch.manual_seed(0)
+    assert torch.equal(model(small_images), drawn[0])
+
+
+@pytest.mark.parametrize("pool", ["token", "gap"])
+@torch.no_grad()
+def test_a_skipped_branch_adds_nothing(small_model: Build, small_images: Tensor, pool: str) -> None:
+    model = small_model(drop_path=0.5, pool=pool)
+    nothing = model.features(small_images, torch.zeros(2, 3, 2))
+    given: list[Tensor] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    model(small_images)
+    torch.testing.assert_close(nothing, model.pool(model.norm(given[0])))
+    only_second = torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 3, 2)
+    features = model.features(small_images, only_second)
+    torch.testing.assert_close(features[0], nothing[0])
+    torch.testing.assert_close(features[1], model.features(small_images)[1])
+
+
+def test_an_axial_block_has_factors_for_its_four_branches() -> None:
+    model = build_small("AxialViT gap", drop_path=0.5)
+    images = torch.rand(2, 3, 24, 32)
+    assert isinstance(model, ViT)
+    keep = model.keep_from(torch.rand(2, 8))
+    assert keep.shape == (2, 2, 4)
+    blocks = model.blocks
+    with torch.no_grad():
+        changed = []
+        for branch in range(4):
+            one = torch.ones(2, 2, 4)
+            one[:, :, branch] = 0
+            changed.append(model(images, one))
+        assert len({tuple(c.flatten().tolist()) for c in changed}) == 4
+        nothing = model.features(images, torch.zeros(2, 2, 4))
+        given: list[Tensor] = []
+        blocks[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        model(images)
+        torch.testing.assert_close(nothing, model.pool(model.norm(given[0])))
 
 
 BLOCKS_RUN = {
@@ -419,21 +504,77 @@ def test_traced_attention_is_exact_under_bfloat16(small_model: Build, small_imag
     torch.testing.assert_close(traced.sum(-1), torch.ones(2, 2, 13))
 
 
+# Each with what it needs; the class token is read alone where nothing else is said.
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"position": "2d"},
+    {"position": "2d", "position_at": "every", "num_registers": 2},
+    {"position": "relative"},
+    {"position": "relative", "relative_per_head": True, "num_registers": 1},
+    {"position": "relative", "position_at": "shared"},
+    {"position": "sincos2d"},
+    {"position": "sincos2d", "position_at": "every"},
+    {"position": "none"},
+    {"position_at": "every"},
+    {"position_at": "shared", "num_registers": 2},
+    {"num_registers": 3},
+    {"qk_norm": True},
+    {"layer_scale": 0.1},
+    {"norm_pooled": True},
+    {"activation": "swiglu"},
+    {"representation_size": 7},
+    {"norm_pooled": True, "qk_norm": True, "layer_scale": 0.3, "position_at": "every"},
+    {"depth": 1},
+]
+
+
+@pytest.mark.parametrize("fields", OPTIONS, ids=str)
 @torch.no_grad()
-def test_bfloat16_autocast_gives_nearly_the_same_logits(
+def test_reading_the_class_token_alone_gives_what_all_tokens_give(
+    small_model: Build, small_images: Tensor, fields: dict[str, Any]
+) -> None:
+    model = small_model(**fields)
+    plain = model.pool(model.tokens(small_images))
+    torch.testing.assert_close(model.features(small_images), plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fields", OPTIONS, ids=str)
+@torch.no_grad()
+def test_the_trace_agrees_with_every_option(
+    small_model: Build, small_images: Tensor, fields: dict[str, Any]
+) -> None:
+    model = small_model(**fields)
+    names = ["tokens", "features", "logits", "block00/attention"]
+    traced = model.trace(small_images, names)
+    assert torch.equal(traced["tokens"], model.tokens(small_images))
+    torch.testing.assert_close(traced["logits"], model(small_images), atol=1e-5, rtol=1e-5)
+    attention = traced["block00/attention"]
+    torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:-1]))
+
+
+@torch.no_grad()
+def test_the_class_token_alone_is_followed_through_the_last_block(
     small_model: Build, small_images: Tensor
 ) -> None:
-    model = small_model(representation_size=7)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(small_images)
-    torch.testing.assert_close(logits.float(), model(small_images), atol=0.1, rtol=0)
+    model = small_model()
+    lengths: list[int] = []
+    for block in model.blocks:
+        block.mlp.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
+    model(small_images)
+    assert lengths == [13, 13, 1]
 
 
-def test_every_parameter_gets_a_gradient(small_model: Build, small_images: Tensor) -> None:
-    model = small_model(representation_size=7)
+@pytest.mark.parametrize("fields", [*OPTIONS, {"pool": "map"}, {"pool": "token+gap"}], ids=str)
+def test_every_parameter_gets_a_gradient(
+    small_model: Build, small_images: Tensor, fields: dict[str, Any]
+) -> None:
+    model = small_model(**fields)
     model(small_images).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    assert [name for name, p in model.named_parameters() if not p.grad.any()] == []
+    dead = [name for name, p in model.named_parameters() if not p.grad.any()]
+    # The class token, all that is read of the last block, has no offset.
+    own_offsets = (model.config.position, model.config.position_at) == ("relative", "every")
+    assert dead == [f"positions.{model.config.depth - 1}.offsets"] * own_offsets
 
 
 def run_dropouts(model: ViT, images: Tensor) -> list[str]:
@@ -484,34 +625,11 @@ def test_evaluation_drops_nothing_and_training_does(
 
 
 @pytest.mark.usefixtures("without_shape_checks")
-def test_a_compiled_model_is_one_graph(small_model: Build, small_images: Tensor) -> None:
-    model = small_model()
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(small_images), model(small_images))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-@pytest.mark.usefixtures("without_shape_checks")
-def test_the_default_compiler_gives_the_same_logits(
+def test_an_exported_model_runs_only_fused_attention(
     small_model: Build, small_images: Tensor
 ) -> None:
     model = small_model()
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True)
-    torch.testing.assert_close(compiled(small_images), model(small_images), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.usefixtures("without_shape_checks")
-def test_an_exported_model_takes_any_batch_and_runs_only_fused_attention(
-    small_model: Build, small_images: Tensor
-) -> None:
-    model = small_model()
-    batch = torch.export.Dim("batch")
-    exported = torch.export.export(model, (small_images,), dynamic_shapes=({0: batch},))
+    exported = torch.export.export(model, (small_images,))
     calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     assert calls.count("aten.scaled_dot_product_attention.default") == 3
     assert [call for call in calls if "softmax" in call] == []
-    images = torch.rand(3, 3, 24, 32)
-    torch.testing.assert_close(exported.module()(images), model(images))

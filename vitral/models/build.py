@@ -1,19 +1,51 @@
-"""Models by name."""
+"""Models by name and by config."""
 
 from typing import Any
 
+from vitral.models.axial_resnet import AxialResNet
+from vitral.models.model import Model
+from vitral.models.resnet import ResNet
 from vitral.models.vit import ViT
+from vitral.spec.axial_resnet import AxialResNetConfig
+from vitral.spec.model import ModelConfig
 from vitral.spec.names import model_config
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.resnet import ResNetConfig
+from vitral.spec.vit import ViTConfig
+
+_FAMILIES: dict[type[ModelConfig], type[ViT] | type[ResNet] | type[AxialResNet]] = {
+    ViTConfig: ViT,
+    ResNetConfig: ResNet,
+    AxialResNetConfig: AxialResNet,
+}
 
 
-def create_model(name: str, **fields: Any) -> ViT:
+def create_model(name: str, **fields: Any) -> Model:
     """Build a model with fresh weights.
 
     Args:
-        name: such as "ViT-B/16"; case and separators do not matter.
+        name: such as "ViT-B/16", "R50x1", "R50x1+ViT-B/16", "AxialViT-B/32" or "AxialResNet50s";
+            case and separators do not matter.
         fields: of its config, such as num_classes=10, image_size=(224, 320), pool="gap".
 
     Raises:
         RequestError: an unknown name or field (the nearest is named), or a bad value.
     """
-    return ViT(model_config(name, **fields))
+    return build_model(model_config(name, **fields))
+
+
+def build_model(
+    config: ModelConfig,
+    *,
+    preprocessing: Preprocessing | None = None,
+    classes: tuple[str, ...] | None = None,
+    objective: str = "softmax",
+) -> Model:
+    """Build the model that a config describes, with fresh weights."""
+    family = _FAMILIES[type(config)]
+    return family(
+        config,  # type: ignore[arg-type]
+        preprocessing=preprocessing,
+        classes=classes,
+        objective=objective,
+    )

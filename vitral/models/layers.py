@@ -1,9 +1,13 @@
 """The boxes of the paper's Figure 1, right: attention, MLP and the block that joins them."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from vitral.models.position import RelativePosition
 
 MLP_BIAS_STD = 1e-6
 
@@ -11,11 +15,26 @@ MLP_BIAS_STD = 1e-6
 class Attention(nn.Module):
     """Multi-head self-attention. Source: ViT paper, appendix A; no dropout on its weights (B.1)."""
 
-    def __init__(self, embed_dim: int, num_heads: int) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, *, norm_heads: bool = False, norm_eps: float = 1e-6
+    ) -> None:
+        """Build it.
+
+        Args:
+            embed_dim: D.
+            num_heads: divides D.
+            norm_heads: whether each head's queries and keys are LayerNorm-ed (arXiv 2302.05442).
+            norm_eps: of those norms.
+        """
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.out = nn.Linear(embed_dim, embed_dim)
+        self.query_norm: nn.Module = nn.Identity()
+        self.key_norm: nn.Module = nn.Identity()
+        if norm_heads:
+            self.query_norm = nn.LayerNorm(embed_dim // num_heads, eps=norm_eps)
+            self.key_norm = nn.LayerNorm(embed_dim // num_heads, eps=norm_eps)
 
     def init_weights(self) -> None:
         """Draw q, k, v and out each as a Xavier-uniform D x D matrix, as the official code does."""
@@ -23,34 +42,53 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(matrix)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
+        for norm in (self.query_norm, self.key_norm):
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()
 
-    def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """Mix the tokens by their attention."""
+    def forward(
+        self, tokens: Float[Tensor, "N L D"], relative: RelativePosition | None = None
+    ) -> Float[Tensor, "N L D"]:
+        """Mix the tokens by their attention, which `relative` may add to by offset."""
         query, key, value = self._split_heads(tokens)
+        bias = relative(query) if relative is not None else None
+        return self._mix(query, key, value, bias)
+
+    def attend(
+        self, queries: Float[Tensor, "N M D"], tokens: Float[Tensor, "N L D"]
+    ) -> Float[Tensor, "N M D"]:
+        """Mix the tokens as other inputs, or some of them, ask for it."""
+        query, key, value = self._project(queries, tokens)
         return self._mix(query, key, value)
 
-    def first_token(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N 1 D"]:
-        """Return what `forward` gives for the first token, without the work for the others."""
-        width = tokens.shape[-1]
-        query = F.linear(tokens[:, :1], self.qkv.weight[:width], self.qkv.bias[:width])
-        key_value = F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])
-        key, value = self._heads(key_value, parts=2)
-        return self._mix(self._heads(query, parts=1)[0], key, value)
+    def attend_weights(
+        self, queries: Float[Tensor, "N M D"], tokens: Float[Tensor, "N L D"]
+    ) -> Float[Tensor, "N heads M L"]:
+        """Return the attention that `attend` applies; rows sum to 1."""
+        query, key, _ = self._project(queries, tokens)
+        return _softmax_scores(query, key)
 
-    def weights(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N heads L L"]:
+    def weights(
+        self, tokens: Float[Tensor, "N L D"], relative: RelativePosition | None = None
+    ) -> Float[Tensor, "N heads L L"]:
         """Return the attention that `forward` applies, whatever kernel it runs; rows sum to 1."""
         query, key, _ = self._split_heads(tokens)
-        with torch.autocast(tokens.device.type, enabled=False):
-            scores = query.float() @ key.float().transpose(-2, -1) * query.shape[-1] ** -0.5
-            return scores.softmax(dim=-1)
+        return _softmax_scores(query, key, relative(query) if relative is not None else None)
 
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        mixed = F.scaled_dot_product_attention(query, key, value)
+    def _project(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        width = tokens.shape[-1]
+        query = F.linear(queries, self.qkv.weight[:width], self.qkv.bias[:width])
+        key_value = F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])
+        key, value = self._heads(key_value, parts=2)
+        return self.query_norm(self._heads(query, parts=1)[0]), self.key_norm(key), value
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def _split_heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self._heads(self.qkv(tokens), parts=3)
-        return query, key, value
+        return self.query_norm(query), self.key_norm(key), value
 
     def _heads(self, projected: Tensor, *, parts: int) -> tuple[Tensor, ...]:
         """Cut (N, L, parts D) into `parts` of (N, heads, L, d)."""
@@ -58,12 +96,23 @@ class Attention(nn.Module):
         return split.permute(2, 0, 3, 1, 4).unbind(0)
 
 
+def _softmax_scores(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
+    with torch.autocast(query.device.type, enabled=False):
+        scores = query.float() @ key.float().transpose(-2, -1) * query.shape[-1] ** -0.5
+        return (scores if bias is None else scores + bias.float()).softmax(dim=-1)
+
+
 class MLP(nn.Module):
-    """Two dense layers with GELU between them. Source: ViT paper, section 3.1."""
+    """Two dense layers with GELU between them, or a gate. Source: ViT paper, section 3.1.
+
+    With "swiglu" the first layer is twice as wide, and its first half, through SiLU, multiplies
+    its second (arXiv 2002.05202).
+    """
 
     def __init__(self, embed_dim: int, mlp_dim: int, *, activation: str, dropout: float) -> None:
         super().__init__()
-        self.hidden = nn.Linear(embed_dim, mlp_dim)
+        self.is_gated = activation == "swiglu"
+        self.hidden = nn.Linear(embed_dim, mlp_dim * (2 if self.is_gated else 1))
         self.out = nn.Linear(mlp_dim, embed_dim)
         self.gelu = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
         self.dropout = nn.Dropout(dropout)
@@ -76,8 +125,31 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
         """Transform each token by itself."""
-        hidden = self.dropout(self.gelu(self.hidden(tokens)))
-        return self.dropout(self.out(hidden))
+        hidden = self._activate(self.hidden(tokens))
+        return self.dropout(self.out(self.dropout(hidden)))
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if not self.is_gated:
+            return self.gelu(hidden)
+        gate, value = hidden.chunk(2, dim=-1)
+        return F.silu(gate) * value
+
+
+class ChannelScale(nn.Module):
+    """A learned factor on each channel (LayerScale, arXiv 2103.17239)."""
+
+    def __init__(self, embed_dim: int, *, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.scale = nn.Parameter(torch.empty(embed_dim))
+
+    def init_weights(self) -> None:
+        """Set all factors to the start value."""
+        nn.init.constant_(self.scale, self.start)
+
+    def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
+        """Multiply."""
+        return tokens * self.scale
 
 
 class EncoderBlock(nn.Module):
@@ -92,34 +164,122 @@ class EncoderBlock(nn.Module):
         activation: str,
         dropout: float,
         norm_eps: float,
+        qk_norm: bool = False,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=norm_eps)
-        self.attention = Attention(embed_dim, num_heads)
+        self.attention = Attention(embed_dim, num_heads, norm_heads=qk_norm, norm_eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.mlp = MLP(embed_dim, mlp_dim, activation=activation, dropout=dropout)
+        self.scale1: nn.Module = nn.Identity()
+        self.scale2: nn.Module = nn.Identity()
+        if layer_scale is not None:
+            self.scale1 = ChannelScale(embed_dim, start=layer_scale)
+            self.scale2 = ChannelScale(embed_dim, start=layer_scale)
 
     def init_weights(self) -> None:
         """Draw fresh weights; norms start as the identity."""
         for norm in (self.norm1, self.norm2):
             norm.reset_parameters()
+        for scale in (self.scale1, self.scale2):
+            if isinstance(scale, ChannelScale):
+                scale.init_weights()
         self.attention.init_weights()
         self.mlp.init_weights()
 
-    def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """Pass the tokens through attention and MLP, each added to its input."""
-        tokens = tokens + self.dropout(self.attention(self.norm1(tokens)))
-        return tokens + self.mlp(self.norm2(tokens))
+    def forward(
+        self,
+        tokens: Float[Tensor, "N L D"],
+        keep: Float[Tensor, "N 2"] | None = None,
+        relative: RelativePosition | None = None,
+    ) -> Float[Tensor, "N L D"]:
+        """Pass the tokens through attention and MLP, each added to its input.
 
-    def first_token(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N 1 D"]:
-        """Return what `forward` gives for the first token, without the work for the others."""
-        first = tokens[:, :1] + self.dropout(self.attention.first_token(self.norm1(tokens)))
-        return first + self.mlp(self.norm2(first))
+        Args:
+            tokens: of N examples.
+            keep: factors on each example's two branches (`stochastic_depth`).
+            relative: what offsets add to the attention.
+        """
+        attended = self.scale1(self.attention(self.norm1(tokens), relative))
+        return self._finish(tokens, attended, keep)
 
-    def attention_weights(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N heads L L"]:
+    def first_token(
+        self,
+        tokens: Float[Tensor, "N L D"],
+        keep: Float[Tensor, "N 2"] | None = None,
+    ) -> Float[Tensor, "N 1 D"]:
+        """Return what `forward` gives for a class token, without the work for the others.
+
+        Positions by offset add nothing to a class token's attention, which has no offset.
+        """
+        normed = self.norm1(tokens)
+        attended = self.scale1(self.attention.attend(normed[:, :1], normed))
+        return self._finish(tokens[:, :1], attended, keep)
+
+    def attention_weights(
+        self, tokens: Float[Tensor, "N L D"], relative: RelativePosition | None = None
+    ) -> Float[Tensor, "N heads L L"]:
         """Return the attention that the block applies to these inputs."""
-        return self.attention.weights(self.norm1(tokens))
+        return self.attention.weights(self.norm1(tokens), relative)
+
+    def _finish(self, tokens: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+        tokens = tokens + scale_branch(self.dropout(attended), keep, branch=0)
+        transformed = self.scale2(self.mlp(self.norm2(tokens)))
+        return tokens + scale_branch(transformed, keep, branch=1)
+
+
+def scale_branch(branch_output: Tensor, keep: Tensor | None, *, branch: int) -> Tensor:
+    """Multiply each example's branch (N, L, D) by its factor in `keep` (N, branches)."""
+    if keep is None:
+        return branch_output
+    return branch_output * keep[:, branch].to(branch_output.dtype).view(-1, 1, 1)
+
+
+def stochastic_depth(
+    uniforms: Float[Tensor, "N depth branches"], *, drop_path: float
+) -> Float[Tensor, "N depth branches"]:
+    """Turn uniform numbers into factors: 0 where a branch is skipped, else 1 / (share kept).
+
+    Args:
+        uniforms: in [0, 1), for each example, block and branch of a block.
+        drop_path: share skipped in the last block; it grows linearly from 0 in the first.
+
+    Source: arXiv 1603.09382, section 3 (linear decay), here for each example by itself; the
+    factor keeps the mean.
+    """
+    share = torch.linspace(0, drop_path, uniforms.shape[1], device=uniforms.device).view(1, -1, 1)
+    return (uniforms >= share).float() / (1 - share)
+
+
+class AttentionPool(nn.Module):
+    """Pool tokens by the attention of a learned probe (MAP). Source: arXiv 2106.04560, 3.2."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, *, mlp_dim: int, activation: str, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.attention = Attention(embed_dim, num_heads)
+        self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.mlp = MLP(embed_dim, mlp_dim, activation=activation, dropout=0.0)
+
+    def init_weights(self) -> None:
+        """Draw fresh weights, the probe as a Xavier-uniform row, as the official code does."""
+        nn.init.xavier_uniform_(self.probe[0])
+        self.attention.init_weights()
+        self.norm.reset_parameters()
+        self.mlp.init_weights()
+
+    def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N D"]:
+        """Pool."""
+        pooled = self.attention.attend(self.probe.expand(tokens.shape[0], -1, -1), tokens)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+    def attention_weights(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N heads 1 L"]:
+        """Return how much the probe looks at each token; rows sum to 1."""
+        return self.attention.attend_weights(self.probe.expand(tokens.shape[0], -1, -1), tokens)
 
 
 class PatchEmbedding(nn.Module):
@@ -144,6 +304,15 @@ class PatchEmbedding(nn.Module):
         patches = tiled.unflatten(3, (columns, width)).unflatten(2, (rows, height))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # N P (C h w)
         return F.linear(patches, self.weight.flatten(1), self.bias)
+
+    @property
+    def trace_names(self) -> tuple[str, ...]:
+        """The names that `walk` gives."""
+        return ("embedding",)
+
+    def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Give the projected patches by name."""
+        yield "embedding", self(images)
 
 
 def init_lecun_normal(weight: Tensor) -> None:

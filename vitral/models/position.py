@@ -1,57 +1,141 @@
-"""Position embeddings, and how they follow the images to another resolution."""
+"""Position embeddings: the kinds of the paper's Table 8 and fixed waves."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.errors import RequestError
+from vitral.spec.vit import ViTConfig
 
 POSITION_STD = 0.02
+WAVE_TEMPERATURE = 10_000.0
 
 
 class PositionEmbedding(nn.Module):
     """One learned vector a token, counted along one axis. Source: ViT paper, section 3.1."""
 
-    def __init__(self, num_tokens: int, embed_dim: int) -> None:
+    def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
+        self.num_registers = config.num_registers
+        self.has_class_token = bool(config.class_token)
+        num_places = config.num_patches + int(self.has_class_token)
+        self.table = nn.Parameter(torch.empty(1, num_places, config.embed_dim))
 
     def init_weights(self) -> None:
         """Draw the table from N(0, 0.02), as the official code does."""
         nn.init.normal_(self.table, std=POSITION_STD)
 
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """Add to each token the vector of its place."""
-        return tokens + self.table
+        """Add to each token the vector of its place; registers have none."""
+        if not self.num_registers:
+            return tokens + self.table
+        first = int(self.has_class_token)
+        none = self.table.new_zeros(1, self.num_registers, self.table.shape[-1])
+        return tokens + torch.cat([self.table[:, :first], none, self.table[:, first:]], dim=1)
 
 
-def resize_position_table(
-    table: Float[Tensor, "1 L D"],
-    *,
-    old_grid: tuple[int, int],
-    new_grid: tuple[int, int],
-    num_prefix_tokens: int,
-) -> Float[Tensor, "1 M D"]:
-    """Interpolate a table to another grid of patches; the rows of prefix tokens stay as they are.
+class PositionEmbedding2d(nn.Module):
+    """One learned vector a column and one a row, side by side. Source: ViT paper, D.4.
 
-    Bilinear with aligned corners: equal to the official code's `scipy.ndimage.zoom(order=1)`.
-    Source: ViT paper, section 3.2; vision_transformer `checkpoint.interpolate_posembed`.
-
-    Raises:
-        RequestError: the table does not have the rows of the old grid.
+    The paper does not say where the class token sits: it has a vector of its own.
     """
-    expected = old_grid[0] * old_grid[1] + num_prefix_tokens
-    if table.shape[1] != expected:
-        raise RequestError(
-            f"a position table of {table.shape[1]} rows is not one of {old_grid[0]} x "
-            f"{old_grid[1]} "
-            f"patches and {num_prefix_tokens} prefix tokens: give the image_size of the weights"
-        )
-    if old_grid == new_grid:
-        return table
-    prefix, places = table[:, :num_prefix_tokens], table[:, num_prefix_tokens:]
-    image_like = places.transpose(1, 2).unflatten(2, old_grid)
-    # In float64, as scipy: float32 places the new points up to 3e-6 away.
-    resized = F.interpolate(image_like.double(), new_grid, mode="bilinear", align_corners=True)
-    return torch.cat([prefix, resized.to(table.dtype).flatten(2).transpose(1, 2)], dim=1)
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        rows, columns = config.grid
+        half = config.embed_dim // 2
+        self.num_prefix_tokens = config.num_prefix_tokens
+        self.columns = nn.Parameter(torch.empty(1, columns, half))
+        self.rows = nn.Parameter(torch.empty(1, rows, half))
+        self.class_place = None
+        if config.class_token:
+            self.class_place = nn.Parameter(torch.empty(1, 1, config.embed_dim))
+
+    def init_weights(self) -> None:
+        """Draw all tables from N(0, 0.02)."""
+        for table in self.parameters():
+            nn.init.normal_(table, std=POSITION_STD)
+
+    def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
+        """Add to each patch the vectors of its column and row, to the class token its own."""
+        num_rows, num_columns = self.rows.shape[1], self.columns.shape[1]
+        by_column = self.columns.unsqueeze(1).expand(-1, num_rows, -1, -1)
+        by_row = self.rows.unsqueeze(2).expand(-1, -1, num_columns, -1)
+        places = torch.cat([by_column, by_row], dim=-1).flatten(1, 2)
+        return tokens + with_prefix(places, self.class_place, length=self.num_prefix_tokens)
+
+
+class WavePosition(nn.Module):
+    """Sines and cosines of column and row; nothing is learned. Source: arXiv 2205.01580."""
+
+    places: Tensor
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.num_prefix_tokens = config.num_prefix_tokens
+        places = wave_table(config.grid, config.embed_dim)
+        self.register_buffer("places", places, persistent=False)
+
+    def init_weights(self) -> None:
+        """Nothing is drawn."""
+
+    def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
+        """Add to each patch the waves of its place; the class token has none."""
+        return tokens + with_prefix(self.places, None, length=self.num_prefix_tokens)
+
+
+class RelativePosition(nn.Module):
+    """A learned key for each offset p_q - p_k, which queries attend to. Source: ViT paper, D.4.
+
+    Places are counted along one axis, row by row. A class token or register has no offset: its
+    attention, and that to it, stays as it is.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.num_prefix_tokens = config.num_prefix_tokens
+        num_tables = config.num_heads if config.relative_per_head else 1
+        head_dim = config.embed_dim // config.num_heads
+        self.offsets = nn.Parameter(torch.empty(num_tables, 2 * config.num_patches - 1, head_dim))
+
+    def init_weights(self) -> None:
+        """Draw the keys from N(0, 0.02)."""
+        nn.init.normal_(self.offsets, std=POSITION_STD)
+
+    def forward(self, query: Float[Tensor, "N heads L d"]) -> Float[Tensor, "N heads L L"]:
+        """Return what is added to the attention's logits."""
+        query = query[:, :, self.num_prefix_tokens :]
+        num_patches, prefix = query.shape[2], self.num_prefix_tokens
+        by_offset = query @ self.offsets.to(query.dtype).transpose(1, 2) * query.shape[-1] ** -0.5
+        place = torch.arange(num_patches, device=query.device)
+        offset = place[:, None] - place[None, :] + num_patches - 1
+        bias = by_offset.gather(3, offset.expand(*by_offset.shape[:2], -1, -1))
+        return nn.functional.pad(bias, (prefix, 0, prefix, 0))
+
+
+def with_prefix(
+    places: Float[Tensor, "1 P D"], class_place: Tensor | None, *, length: int
+) -> Float[Tensor, "1 L D"]:
+    """Put the rows of `length` prefix tokens before those of the patches: zeros but the class's."""
+    first = [] if class_place is None else [class_place]
+    none = places.new_zeros(1, length - len(first), places.shape[-1])
+    return torch.cat([*first, none, places], dim=1) if length else places
+
+
+def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
+    """Return sin x, cos x, sin y, cos y at wavelengths from 2 pi to 2 pi x 10,000.
+
+    Source: big_vision, models/vit.py (posemb_sincos_2d); x counts columns, y rows.
+    """
+    # On the CPU whatever the default device: a model that is built without memory has it too.
+    quarter = embed_dim // 4
+    power = torch.arange(quarter, dtype=torch.float64, device="cpu") / max(quarter - 1, 1)
+    frequency = WAVE_TEMPERATURE**-power
+    y, x = torch.meshgrid(
+        *(torch.arange(side, dtype=torch.float64, device="cpu") for side in grid), indexing="ij"
+    )
+    angles = [side.reshape(-1, 1) * frequency for side in (x, y)]
+    waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+    return torch.cat(waves, dim=1).float().unsqueeze(0)
+
+
+ADDED_POSITIONS = {"1d": PositionEmbedding, "2d": PositionEmbedding2d, "sincos2d": WavePosition}

@@ -1,27 +1,34 @@
 """The Vision Transformer: the left half of the paper's Figure 1."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.errors import RequestError, nearest
-from vitral.models.layers import EncoderBlock, PatchEmbedding, init_lecun_normal
-from vitral.models.position import PositionEmbedding
-from vitral.spec.preprocessing import Preprocessing, default_preprocessing
+from vitral.models.axial import AxialBlock
+from vitral.models.hybrid import HybridEmbedding
+from vitral.models.layers import (
+    AttentionPool,
+    EncoderBlock,
+    PatchEmbedding,
+    init_lecun_normal,
+    stochastic_depth,
+)
+from vitral.models.model import Model, zero_head
+from vitral.models.position import ADDED_POSITIONS, RelativePosition
+from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.vit import ViTConfig
 
 
-class ViT(nn.Module):
+class ViT(Model):
     """A Vision Transformer. Source: ViT paper (arXiv 2010.11929v2), section 3.1.
 
-    Attributes:
-        config: what it is.
-        preprocessing: what its images must become first.
-        classes: the names of its outputs in order, or None when they are not known.
-        objective: what it was trained for, "softmax" or "sigmoid": how logits become probabilities.
+    With `config.resnet` its patches are cut from a ResNet's map (a hybrid), with
+    `config.attention="axial"` its blocks look along rows, then along columns (AxialViT).
     """
+
+    config: ViTConfig
 
     def __init__(
         self,
@@ -31,26 +38,26 @@ class ViT(nn.Module):
         classes: tuple[str, ...] | None = None,
         objective: str = "softmax",
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.preprocessing = preprocessing or default_preprocessing(
-            config.image_hw, channels=config.in_channels
-        )
-        self.classes = classes
-        self.objective = objective
-        self.embedding = PatchEmbedding(
-            config.in_channels, config.embed_dim, patch_size=config.patch_hw
-        )
-        if config.pool == "token":
+        super().__init__(config, preprocessing=preprocessing, classes=classes, objective=objective)
+        self.embedding = _build_embedding(config)
+        if config.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, config.embed_dim))
-        self.position = PositionEmbedding(
-            config.num_patches + config.num_prefix_tokens, config.embed_dim
-        )
+        if config.num_registers:
+            self.registers = nn.Parameter(torch.empty(1, config.num_registers, config.embed_dim))
+        self.positions = nn.ModuleList(_build_positions(config))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_build_block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        if config.pool == "map":
+            self.attention_pool = AttentionPool(
+                config.embed_dim,
+                config.num_heads,
+                mlp_dim=config.mlp_dim,
+                activation=config.activation,
+                norm_eps=config.norm_eps,
+            )
         if config.representation_size:
-            self.pre_logits = nn.Linear(config.embed_dim, config.representation_size)
+            self.pre_logits = nn.Linear(config.pooled_dim, config.representation_size)
         if config.num_classes:
             self.head = nn.Linear(config.feature_dim, config.num_classes)
         self.init_weights()
@@ -59,18 +66,21 @@ class ViT(nn.Module):
     def init_weights(self) -> None:
         """Draw fresh weights as the official code does; class token and head start at zero."""
         self.embedding.init_weights()
-        if self.config.pool == "token":
+        if self.config.class_token:
             nn.init.zeros_(self.cls_token)
-        self.position.init_weights()
-        for block in self._blocks():
-            block.init_weights()
+        if self.config.num_registers:
+            # As DINOv2 draws them; zeros would leave several registers equal for ever.
+            nn.init.normal_(self.registers, std=1e-6)
+        for module in (*self.positions, *self.blocks):
+            module.init_weights()
         self.norm.reset_parameters()
+        if self.config.pool == "map":
+            self.attention_pool.init_weights()
         if self.config.representation_size:
             init_lecun_normal(self.pre_logits.weight)
             nn.init.zeros_(self.pre_logits.bias)
         if self.config.num_classes:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+            zero_head(self.head)
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -80,38 +90,69 @@ class ViT(nn.Module):
     @property
     def trace_names(self) -> tuple[str, ...]:
         """The names that `trace` knows, from input to output."""
+        parts: tuple[str, ...] = ("attention",)
+        if self.config.attention == "axial":
+            parts = ("row_attention", "column_attention")
         blocks = [
             name
             for index in range(self.config.depth)
-            for name in (f"block{index:02}/attention", f"block{index:02}")
+            for name in (*(f"block{index:02}/{part}" for part in parts), f"block{index:02}")
         ]
-        return ("embedding", *blocks, "tokens", "features", "logits")
+        pool = ("pool/attention",) if self.config.pool == "map" else ()
+        return (*self.embedding.trace_names, *blocks, "tokens", *pool, "features", "logits")
 
-    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+    def forward(
+        self,
+        images: Float[Tensor, "N C H W"],
+        keep: Float[Tensor, "N depth branches"] | None = None,
+    ) -> Float[Tensor, "N K"]:
         """Classify images.
 
         Args:
             images: in the range and size that `preprocessing` states.
+            keep: of stochastic depth, from `stochastic_depth`; None: in training it is drawn from
+                torch's generator.
 
         Returns:
-            The logits; without a head, the features (N, D).
+            The logits; without a head, the features (N, F).
         """
-        features = self.features(images)
-        return self.head(features) if self.config.num_classes else features
+        return self.classify(self.features(images, keep))
 
-    def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+    def features(
+        self,
+        images: Float[Tensor, "N C H W"],
+        keep: Float[Tensor, "N depth branches"] | None = None,
+    ) -> Float[Tensor, "N F"]:
         """Return what the head reads: `pool(tokens(images))`."""
-        if self.config.pool != "token":
-            return self.pool(self.tokens(images))
         # The class token is all that is read of the last block: the others are not computed there.
-        tokens = self._add_positions(self.embed(images))
-        *blocks, last = self._blocks()
-        for block in blocks:
-            tokens = block(tokens)
-        return self.pool(self.norm(last.first_token(tokens)))
+        # With offsets they are: a class token has none, and the last block's table would be left
+        # without the gradient of zero that training on several devices waits for.
+        reads_first = self.config.pool == "token" and self.config.attention == "full"
+        if not reads_first or self.config.position == "relative":
+            return self.pool(self.encode(self.embed(images), keep))
+        tokens = self._assemble(self.embed(images))
+        keep = self._draw_keep(tokens) if keep is None else keep
+        for index in range(self.config.depth - 1):
+            tokens = self._run_block(index, tokens, keep)
+        last, block = self.config.depth - 1, self.blocks[-1]
+        assert isinstance(block, EncoderBlock)
+        first = self._run(
+            block.first_token,
+            self._add_position(last, tokens),
+            None if keep is None else keep[:, last],
+        )
+        return self.pool(first if self.config.norm_pooled else self.norm(first))
+
+    def keep_from(self, numbers: Float[Tensor, "N paths"]) -> Float[Tensor, "N depth branches"]:
+        """Return `keep` for uniform numbers in [0, 1), one for each branch of each block."""
+        shape = (self.config.depth, self.config.num_branches)
+        return stochastic_depth(numbers.unflatten(1, shape), drop_path=self.config.drop_path)
 
     def tokens(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N L D"]:
-        """Return the tokens after the last norm: prefix tokens first, then patches row by row."""
+        """Return the tokens after the last norm: prefix tokens first, then patches row by row.
+
+        With `norm_pooled` they have no last norm, which follows the pooling.
+        """
         return self.encode(self.embed(images))
 
     def embed(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N P D"]:
@@ -120,88 +161,146 @@ class ViT(nn.Module):
         Raises:
             RequestError: the images do not have the size or channels that the model is made for.
         """
-        wanted = (self.config.in_channels, *self.config.image_hw)
-        if tuple(images.shape[1:]) != wanted:
-            raise RequestError(
-                f"images of {tuple(images.shape[1:])} (channels, height, width) do not fit a model "
-                f"for {wanted}: resize them, or load the model with image_size="
-                f"{tuple(images.shape[2:])}"
-            )
-        return self.embedding(images)
+        self.check_images(images)
+        return self._run(self.embedding, images)
 
-    def encode(self, patches: Float[Tensor, "N P D"]) -> Float[Tensor, "N L D"]:
-        """Add the class token and positions, run the blocks, normalise (equations 1 to 4)."""
-        tokens = self._add_positions(patches)
-        for block in self._blocks():
-            tokens = block(tokens)
-        return self.norm(tokens)
+    def encode(
+        self,
+        patches: Float[Tensor, "N P D"],
+        keep: Float[Tensor, "N depth branches"] | None = None,
+    ) -> Float[Tensor, "N L D"]:
+        """Add prefix tokens and positions, run the blocks, normalise (equations 1 to 4)."""
+        tokens = self._assemble(patches)
+        keep = self._draw_keep(tokens) if keep is None else keep
+        for index in range(self.config.depth):
+            tokens = self._run_block(index, tokens, keep)
+        return tokens if self.config.norm_pooled else self.norm(tokens)
 
     def pool(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N F"]:
-        """Take the class token or the mean over patches, through `pre_logits` if there is one."""
-        pooled = tokens[:, 0] if self.config.pool == "token" else tokens.mean(dim=1)
+        """Pool as the config says, through `pre_logits` if there is one."""
+        pooled = self._pool(tokens)
+        if self.config.norm_pooled:
+            pooled = self.norm(pooled)
         if self.config.representation_size:
             return torch.tanh(self.pre_logits(pooled))
         return pooled
 
-    def trace(self, images: Float[Tensor, "N C H W"], names: Iterable[str]) -> dict[str, Tensor]:
-        """Return intermediate results by name; work ends at the last one asked for.
-
-        Args:
-            images: as for `forward`.
-            names: from `trace_names`: `embedding` (N, P, D), `blockNN` (N, L, D),
-                `blockNN/attention` (N, heads, L, L) whose rows sum to 1, `tokens` (N, L, D),
-                `features` (N, D), `logits`.
-
-        Raises:
-            RequestError: a name that this model does not have.
-        """
-        missing = list(dict.fromkeys(names))
-        for name in missing:
-            if name not in self.trace_names:
-                raise RequestError(
-                    f"there is nothing called {name!r} to trace{nearest(name, self.trace_names)}"
-                )
-        found: dict[str, Tensor] = {}
-
-        def keep(name: str, value: Tensor) -> bool:
-            if name in missing:
-                found[name] = value
-            return len(found) == len(missing)
-
-        patches = self.embed(images)
-        if keep("embedding", patches):
-            return found
-        tokens = self._add_positions(patches)
-        for index, block in enumerate(self._blocks()):
-            name = f"block{index:02}/attention"
-            if name in missing and keep(name, block.attention_weights(tokens)):
-                return found
-            tokens = block(tokens)
-            if keep(f"block{index:02}", tokens):
-                return found
-        tokens = self.norm(tokens)
-        features = self.pool(tokens)
-        keep("tokens", tokens)
-        keep("features", features)
-        keep("logits", self.head(features) if self.config.num_classes else features)
-        return found
-
-    def _add_positions(self, patches: Tensor) -> Tensor:
+    def _pool(self, tokens: Tensor) -> Tensor:
+        prefix = self.config.num_prefix_tokens
         if self.config.pool == "token":
-            cls_token = self.cls_token.to(patches.dtype).expand(patches.shape[0], -1, -1)
-            patches = torch.cat([cls_token, patches], dim=1)
-        return self.dropout(self.position(patches))
+            return tokens[:, 0]
+        if self.config.pool == "map":
+            return self.attention_pool(tokens)
+        if self.config.pool == "gap":
+            return tokens[:, prefix:].mean(dim=1)
+        if self.config.pool == "token+gap":
+            return torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=-1)
+        return tokens[:, :2].flatten(1)
 
-    def _blocks(self) -> Iterable[EncoderBlock]:
-        return self.blocks  # type: ignore[return-value]
+    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        self.check_images(images)
+        patches = images
+        for name, patches in self.embedding.walk(images):
+            yield name, patches
+        tokens = self._assemble(patches)
+        keep = self._draw_keep(tokens)
+        for index, block in enumerate(self.blocks):
+            name = f"block{index:02}"
+            tokens = self._add_position(index, tokens)
+            own = None if keep is None else keep[:, index]
+            if isinstance(block, AxialBlock):
+                if {f"{name}/row_attention", f"{name}/column_attention"} & set(wanted):
+                    rows, columns = block.attention_weights(tokens, own)
+                    yield f"{name}/row_attention", rows
+                    yield f"{name}/column_attention", columns
+            elif isinstance(block, EncoderBlock) and f"{name}/attention" in wanted:
+                yield f"{name}/attention", block.attention_weights(tokens, self._relative(index))
+            tokens = block(tokens, own, *self._extra(index))
+            yield name, tokens
+        tokens = tokens if self.config.norm_pooled else self.norm(tokens)
+        yield "tokens", tokens
+        if "pool/attention" in wanted:
+            yield "pool/attention", self.attention_pool.attention_weights(tokens)
+        features = self.pool(tokens)
+        yield "features", features
+        yield "logits", self.classify(features)
+
+    def _assemble(self, patches: Tensor) -> Tensor:
+        """Put the prefix tokens before the patches and add positions."""
+        prefix = []
+        if self.config.class_token:
+            prefix.append(self.cls_token)
+        if self.config.num_registers:
+            prefix.append(self.registers)
+        tokens = patches
+        if prefix:
+            # Not len(patches), which an export would take for a constant.
+            count = patches.shape[0]
+            before = [own.to(patches.dtype).expand(count, -1, -1) for own in prefix]
+            tokens = torch.cat([*before, patches], dim=1)
+        if self.config.position_at == "stem" and self.config.position in ADDED_POSITIONS:
+            tokens = self.positions[0](tokens)
+        return self.dropout(tokens)
+
+    def _add_position(self, index: int, tokens: Tensor) -> Tensor:
+        """Add positions where they enter before each block."""
+        if self.config.position_at == "stem" or self.config.position not in ADDED_POSITIONS:
+            return tokens
+        return self.positions[index if self.config.position_at == "every" else 0](tokens)
+
+    def _relative(self, index: int) -> RelativePosition | None:
+        if self.config.position != "relative":
+            return None
+        position = self.positions[index if self.config.position_at == "every" else 0]
+        assert isinstance(position, RelativePosition)
+        return position
+
+    def _run_block(self, index: int, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        own = None if keep is None else keep[:, index]
+        return self._run(
+            self.blocks[index], self._add_position(index, tokens), own, *self._extra(index)
+        )
+
+    def _extra(self, index: int) -> tuple[RelativePosition | None, ...]:
+        return () if self.config.attention == "axial" else (self._relative(index),)
+
+    def _draw_keep(self, tokens: Tensor) -> Tensor | None:
+        if not (self.training and self.config.drop_path):
+            return None
+        num_paths = self.config.depth * self.config.num_branches
+        return self.keep_from(torch.rand(tokens.shape[0], num_paths, device=tokens.device))
 
 
-def _build_block(config: ViTConfig) -> EncoderBlock:
-    return EncoderBlock(
-        config.embed_dim,
-        config.num_heads,
-        mlp_dim=config.mlp_dim,
-        activation=config.activation,
-        dropout=config.dropout,
-        norm_eps=config.norm_eps,
+def _build_embedding(config: ViTConfig) -> PatchEmbedding | HybridEmbedding:
+    if config.resnet is not None:
+        return HybridEmbedding(config.resnet, config.embed_dim, patch_size=config.patch_hw)
+    return PatchEmbedding(config.in_channels, config.embed_dim, patch_size=config.patch_hw)
+
+
+def _build_positions(config: ViTConfig) -> list[nn.Module]:
+    """Return a module for each table: one, or one a block."""
+    if config.position == "none":
+        return []
+    kind = RelativePosition if config.position == "relative" else ADDED_POSITIONS[config.position]
+    count = config.depth if config.position_at == "every" else 1
+    return [kind(config) for _ in range(count)]
+
+
+def _build_block(config: ViTConfig) -> EncoderBlock | AxialBlock:
+    def build() -> EncoderBlock:
+        return EncoderBlock(
+            config.embed_dim,
+            config.num_heads,
+            mlp_dim=config.mlp_dim,
+            activation=config.activation,
+            dropout=config.dropout,
+            norm_eps=config.norm_eps,
+            qk_norm=config.qk_norm,
+            layer_scale=config.layer_scale,
+        )
+
+    if config.attention == "full":
+        return build()
+    return AxialBlock(
+        build(), build(), grid=config.grid, num_prefix_tokens=config.num_prefix_tokens
     )

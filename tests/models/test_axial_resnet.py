@@ -1,0 +1,189 @@
+"""AxialResNet beside plain loops in float64, and at other sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import build_small, small_batch
+from torch import Tensor, nn
+
+from vitral.models.axial_resnet import AxialAttention, AxialUnit
+from vitral.models.weights.load import load_model
+from vitral.models.weights.save import save_model
+from vitral.spec.axial_resnet import AxialResNetConfig
+
+
+def scramble(module: nn.Module) -> nn.Module:
+    """Move every weight and running statistic off its start; evaluation mode."""
+    generator = torch.Generator().manual_seed(4)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            drawn = torch.rand(tensor.shape, generator=generator)
+            tensor.copy_(0.5 + drawn if name.endswith("var") else drawn - 0.4)
+    return module.eval()
+
+
+def batch_norm(values: Tensor, norm: nn.Module, channel: int) -> Tensor:
+    """Normalise values of one channel by the running statistics."""
+    mean, variance = norm.running_mean[channel].double(), norm.running_var[channel].double()
+    scaled = (values - mean) / torch.sqrt(variance + norm.eps)
+    return scaled * norm.weight[channel].double() + norm.bias[channel].double()
+
+
+def plain_attention(layer: AxialAttention, line: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the layer gives for a line (C, A), and its attention, place by place."""
+    length = line.shape[1]
+    kernel = layer.qkv.weight[:, :, 0].double()
+    projected = torch.zeros(kernel.shape[0], length, dtype=torch.float64)
+    for channel in range(kernel.shape[0]):
+        for place in range(length):
+            value = (kernel[channel] * line[:, place]).sum()
+            projected[channel, place] = batch_norm(value, layer.qkv_norm, channel)
+    half, full = layer.key_dim, layer.value_dim
+    middle = layer.offsets.shape[1] // 2
+    offsets = layer.offsets.double()
+    output = torch.zeros(layer.groups * full, length, dtype=torch.float64)
+    attention = torch.zeros(layer.groups, length, length, dtype=torch.float64)
+    for group in range(layer.groups):
+        own = projected[group * 2 * full : (group + 1) * 2 * full]
+        query, key, value = own[:half], own[half : 2 * half], own[2 * half :]
+        logits = torch.zeros(length, length, dtype=torch.float64)
+        for i in range(length):
+            for j in range(length):
+                # The vectors for queries, keys and values of the offset between two places: that
+                # of a key stands at the offset from the key's place to the query's.
+                at_query = offsets[:half, j - i + middle]
+                at_key = offsets[half : 2 * half, i - j + middle]
+                kinds = (
+                    (query[:, i] * key[:, j]).sum(),
+                    (query[:, i] * at_query).sum(),
+                    (key[:, j] * at_key).sum(),
+                )
+                logits[i, j] = sum(
+                    batch_norm(kind, layer.logits_norm, number * layer.groups + group)
+                    for number, kind in enumerate(kinds)
+                )
+        attention[group] = logits.softmax(-1)
+        for channel in range(full):
+            for i in range(length):
+                content = (attention[group, i] * value[channel]).sum()
+                by_offset = sum(
+                    attention[group, i, j] * offsets[2 * half + channel, j - i + middle]
+                    for j in range(length)
+                )
+                place = group * full + channel
+                output[place, i] = batch_norm(content, layer.content_norm, place) + batch_norm(
+                    torch.as_tensor(by_offset), layer.offset_norm, place
+                )
+    return output, attention
+
+
+@torch.no_grad()
+def test_an_axial_layer_is_the_sum_of_content_and_offsets_each_normed() -> None:
+    layer = AxialAttention(6, 8, groups=2, length=5, norm_eps=1e-3)
+    scramble(layer)
+    lines = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1))
+    outputs, attentions = layer(lines), layer.weights(lines)
+    for line, output, attention in zip(lines, outputs, attentions, strict=True):
+        expected, expected_attention = plain_attention(layer, line.double())
+        torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attention.double(), expected_attention, atol=1e-6, rtol=1e-5)
+
+
+def plain_conv(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Convolve a map (C, H, W) 1 x 1, with its stride, and normalise."""
+    stride = conv.stride[0]
+    mixed = torch.einsum("kc,chw->khw", conv.weight[:, :, 0, 0].double(), maps)
+    mixed = mixed[:, ::stride, ::stride]
+    return torch.stack([batch_norm(own, norm, k) for k, own in enumerate(mixed)])
+
+
+@pytest.mark.parametrize(("grid", "stride"), [((5, 4), 2), ((2, 3), 1)])
+@torch.no_grad()
+def test_a_unit_attends_down_columns_then_along_rows_and_halves_by_averages(
+    grid: tuple[int, int], stride: int
+) -> None:
+    config = AxialResNetConfig(name="x", stages=(1,), width_factor=0.125, num_groups=2)
+    unit = AxialUnit(config, in_width=6, width=8, grid=grid, stride=stride)
+    scramble(unit)
+    maps = torch.randn(1, 6, *grid, generator=torch.Generator().manual_seed(1))
+    inner = plain_conv(maps[0].double(), unit.conv1, unit.norm1).relu()
+    columns, rows = torch.zeros_like(inner), torch.zeros_like(inner)
+    for x in range(grid[1]):
+        columns[:, :, x], _ = plain_attention(unit.column, inner[:, :, x])
+    for y in range(grid[0]):
+        rows[:, y], _ = plain_attention(unit.row, columns[:, y])
+    height, width = grid[0] // stride, grid[1] // stride
+    kept = rows[:, : height * stride, : width * stride]
+    averaged = kept.unflatten(2, (width, stride)).unflatten(1, (height, stride)).mean((2, 4))
+    branch = plain_conv(averaged.relu(), unit.conv2, unit.norm2)
+    shortcut = plain_conv(maps[0].double(), *unit.projection)[:, :height, :width]
+    torch.testing.assert_close(
+        unit(maps)[0].double(), (shortcut + branch).relu(), atol=2e-5, rtol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_fresh_units_give_their_shortcut() -> None:
+    config = AxialResNetConfig(name="x", stages=(2,), width_factor=0.125, num_groups=2)
+    unit = AxialUnit(config, in_width=32, width=16, grid=(4, 4), stride=1)
+    unit.init_weights()
+    maps = torch.randn(1, 32, 4, 4)
+    assert unit.projection is None
+    assert torch.equal(unit.eval()(maps), maps.relu())
+
+
+def test_offsets_start_with_a_deviation_of_the_values_width() -> None:
+    torch.manual_seed(0)
+    layer = AxialAttention(8, 128, groups=2, length=30, norm_eps=1e-5)
+    layer.init_weights()
+    assert layer.offsets.shape == (128, 59)
+    assert layer.offsets.std().item() == pytest.approx(64**-0.5, rel=0.05)
+    assert layer.qkv.weight.std().item() == pytest.approx(8**-0.5, rel=0.05)
+
+
+@torch.no_grad()
+def test_evaluation_uses_the_running_statistics_and_training_the_batch_s() -> None:
+    model = build_small("AxialResNet")
+    images = small_batch(model)
+    alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(model(images), alone, atol=1e-5, rtol=1e-4)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(images)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    model.train()(images)
+    assert not any(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+@pytest.mark.parametrize("size", [(24, 32), (40, 24), (33, 57)])
+@torch.no_grad()
+def test_a_trained_model_loads_at_another_size_with_its_tables_resized(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    model = build_small("AxialResNet")
+    save_model(model, tmp_path / "m")
+    loaded = load_model(tmp_path / "m", image_size=size)
+    assert loaded(small_batch(loaded)).shape == (2, 5)
+    state, old = loaded.state_dict(), model.state_dict()
+    changed = {name for name in old if not torch.equal(state[name], old[name])}
+    assert changed == set(loaded.load_report.resized)
+    assert {name.rpartition(".")[2] for name in changed} <= {"offsets"}
+    for name in changed:
+        # The vectors of no offset and of the two longest stay.
+        for place in (0, old[name].shape[1] // 2, -1):
+            new_place = state[name].shape[1] // 2 if place > 0 else place
+            torch.testing.assert_close(state[name][:, new_place], old[name][:, place])
+    lengths = [
+        (unit.column.offsets.shape[1], unit.row.offsets.shape[1])
+        for units in loaded.stages
+        for unit in units
+    ]
+    grids = (loaded.config.grids[0], *loaded.config.grids)
+    assert lengths == [(2 * rows - 1, 2 * columns - 1) for rows, columns in grids]
+
+
+def test_the_fields_of_the_paper_s_sizes() -> None:
+    stated: dict[str, Any] = {"name": "x", "stages": (3, 4, 6, 3)}
+    widths = [AxialResNetConfig(**stated, width_factor=w).feature_dim for w in (0.5, 0.75, 1)]
+    assert widths == [1024, 1536, 2048]

@@ -1,0 +1,84 @@
+"""Axial attention on a grid of tokens: along rows, then along columns. Source: ViT paper, D.6."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.models.layers import EncoderBlock
+
+
+class AxialBlock(nn.Module):
+    """Row self-attention and MLP, then column self-attention and MLP.
+
+    The paper does not say how a class token takes part. Where the model has one, it stands at the
+    beginning of every row, and then of every column, and goes on as the mean of what they make of
+    it.
+    """
+
+    def __init__(
+        self,
+        row: EncoderBlock,
+        column: EncoderBlock,
+        *,
+        grid: tuple[int, int],
+        num_prefix_tokens: int,
+    ) -> None:
+        super().__init__()
+        self.row, self.column = row, column
+        self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
+
+    def init_weights(self) -> None:
+        """Draw fresh weights."""
+        self.row.init_weights()
+        self.column.init_weights()
+
+    def forward(
+        self, tokens: Float[Tensor, "N L D"], keep: Float[Tensor, "N 4"] | None = None
+    ) -> Float[Tensor, "N L D"]:
+        """Pass the tokens along rows, then along columns."""
+        keep_row, keep_column = (None, None) if keep is None else (keep[:, :2], keep[:, 2:])
+        after_row = self._along(self.row, tokens, keep_row, axis=2)
+        return self._along(self.column, after_row, keep_column, axis=1)
+
+    def attention_weights(
+        self, tokens: Float[Tensor, "N L D"], keep: Float[Tensor, "N 4"] | None = None
+    ) -> tuple[Float[Tensor, "N H heads A A"], Float[Tensor, "N W heads B B"]]:
+        """Return the attention along rows of A places and along columns of B.
+
+        A class token is one more place at the beginning of each row and column.
+        """
+        lines = (tokens.shape[0], -1)
+        rows = self._lines(tokens, axis=2)
+        row_attention = self.row.attention_weights(rows).unflatten(0, lines)
+        keep_row = None if keep is None else keep[:, :2]
+        columns = self._lines(self._along(self.row, tokens, keep_row, axis=2), axis=1)
+        column_attention = self.column.attention_weights(columns).unflatten(0, lines)
+        return row_attention, column_attention
+
+    def _along(
+        self, block: EncoderBlock, tokens: Tensor, keep: Tensor | None, *, axis: int
+    ) -> Tensor:
+        """Run a block on every line of the grid: axis 2, rows; axis 1, columns."""
+        lines = self._lines(tokens, axis=axis)
+        num_lines = lines.shape[0] // tokens.shape[0]
+        if keep is not None:
+            keep = keep.repeat_interleave(num_lines, dim=0)
+        done = block(lines, keep).unflatten(0, (tokens.shape[0], num_lines))
+        prefix, places = done[:, :, : self.num_prefix_tokens], done[:, :, self.num_prefix_tokens :]
+        if axis == 1:
+            places = places.transpose(1, 2)
+        patches = places.flatten(1, 2)
+        return torch.cat([prefix.mean(dim=1), patches], dim=1) if prefix.shape[2] else patches
+
+    def _lines(self, tokens: Tensor, *, axis: int) -> Tensor:
+        """Cut the tokens into lines (N lines, places, D), each with the prefix tokens first."""
+        prefix, patches = (
+            tokens[:, : self.num_prefix_tokens],
+            tokens[:, self.num_prefix_tokens :].unflatten(1, self.grid),
+        )
+        if axis == 1:
+            patches = patches.transpose(1, 2)
+        if self.num_prefix_tokens:
+            repeated = prefix.unsqueeze(1).expand(-1, patches.shape[1], -1, -1)
+            patches = torch.cat([repeated, patches], dim=2)
+        return patches.flatten(0, 1)

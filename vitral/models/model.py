@@ -1,0 +1,222 @@
+"""What every family of models shares: what it is, how it is called, traced and checked."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitral.errors import ModelFileError, RequestError, nearest
+from vitral.spec.model import ModelConfig
+from vitral.spec.preprocessing import Preprocessing, default_preprocessing
+
+if TYPE_CHECKING:
+    from vitral.models.weights.report import LoadReport
+
+VERIFY_TOLERANCE = 1e-4
+_log = logging.getLogger("vitral")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a model's logits on its reference images compare with those stored beside its weights."""
+
+    max_difference: float
+    """The largest absolute difference of a logit."""
+    tolerance: float
+    """What is still taken for the rounding of another machine."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.max_difference <= self.tolerance
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        verdict = "agree" if self.agrees else "do NOT agree"
+        return (
+            f"logits on the reference images {verdict} with the stored ones: largest difference "
+            f"{self.max_difference:.2g}, tolerated {self.tolerance:g}"
+        )
+
+
+class Model(nn.Module):
+    """An image classifier, or what is below its head.
+
+    A family gives `features`, `trace_names` and `_walk`; the head is `head`, if there is one.
+
+    Attributes:
+        config: what it is.
+        preprocessing: what its images must become first.
+        classes: the names of its outputs in order, or None when they are not known.
+        objective: what it was trained for, "softmax" or "sigmoid": how logits become probabilities.
+        gradient_checkpointing: whether training computes each block again in the backward pass
+            instead of keeping its activations.
+        reference: `images` and `logits` that came with the weights, or None.
+        load_report: what loading did, or None for fresh weights.
+    """
+
+    config: ModelConfig
+    head: nn.Linear
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        preprocessing: Preprocessing | None,
+        classes: tuple[str, ...] | None,
+        objective: str,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.preprocessing = preprocessing or default_preprocessing(
+            config.image_hw, channels=config.in_channels
+        )
+        self.classes = classes
+        self.objective = objective
+        self.gradient_checkpointing = False
+        self.reference: Mapping[str, Tensor] | None = None
+        self.load_report: LoadReport | None = None
+
+    @property
+    def trace_names(self) -> tuple[str, ...]:
+        """The names that `trace` knows, from input to output."""
+        raise NotImplementedError
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the head reads."""
+        raise NotImplementedError
+
+    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        """Give named results in the order of `trace_names`, those that cost extra if wanted."""
+        raise NotImplementedError
+
+    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+        """Classify images.
+
+        Args:
+            images: in the range and size that `preprocessing` states.
+
+        Returns:
+            The logits; without a head, the features (N, D).
+        """
+        return self.classify(self.features(images))
+
+    def classify(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N K"]:
+        """Apply the head, if there is one."""
+        return self.head(features) if self.config.num_classes else features
+
+    def trace(self, images: Float[Tensor, "N C H W"], names: Iterable[str]) -> dict[str, Tensor]:
+        """Return intermediate results by name; work ends at the last one asked for.
+
+        Args:
+            images: as for `forward`.
+            names: from `trace_names`. ViT: `embedding` (N, P, D), `blockNN` (N, L, D),
+                `blockNN/attention` (N, heads, L, L) whose rows sum to 1, `tokens` (N, L, D),
+                `pool/attention` (N, heads, 1, L) of attention pooling. AxialViT:
+                `blockNN/row_attention` (N, H, heads, W, W) and `blockNN/column_attention`
+                (N, W, heads, H, H). ResNets and hybrids: `root`, `stageS/unitUU` (N, C, H, W).
+                All: `features` (N, F), `logits` (N, K).
+
+        Raises:
+            RequestError: a name that this model does not have.
+        """
+        wanted = list(dict.fromkeys(names))
+        for name in wanted:
+            if name not in self.trace_names:
+                raise RequestError(
+                    f"there is nothing called {name!r} to trace{nearest(name, self.trace_names)}"
+                )
+        found: dict[str, Tensor] = {}
+        walk = self._walk(images, wanted)
+        while len(found) < len(wanted):
+            name, value = next(walk)
+            if name in wanted:
+                found[name] = value
+        return found
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether there is a head that tells classes apart: one of zeros does not."""
+        return bool(self.config.num_classes) and bool(self.head.weight.any())
+
+    @torch.no_grad()
+    def verify(
+        self,
+        *,
+        against: Mapping[str, Tensor] | None = None,
+        tolerance: float = VERIFY_TOLERANCE,
+    ) -> Verification:
+        """Compute the reference images' logits here and compare them with the stored ones.
+
+        Args:
+            against: other `images` (N, C, H, W) and `logits` (N, K) than came with the weights.
+            tolerance: the largest difference that still passes for rounding.
+
+        Raises:
+            RequestError: the model did not come with reference images, or was changed on load.
+        """
+        reference = against or self.reference
+        if reference is None:
+            raise RequestError(
+                "this model has no reference images: load it, unchanged, from a model folder that "
+                "Vitral wrote"
+            )
+        weight = next(self.parameters())
+        images = reference["images"].to(weight.device, weight.dtype)
+        was_training = self.training
+        logits = self.eval()(images).float().cpu()
+        self.train(was_training)
+        # What is not a number is no agreement.
+        difference = (logits - reference["logits"]).abs().nan_to_num(nan=float("inf")).max().item()
+        return Verification(difference, tolerance)
+
+    def check_images(self, images: Tensor) -> None:
+        """Make sure that images (N, C, H, W) are what the model is made for.
+
+        Raises:
+            RequestError: they do not have its size or channels.
+        """
+        wanted = (self.config.in_channels, *self.config.image_hw)
+        if tuple(images.shape[1:]) != wanted:
+            raise RequestError(
+                f"images of {tuple(images.shape[1:])} (channels, height, width) do not fit a model "
+                f"for {wanted}: resize them, or load the model with image_size="
+                f"{tuple(images.shape[2:])}"
+            )
+
+    def _run(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """Call a block, keeping or computing again what its backward pass needs."""
+        if self.gradient_checkpointing and self.training:
+            again: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+            return again
+        return block(*inputs)
+
+
+def check_classifier(model: Model, name: object) -> None:
+    """Make sure that a model has a head, and warn of one that tells no classes apart.
+
+    Raises:
+        ModelFileError: it has no head.
+    """
+    if not model.config.num_classes:
+        raise ModelFileError(
+            f"{name} has no head, so it names no classes: train or fine-tune it first"
+        )
+    if not model.is_classifier:
+        _log.warning(
+            "%s is no classifier: its head of %d classes is all zeros, a place to begin "
+            "fine-tuning from; every class gets the same probability",
+            name,
+            model.config.num_classes,
+        )
+
+
+def zero_head(head: nn.Linear) -> None:
+    """Start a head at zero, as the official code does for fine-tuning (ViT paper, 3.1)."""
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)

@@ -1,0 +1,213 @@
+"""BiT ResNets: bottleneck units with GroupNorm and weight standardisation.
+
+Source: BiT (arXiv 1912.11370), 3.2; big_transfer, bit_pytorch/models.py (version v2) and
+vision_transformer, vit_jax/models_resnet.py (version v1, the stem of hybrids).
+"""
+
+from collections.abc import Collection, Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.models.model import Model, zero_head
+from vitral.models.standardized import StandardizedConv, pad_to_same
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.resnet import EXPANSION, NUM_GROUPS, ResNetConfig
+
+
+class Unit(nn.Module):
+    """A bottleneck unit: 1x1, 3x3 (which strides) and 1x1 convolutions beside a shortcut.
+
+    Version v2 normalises before each convolution, and its projection reads the normalised input;
+    version v1 normalises after each, and after the projection.
+    """
+
+    def __init__(self, config: ResNetConfig, *, in_width: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.is_v1 = config.version == "v1"
+        out_width = width * EXPANSION
+        widths = (in_width, width, width, out_width)
+        self.conv1 = StandardizedConv(config, widths[0], widths[1], kernel_size=1)
+        self.conv2 = StandardizedConv(config, widths[1], widths[2], kernel_size=3, stride=stride)
+        self.conv3 = StandardizedConv(config, widths[2], widths[3], kernel_size=1)
+        normed = widths[1:] if self.is_v1 else widths[:3]
+        self.norm1, self.norm2, self.norm3 = (_norm(config, channels) for channels in normed)
+        self.projection = None
+        self.projection_norm = None
+        if stride > 1 or in_width != out_width:
+            self.projection = StandardizedConv(
+                config, in_width, out_width, kernel_size=1, stride=stride
+            )
+            self.projection_norm = _norm(config, out_width) if self.is_v1 else None
+
+    def init_weights(self) -> None:
+        """Draw fresh weights; version v1 starts as its shortcut alone, as the official code."""
+        for module in self.children():
+            if isinstance(module, StandardizedConv):
+                module.init_weights()
+            elif isinstance(module, nn.GroupNorm):
+                module.reset_parameters()
+        if self.is_v1:
+            nn.init.zeros_(self.norm3.weight)
+
+    def forward(self, maps: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
+        """Add the unit's branch to its shortcut."""
+        return self._after(maps) if self.is_v1 else self._before(maps)
+
+    def _before(self, maps: Tensor) -> Tensor:
+        normed = _relu(self.norm1(maps))
+        shortcut = maps if self.projection is None else self.projection(normed)
+        branch = self.conv1(normed)
+        branch = self.conv2(_relu(self.norm2(branch)))
+        return shortcut + self.conv3(_relu(self.norm3(branch)))
+
+    def _after(self, maps: Tensor) -> Tensor:
+        shortcut = maps
+        if self.projection is not None and self.projection_norm is not None:
+            shortcut = self.projection_norm(self.projection(maps))
+        branch = _relu(self.norm1(self.conv1(maps)))
+        branch = _relu(self.norm2(self.conv2(branch)))
+        return _relu(shortcut + self.norm3(self.conv3(branch)))
+
+
+class ResNetTrunk(nn.Module):
+    """Root and stages: images to their last map."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.root = StandardizedConv(
+            config, config.in_channels, config.width, kernel_size=7, stride=2, gain=config.root_gain
+        )
+        self.root_norm = _norm(config, config.width) if config.version == "v1" else None
+        self.stages = nn.ModuleList()
+        in_width = config.width
+        for number, count in enumerate(config.stages):
+            width = config.width * 2**number
+            units = nn.ModuleList()
+            for index in range(count):
+                stride = 2 if number and not index else 1
+                units.append(Unit(config, in_width=in_width, width=width, stride=stride))
+                in_width = width * EXPANSION
+            self.stages.append(units)
+        self.norm = _norm(config, in_width) if config.version == "v2" else None
+
+    def init_weights(self) -> None:
+        """Draw fresh weights."""
+        self.root.init_weights()
+        for norm in (self.root_norm, self.norm):
+            if norm is not None:
+                norm.reset_parameters()
+        for unit in self.units():
+            unit.init_weights()
+
+    def units(self) -> Iterator[Unit]:
+        """Give all units from input to output."""
+        for units in self.stages:
+            yield from units  # type: ignore[misc]
+
+    @property
+    def trace_names(self) -> tuple[str, ...]:
+        """`root`, then `stageS/unitUU`, counted from 1 as in the official files."""
+        units = [
+            f"stage{number}/unit{index:02}"
+            for number, count in enumerate(self.config.stages, start=1)
+            for index in range(1, count + 1)
+        ]
+        return ("root", *units)
+
+    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
+        """Return the last map, normalised."""
+        maps = self.begin(images)
+        for unit in self.units():
+            maps = unit(maps)
+        return self.finish(maps)
+
+    def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Give the maps after the root and after each unit by name."""
+        names = iter(self.trace_names)
+        maps = self.begin(images)
+        yield next(names), maps
+        for unit in self.units():
+            maps = unit(maps)
+            yield next(names), maps
+
+    def begin(self, images: Tensor) -> Tensor:
+        """Run the root: convolution, and norm in version v1, then max-pool."""
+        maps = self.root(images)
+        if self.root_norm is not None:
+            maps = _relu(self.root_norm(maps))
+        filling = 0.0 if self.config.pool_padding == "zero" else float("-inf")
+        if self.config.padding == "same":
+            maps = pad_to_same(maps, kernel_size=3, stride=2, filling=filling)
+        else:
+            maps = F.pad(maps, (1, 1, 1, 1), value=filling)
+        return F.max_pool2d(maps, 3, stride=2)
+
+    def finish(self, maps: Tensor) -> Tensor:
+        """Apply version v2's last norm."""
+        return maps if self.norm is None else _relu(self.norm(maps))
+
+
+class ResNet(Model):
+    """A BiT ResNet: trunk, mean over the map, head."""
+
+    config: ResNetConfig
+
+    def __init__(
+        self,
+        config: ResNetConfig,
+        *,
+        preprocessing: Preprocessing | None = None,
+        classes: tuple[str, ...] | None = None,
+        objective: str = "softmax",
+    ) -> None:
+        super().__init__(config, preprocessing=preprocessing, classes=classes, objective=objective)
+        self.trunk = ResNetTrunk(config)
+        if config.num_classes:
+            self.head = nn.Linear(config.feature_dim, config.num_classes)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draw fresh weights; the head starts at zero."""
+        self.trunk.init_weights()
+        if self.config.num_classes:
+            zero_head(self.head)
+
+    @property
+    def trace_names(self) -> tuple[str, ...]:
+        """The names that `trace` knows, from input to output."""
+        return (*self.trunk.trace_names, "features", "logits")
+
+    def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+        """Return what the head reads: the mean over the last map.
+
+        Raises:
+            RequestError: the images do not have the size or channels that the model is made for.
+        """
+        self.check_images(images)
+        maps = self.trunk.begin(images)
+        for unit in self.trunk.units():
+            maps = self._run(unit, maps)
+        return self.trunk.finish(maps).mean(dim=(2, 3))
+
+    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        self.check_images(images)
+        maps = images
+        for name, maps in self.trunk.walk(images):
+            yield name, maps
+        features = self.trunk.finish(maps).mean(dim=(2, 3))
+        yield "features", features
+        yield "logits", self.classify(features)
+
+
+def _norm(config: ResNetConfig, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(NUM_GROUPS, channels, eps=config.norm_eps)
+
+
+def _relu(fresh: Tensor) -> Tensor:
+    """Apply ReLU in place: to what a norm or a sum has just made, which nobody else reads."""
+    return F.relu(fresh, inplace=True)
