@@ -10,7 +10,8 @@ from vitral.version import __version__
 
 if TYPE_CHECKING:
     from vitral.models.build import create_model
-    from vitral.models.weights.load import load_model, save_model
+    from vitral.models.weights.load import load_model
+    from vitral.models.weights.save import save_model
     from vitral.predict.predictor import Predictor
     from vitral.train.run import train
 
@@ -18,7 +19,7 @@ _PLACES = {
     "Predictor": "vitral.predict.predictor",
     "create_model": "vitral.models.build",
     "load_model": "vitral.models.weights.load",
-    "save_model": "vitral.models.weights.load",
+    "save_model": "vitral.models.weights.save",
 }
 __all__ = ["Predictor", "__version__", "create_model", "load_model", "save_model", "train"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitral.models.vit import ViT
-from vitral.models.weights.official import read_official
+from vitral.models.model import Model
+from vitral.models.weights.load import load_model
 from vitral.spec.run import OptimizerSettings, ScheduleSettings
 from vitral.train.objectives.classification import Classification
 from vitral.train.optimizer import build_optimizer, clip_gradients, set_learning_rate
@@ -17,17 +17,17 @@ from vitral.train.schedule import learning_rate_share
 
 
 @pytest.fixture
-def fixture(shared: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], ViT, ViT]:
+def fixture(shared: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], Model, Model]:
     folder = shared / "reference"
     with np.load(folder / "pretrain_adam.io.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    first = read_official(folder / "pretrain_adam.init.weights.npz")
-    last = read_official(folder / "pretrain_adam.final.weights.npz")
+    first = load_model(folder / "pretrain_adam.init.weights.npz")
+    last = load_model(folder / "pretrain_adam.final.weights.npz")
     return arrays, json.loads(str(arrays["config"])), first, last
 
 
 def test_pretraining_follows_the_official_trajectory(
-    fixture: tuple[dict[str, np.ndarray], dict[str, Any], ViT, ViT],
+    fixture: tuple[dict[str, np.ndarray], dict[str, Any], Model, Model],
 ) -> None:
     arrays, config, model, official = fixture
     settings = OptimizerSettings(

@@ -37,6 +37,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a path to write that gets its name only when it is whole and synced."""
+    aside = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        yield aside
+        sync(aside)
+        aside.replace(path)
+        sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def new_folder(path: Path, *, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Give a folder to fill that appears under its name only when it is whole and synced.
 

@@ -1,14 +1,22 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from official_arrays import official_arrays
+from safetensors.torch import save_file
+from small_models import FAMILIES, build_small, small_batch
 
 from vitral.errors import ModelFileError, RequestError
 from vitral.models.vit import ViT
-from vitral.models.weights.load import find_model_folder, load_model, save_model
+from vitral.models.weights.folder import find_model_folder
+from vitral.models.weights.formats.shapes import heads_of
+from vitral.models.weights.load import load_model
+from vitral.models.weights.save import save_model
 
 Build = Callable[..., ViT]
 CLASSES = ("a", "b", "c", "d", "e")
@@ -35,15 +43,17 @@ def test_another_image_size_resizes_positions_and_preprocessing_only(
     assert (wide.config.grid, wide.preprocessing.size) == ((5, 6), (40, 48))
     assert wide.classes == CLASSES
     assert wide(torch.randn(1, 3, 40, 48)).shape == (1, 5)
-    assert torch.equal(wide.position.table[:, :1], model.position.table[:, :1])
+    assert torch.equal(wide.positions[0].table[:, :1], model.positions[0].table[:, :1])
     theirs, ours = model.state_dict(), wide.state_dict()
     changed = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert changed == ["position.table"]
+    assert changed == ["positions.0.table"]
 
 
 @torch.no_grad()
 def test_an_image_size_with_the_same_grid_leaves_the_positions(folder: Path, model: ViT) -> None:
-    assert torch.equal(load_model(folder, image_size=(27, 39)).position.table, model.position.table)
+    assert torch.equal(
+        load_model(folder, image_size=(27, 39)).positions[0].table, model.positions[0].table
+    )
 
 
 @torch.no_grad()
@@ -108,10 +118,46 @@ def test_settings_without_weights_may_change(
     assert torch.equal(loaded(images), model(images)) == ("dropout" in fields)
 
 
-@pytest.mark.parametrize("name", ["depth", "patch_size", "pool", "image_sise"])
-def test_what_the_weights_mean_can_t_be_changed(folder: Path, name: str) -> None:
-    with pytest.raises(RequestError, match=f"{name} can't be changed on load: change one of image"):
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("depth", "use one of|did you mean"), ("patch_size", "did you mean 'image_size'"),
+        ("pool", "use one of|did you mean"), ("image_sise", "did you mean 'image_size'"),
+        ("num_class", "did you mean 'num_classes'"),
+    ],
+)  # fmt: skip
+def test_what_the_weights_mean_can_t_be_changed(folder: Path, name: str, hint: str) -> None:
+    with pytest.raises(RequestError, match=f"{name} can't be changed on load: ({hint})"):
         load_model(folder, **{name: 2})
+
+
+def test_the_number_of_heads_that_a_folder_states_can_t_be_changed(folder: Path) -> None:
+    with pytest.raises(RequestError, match="num_heads=4 can't be changed: .* states its own"):
+        load_model(folder, num_heads=4)
+    assert load_model(folder, num_heads=2).config.num_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "field"),
+    [("BiT", "dropout"), ("ViT", "pool_padding"), ("AxialResNet", "drop_path")],
+)
+def test_a_field_that_the_family_does_not_have_is_refused(
+    tmp_path: Path, family: str, field: str
+) -> None:
+    save_model(build_small(family), tmp_path / "m")
+    with pytest.raises(
+        RequestError, match=f"{field} has no effect on small, which has no such field: leave it out"
+    ):
+        load_model(tmp_path / "m", **{field: 0.1})
+
+
+@torch.no_grad()
+def test_the_conventions_of_a_resnet_may_change(tmp_path: Path) -> None:
+    model = build_small("BiT")
+    save_model(model, tmp_path / "m")
+    loaded = load_model(tmp_path / "m", pool_padding="infinite", norm_eps=1e-3)
+    assert (loaded.config.pool_padding, loaded.config.norm_eps) == ("infinite", 1e-3)
+    assert not torch.allclose(loaded(small_batch(model)), model(small_batch(model)))
 
 
 def test_nothing_at_the_path_is_a_wrong_request(tmp_path: Path) -> None:
@@ -119,16 +165,212 @@ def test_nothing_at_the_path_is_a_wrong_request(tmp_path: Path) -> None:
         load_model(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x04garbage", b"<!DOCTYPE html>", b"{}"])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.npz").write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"model\.npz is no model file that is read here"):
-        load_model(tmp_path / "model.npz")
-
-
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"holds no model: it has no config\.json, here or in"):
+    with pytest.raises(ModelFileError, match=r"holds no model: it has no.* none of model\.saf"):
         load_model(tmp_path)
+
+
+def test_a_folder_with_two_files_asks_for_one(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.pth"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"a\.npz, b\.pth"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("shards", [{}, {"a": "../elsewhere.safetensors"}])
+def test_an_index_that_names_no_files_of_its_folder_is_refused(
+    tmp_path: Path, shards: dict[str, str]
+) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(ModelFileError, match=r"index\.json names no files of its folder"):
+        load_model(tmp_path)
+
+
+def test_shards_are_read_together(tmp_path: Path) -> None:
+    model = build_small("ViT", image_size=32)
+    arrays = {name: torch.from_numpy(a) for name, a in official_arrays(model).items()}
+    names = sorted(arrays)
+    places = {name: f"part{names.index(name) % 2}.safetensors" for name in names}
+    for shard in set(places.values()):
+        save_file({n: arrays[n] for n in names if places[n] == shard}, tmp_path / shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded(small_batch(model)), model(small_batch(model)))
+
+
+@pytest.mark.parametrize("wanted", ["offical", "onnx"])
+def test_a_format_that_is_not_known_is_refused(tmp_path: Path, wanted: str) -> None:
+    np.savez(tmp_path / "m.npz", **official_arrays(build_small("ViT", image_size=32)))
+    with pytest.raises(
+        RequestError, match=f"format='{wanted}' can't be read: (did you mean|use one of) .*offici"
+    ):
+        load_model(tmp_path / "m.npz", format=wanted)
+    assert load_model(tmp_path / "m.npz", format="official").load_report.format == "official"
+
+
+def test_tensors_of_no_format_are_refused_with_what_is_known(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(3), "x": torch.zeros(2)}, tmp_path / "m.pth")
+    with pytest.raises(
+        ModelFileError,
+        match=r"m\.pth holds tensors of no format that is known, such as layer\.weight, x: known",
+    ):
+        load_model(tmp_path / "m.pth")
+
+
+def test_a_grid_that_is_no_square_must_be_stated(tmp_path: Path) -> None:
+    model = build_small("ViT")
+    np.savez(tmp_path / "m.npz", **official_arrays(model))
+    with pytest.raises(
+        ModelFileError, match=r"positions for 12 patches, which is no square: state the image_size="
+    ):
+        load_model(tmp_path / "m.npz")
+    for stated in ((24, 32), (27, 39)):
+        assert load_model(tmp_path / "m.npz", image_size=stated).config.grid == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("width", "stated", "heads"),
+    [(192, {}, 3), (20, {"num_heads": 5}, 5), (192, {"num_heads": 6}, 6)],
+)
+def test_heads_are_stated_or_those_of_a_known_width(
+    width: int, stated: dict[str, int], heads: int
+) -> None:
+    assert heads_of(width, stated, path="f") == heads
+
+
+def test_heads_of_an_unknown_width_must_be_stated() -> None:
+    with pytest.raises(
+        ModelFileError,
+        match="f has tokens of width 20, and a bare file does not tell the number "
+        "of attention heads: state num_heads=",
+    ):
+        heads_of(20, {}, path="f")
+
+
+# What is missing or too much.
+@pytest.fixture
+def bare(tmp_path: Path) -> Callable[..., Path]:
+    """Write an official file of a small model, with arrays added and others left out."""
+
+    def write(*left_out: str, **added: np.ndarray) -> Path:
+        arrays = official_arrays(build_small("ViT", image_size=32)) | added
+        np.savez(tmp_path / "m.npz", **{n: a for n, a in arrays.items() if n not in left_out})
+        return tmp_path / "m.npz"
+
+    return write
+
+
+Bare = Callable[..., Path]
+
+
+@torch.no_grad()
+def test_a_missing_tensor_of_the_trunk_is_fresh_where_that_is_allowed(bare: Bare) -> None:
+    path = bare("Transformer/encoder_norm/scale", "Transformer/encoderblock_0/LayerNorm_0/bias")
+    with pytest.raises(ModelFileError, match="lacks 2 tensors of the model, such as .* strict=Fal"):
+        load_model(path)
+    loaded = load_model(path, strict=False)
+    assert set(loaded.load_report.new) == {"norm.weight", "blocks.0.norm1.bias"}
+    assert (loaded.norm.weight == 1).all()
+    assert not loaded.blocks[0].norm1.bias.any()
+    assert loaded(small_batch(loaded)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["embedding/kernel", "embedding/bias"])
+def test_a_stem_of_which_a_part_is_missing_is_fresh_for_other_channels(
+    tmp_path: Path, name: str
+) -> None:
+    model = build_small("ViT")
+    save_model(model, tmp_path / "m")
+    tensors = model.state_dict()
+    del tensors[name.replace("/", ".").replace("kernel", "weight")]
+    save_file(tensors, tmp_path / "m" / "model.safetensors")
+    loaded = load_model(tmp_path / "m", strict=False, in_channels=1)
+    assert set(loaded.load_report.new) == {"embedding.weight", "embedding.bias"}
+    assert loaded(small_batch(loaded)).shape == (2, 5)
+
+
+def test_a_tensor_too_many_is_left_over_where_that_is_allowed(bare: Bare) -> None:
+    path = bare(decoder=np.ones(3, np.float32))
+    with pytest.raises(ModelFileError, match="has too many: 1 tensors of the model, such as deco"):
+        load_model(path)
+    assert load_model(path, strict=False).load_report.left_over == ("decoder",)
+
+
+@pytest.mark.parametrize("name", ["head/kernel", "head/bias"])
+def test_half_a_head_is_damage(bare: Bare, name: str) -> None:
+    with pytest.raises(ModelFileError, match="of the model, such as head"):
+        load_model(bare(name))
+
+
+# The report.
+def test_the_report_says_what_became_of_every_tensor(tmp_path: Path) -> None:
+    model = build_small("ViT", representation_size=7)
+    save_model(model, tmp_path / "m")
+    total = len(model.state_dict())
+    plain = load_model(tmp_path / "m").load_report
+    assert (len(plain.used), plain.resized, plain.new, plain.left_over) == (total, (), (), ())
+    assert (plain.format, plain.notes) == ("vitral", ())
+    assert str(plain) == (
+        f"{tmp_path / 'm'} (vitral): {total} tensors used, 0 resized, 0 new, 0 left over"
+    )
+    changed = load_model(
+        tmp_path / "m", image_size=64, num_classes=3, representation_size=0
+    ).load_report
+    heads = ("head.weight", "head.bias")
+    assert changed.resized == ("positions.0.table",)
+    assert changed.new == heads
+    assert set(changed.left_over) == {*heads, "pre_logits.weight", "pre_logits.bias"}
+    assert len(changed.used) == total - 5
+    first, *notes = str(changed).splitlines()
+    assert first.endswith(
+        f"{total - 5} tensors used, 1 resized (positions.0.table), 2 new (head.weight, head.bias), "
+        "4 left over (pre_logits.bias, pre_logits.weight, head.bias, ...)"
+    )
+    assert notes == [
+        "no classifier: the head of 3 classes is all zeros, a place to begin fine-tuning from"
+    ]
+
+
+def test_a_head_of_zeros_is_noted_and_no_classifier(bare: Bare) -> None:
+    zeros = {"head/kernel": np.zeros((16, 5), np.float32), "head/bias": np.zeros(5, np.float32)}
+    model = load_model(bare(**zeros))
+    assert not model.is_classifier
+    assert model.load_report.notes[0].startswith("no classifier: the head of 5 classes is all zero")
+    assert load_model(bare()).is_classifier
+
+
+def test_a_file_is_no_folder_of_ours(bare: Bare) -> None:
+    with pytest.raises(ModelFileError, match="is no model folder that Vitral wrote: leave format"):
+        load_model(bare(), format="vitral")
+
+
+# Verification against what was computed when the model was saved.
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loaded_model_verifies_itself(tmp_path: Path, family: str) -> None:
+    save_model(build_small(family), tmp_path / "m")
+    model = load_model(tmp_path / "m").train()
+    verification = model.verify()
+    assert verification.agrees
+    assert verification.max_difference == 0
+    assert model.training
+    assert str(verification).startswith("logits on the reference images agree with the stored ones")
+    with torch.no_grad():
+        model.head.bias += 0.5
+    changed = model.verify()
+    assert not changed.agrees
+    assert changed.max_difference == pytest.approx(0.5, abs=1e-4)
+    assert "do NOT agree with the stored ones: largest difference 0.5, tol" in str(changed)
+    assert model.verify(tolerance=0.6).agrees
+
+
+@pytest.mark.parametrize("fields", [{"num_classes": 3}, {"image_size": 32}, {"norm_eps": 1e-3}])
+def test_a_model_changed_on_load_has_nothing_to_verify_against(
+    folder: Path, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestError, match="this model has no reference images: load it, unchange"):
+        load_model(folder, **fields).verify()
 
 
 def test_content_and_not_the_name_tells_the_format(shared: Path, tmp_path: Path) -> None:

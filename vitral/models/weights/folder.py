@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
-from vitral.models.vit import ViT
+from vitral.models.build import build_model
+from vitral.models.model import Model
+from vitral.models.weights.loaded import Loaded
+from vitral.spec.model import config_from
 from vitral.spec.preprocessing import Preprocessing, preprocessing_from
-from vitral.spec.vit import vit_config_from
 from vitral.version import __version__
 
 FORMAT_VERSION = 1
@@ -39,7 +41,7 @@ def write_model_files(
     """Fill a folder that exists with the files of a model.
 
     Args:
-        model: a ViT, or the caller's own module, of which only the weights can be kept.
+        model: one of ours, or the caller's own module, of which only the weights can be kept.
         folder: exists.
         preprocessing: what its images must become.
         classes: the names of its outputs.
@@ -50,23 +52,25 @@ def write_model_files(
     tensors = own_copies(state)
     save_file(tensors, folder / WEIGHTS_NAME)
     provenance = provenance or {}
+    about: dict[str, Any] = {"module": type(model).__name__}
+    objective = None
+    if isinstance(model, Model):
+        about, objective = dataclasses.asdict(model.config), model.objective
     config = {
         "format_version": FORMAT_VERSION,
-        "model": dataclasses.asdict(model.config)
-        if isinstance(model, ViT)
-        else {"module": type(model).__name__},
+        "model": about,
         "classes": list(classes) if classes else None,
         "preprocessing": dataclasses.asdict(preprocessing),
         "data": provenance.get("data"),
-        "objective": model.objective if isinstance(model, ViT) else None,
+        "objective": objective,
         "command": provenance.get("command"),
         "vitral_version": __version__,
         "licence": provenance.get("licence"),
     }
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
-    if isinstance(model, ViT):
-        save_file(_reference(model, state, preprocessing), folder / REFERENCE_NAME)
+    if isinstance(model, Model):
+        save_file(reference_of(model, state), folder / REFERENCE_NAME)
 
 
 def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,21 +81,36 @@ def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def save_model_folder(model: ViT, path: Path) -> None:
+def save_model_folder(model: Model, path: Path) -> None:
     """Write a model folder, whole or not at all.
 
     Raises:
         RequestError: something else is at that path.
     """
-    if path.exists() and not (path / CONFIG_NAME).is_file():
+    if path.exists() and not is_own_folder(path):
         raise RequestError(f"{path} exists and is no model folder: choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.new_folder(path) as folder:
         write_model_files(model, folder, preprocessing=model.preprocessing, classes=model.classes)
 
 
-def read_model_folder(folder: Path) -> tuple[ViT, dict[str, Tensor]]:
-    """Return the model that a folder describes, without weights, and its tensors.
+def is_own_folder(folder: Path) -> bool:
+    """Say whether a folder is a model folder that Vitral wrote, which states its format."""
+    try:
+        return "format_version" in json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def find_model_folder(path: Path) -> Path | None:
+    """Return the model folder of ours that a folder is or has: of a run, the newest; or None."""
+    checkpoints = sorted((path / "checkpoints").glob("step-*"), reverse=True)
+    candidates = (path, path / "model", *(checkpoint / "model" for checkpoint in checkpoints))
+    return next((folder for folder in candidates if is_own_folder(folder)), None)
+
+
+def read_model_folder(folder: Path) -> Loaded:
+    """Return what a model folder holds.
 
     Raises:
         ModelFileError: a file is missing, unreadable or describes something else.
@@ -100,28 +119,36 @@ def read_model_folder(folder: Path) -> tuple[ViT, dict[str, Tensor]]:
     if "module" in config["model"]:
         raise ModelFileError(
             f"{folder} holds the weights of your own module {config['model']['module']!r}: build "
-            "it "
-            f"and load {folder / WEIGHTS_NAME} into it"
+            f"it and load {folder / WEIGHTS_NAME} into it"
         )
     try:
         tensors = load_file(folder / WEIGHTS_NAME)
     except (OSError, SafetensorError) as error:
         raise ModelFileError(f"{folder / WEIGHTS_NAME} can't be read: {error}") from None
     try:
-        vit_config = vit_config_from(config["model"])
+        model_config = config_from(config["model"])
         preprocessing = preprocessing_from(config["preprocessing"])
         classes = tuple(config["classes"]) if config["classes"] else None
         objective = config.get("objective") or "softmax"
     except (RequestError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{folder / CONFIG_NAME} describes no model: {error}") from None
-    if classes and len(classes) != vit_config.num_classes:
+    if classes and len(classes) != model_config.num_classes:
         raise ModelFileError(
             f"{folder / CONFIG_NAME} names {len(classes)} classes, its model has "
-            f"{vit_config.num_classes}"
+            f"{model_config.num_classes}"
         )
     with torch.device("meta"):
-        model = ViT(vit_config, preprocessing=preprocessing, classes=classes, objective=objective)
-    return model, tensors
+        wanted = build_model(model_config).state_dict()
+    return Loaded(
+        config=model_config,
+        preprocessing=preprocessing,
+        tensors={name: tensor for name, tensor in tensors.items() if name in wanted},
+        format="vitral",
+        classes=classes,
+        objective=objective,
+        reference=read_reference(folder) if (folder / REFERENCE_NAME).exists() else None,
+        unexpected=tuple(sorted(set(tensors) - set(wanted))),
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -159,13 +186,23 @@ def read_reference(folder: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _reference(
-    model: ViT, state: dict[str, Tensor], preprocessing: Preprocessing
-) -> dict[str, Tensor]:
+def reference_of(model: Model, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return a few `images` (N, C, H, W), always the same, and the `logits` that they give.
+
+    Args:
+        model: not changed.
+        state: weights to use instead of the model's own.
+    """
+    state = model.state_dict() if state is None else state
     generator = torch.Generator().manual_seed(0)
-    shape = (NUM_REFERENCE_IMAGES, preprocessing.channels, *preprocessing.size)
+    shape = (NUM_REFERENCE_IMAGES, model.config.in_channels, *model.config.image_hw)
     images = torch.rand(shape, generator=generator) * 2 - 1
     with torch.device("meta"):
-        twin = ViT(model.config)
-    twin.load_state_dict({n: t.detach().cpu().float() for n, t in state.items()}, assign=True)
+        twin = build_model(model.config)
+    twin.load_state_dict({n: _on_cpu(t) for n, t in state.items()}, assign=True)
     return {"images": images, "logits": twin.eval()(images).contiguous()}
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor

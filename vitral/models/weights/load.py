@@ -1,159 +1,237 @@
-"""Load and save a model in any format that we know, told by content."""
+"""Load a model in any format that we know, told by content."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitral.errors import ModelFileError, RequestError
-from vitral.models.position import resize_position_table
-from vitral.models.vit import ViT
-from vitral.models.weights.folder import (
-    CONFIG_NAME,
-    read_model_folder,
-    save_model_folder,
+from vitral.errors import ModelFileError, RequestError, nearest
+from vitral.models.build import build_model
+from vitral.models.model import Model
+from vitral.models.weights.adapt import (
+    channels_config,
+    channels_preprocessing,
+    fit_tensors,
+    keeps_head,
 )
-from vitral.models.weights.official import read_official
-from vitral.spec.vit import ViTConfig
+from vitral.models.weights.folder import find_model_folder, read_model_folder
+from vitral.models.weights.formats.table import FORMATS, Format
+from vitral.models.weights.hub import fetch, find_address
+from vitral.models.weights.loaded import Loaded
+from vitral.models.weights.mapping import read_entries
+from vitral.models.weights.report import LoadReport
+from vitral.models.weights.source import Source, read_source
+from vitral.spec.model import ModelConfig, config_from
+from vitral.spec.preprocessing import preprocessing_from
 
-FORMATS = ("vitral",)
 # What may be changed on load without changing what the weights mean.
-_CHANGEABLE = (
-    "image_size",
-    "num_classes",
-    "representation_size",
-    "dropout",
-    "activation",
-    "norm_eps",
-)
+CHANGEABLE = (
+    "image_size", "in_channels", "num_classes", "representation_size", "dropout", "drop_path",
+    "activation", "norm_eps", "position_resize", "standardization", "standardization_eps",
+    "pool_padding",
+)  # fmt: skip
+# What a bare file can't tell; a model folder states it.
+STATED = ("num_heads",)
 
 
-def load_model(path: str | Path, **fields: Any) -> ViT:
-    """Load a model from a run folder, a model folder or an official `.npz`.
+def load_model(
+    path: str | Path, *, format: str | None = None, strict: bool = True, **fields: Any
+) -> Model:
+    """Load a model from a run folder, a model folder or anyone's file of weights.
 
     Args:
-        path: what is there is told by content, not by name.
-        fields: of ViTConfig that shall differ: `image_size` (the position table is interpolated),
-            `num_classes` (a new head of zeros, 0: none), `representation_size=0` (drops
-            `pre_logits`), `dropout`, `activation`, `norm_eps`.
+        path: what is there is told by content, not by name: a folder of ours, of Hugging Face or
+            of timm, an official `.npz`, safetensors or a torch checkpoint. What lies on the Hub is
+            fetched by its client: `hf://owner/name[@revision][/path]`, `timm/NAME`, or a name of
+            the catalogue.
+        format: read it as this format, such as "timm", where the content does not tell.
+        strict: whether a tensor of the trunk that is missing or left over is an error; else what is
+            missing is fresh, and the report says so.
+        fields: of the config that shall differ: `image_size` (position tables are interpolated),
+            `in_channels` (the stem is adapted), `num_classes` (a new head of zeros, 0: none),
+            `representation_size=0` (drops `pre_logits` and the head), `dropout`, `drop_path`,
+            `activation`, `norm_eps` and other conventions; `num_heads` where a file can't tell.
 
     Returns:
-        The model in evaluation mode, on the CPU.
+        The model in evaluation mode, on the CPU; its `load_report` says what was done.
 
     Raises:
-        RequestError: nothing is at that path, or a field that can't be changed.
+        RequestError: nothing is at that path, it can't be fetched, or a field can't be changed.
         ModelFileError: what is there can't be used as a model.
     """
-    path = Path(path)
     for name in fields:
-        if name not in _CHANGEABLE:
+        if name not in CHANGEABLE + STATED:
             raise RequestError(
-                f"{name} can't be changed on load: change one of {', '.join(_CHANGEABLE)}"
+                f"{name} can't be changed on load{nearest(name, CHANGEABLE + STATED)}"
             )
+    origin = find_address(path)
+    path = fetch(origin) if origin else Path(path)
     if not path.exists():
         raise RequestError(
-            f"there is nothing at {path}: give a run folder, a model folder or a file"
+            f"there is nothing at {path}: give a run folder, a model folder, a file or "
+            "hf://owner/name"
         )
-    if path.is_dir():
-        model, tensors = read_model_folder(find_model_folder(path))
+    own = find_model_folder(path) if path.is_dir() and format in (None, "vitral") else None
+    if own is None and format == "vitral":
+        raise ModelFileError(f"{path} is no model folder that Vitral wrote: leave format out")
+    if own is None:
+        loaded = _read_foreign(path, format=format, stated=fields)
     else:
-        model = _read_file(path)
-        tensors = model.state_dict()
-    if fields.get("representation_size") not in (None, 0, model.config.representation_size):
+        loaded = read_model_folder(own)
+    config = _changed(loaded.config, fields, path=path)
+    return _build(loaded, config, path=path, shown=str(origin or path), strict=strict)
+
+
+def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) -> Loaded:
+    source = read_source(path, stated=stated)
+    kind = _recognise(source, format=format)
+    source = dataclasses.replace(source, tensors=kind.canonical(source))
+    about: dict[str, Any] = {}
+    try:
+        if source.own is not None:
+            about["config"] = config_from(source.own["model"])
+            about["preprocessing"] = preprocessing_from(source.own["preprocessing"])
+            about["classes"] = tuple(source.own["classes"]) if source.own.get("classes") else None
+            about["objective"] = source.own.get("objective") or "softmax"
+        else:
+            about["config"] = kind.infer(source)
+            about["preprocessing"] = kind.preprocessing(source, about["config"])
+            about["classes"] = kind.classes(source)
+    except (RequestError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{path}: its tensors make no model: {error}") from None
+    entries = kind.entries(about["config"])
+    tensors, left = read_entries(source.tensors, entries, path=source.path)
+    spare = tuple(name for name in left if kind.is_spare(name))
+    return Loaded(
+        tensors=tensors,
+        format=kind.NAME,
+        left_over=spare,
+        unexpected=tuple(name for name in left if name not in spare),
+        **about,
+    )
+
+
+def _recognise(source: Source, *, format: str | None) -> Format:
+    known = [kind for kind in FORMATS if format in (None, kind.NAME)]
+    if not known:
+        names = dict.fromkeys(kind.NAME for kind in FORMATS)
+        raise RequestError(f"format={format!r} can't be read{nearest(str(format), names)}")
+    for kind in known:
+        if kind.recognises(source):
+            return kind
+    some = ", ".join(sorted(source.tensors)[:3])
+    raise ModelFileError(
+        f"{source.path} holds tensors of no format that is known, such as {some}: known are "
+        f"{', '.join(dict.fromkeys(kind.NAME for kind in known))}"
+    )
+
+
+def _changed(config: ModelConfig, fields: Mapping[str, Any], *, path: Path) -> ModelConfig:
+    """Return the config with what the caller asked for."""
+    if fields.get("num_heads") not in (None, getattr(config, "num_heads", None)):
+        raise RequestError(
+            f"num_heads={fields['num_heads']} can't be changed: {path} states its own"
+        )
+    known = type(config).__dataclass_fields__
+    without = sorted(set(fields) - set(known))
+    if without:
+        raise RequestError(
+            f"{without[0]} has no effect on {config.name}, which has no such field: leave it out"
+        )
+    if fields.get("representation_size") not in (
+        None,
+        0,
+        getattr(config, "representation_size", 0),
+    ):
         raise RequestError(
             f"representation_size={fields['representation_size']} needs weights that {path} does "
             "not have: use 0, which drops pre_logits"
         )
-    config = dataclasses.replace(model.config, **fields)
-    preprocessing = dataclasses.replace(model.preprocessing, size=config.image_hw)
-    same_classes = config.num_classes == model.config.num_classes
-    adapted = ViT(
-        config,
-        preprocessing=preprocessing,
-        classes=model.classes if same_classes else None,
-        objective=model.objective,
-    )
-    tensors = adapt_tensors(tensors, old=model.config, new=adapted)
-    _check_complete(adapted, tensors, path=path)
-    adapted.load_state_dict(tensors, assign=True)
-    return adapted.eval()
+    if fields.get("in_channels") not in (None, config.in_channels):
+        config = channels_config(config, fields["in_channels"])
+    return dataclasses.replace(config, **fields)
 
 
-def save_model(model: ViT, path: str | Path, *, format: str = "vitral") -> None:
-    """Write a model.
-
-    Args:
-        model: keeps its classes and preprocessing.
-        path: a folder that does not exist, or a model folder, which is replaced.
-        format: "vitral".
-
-    Raises:
-        RequestError: an unknown format, or something else is at that path.
-    """
-    if format not in FORMATS:
-        raise RequestError(f"format={format!r} can't be written: use {', '.join(FORMATS)}")
-    save_model_folder(model, Path(path))
-
-
-def find_model_folder(path: Path) -> Path:
-    """Return the model folder that a folder is or has: of a run, finished or not, the newest.
-
-    Raises:
-        ModelFileError: there is none.
-    """
-    checkpoints = sorted((path / "checkpoints").glob("step-*"), reverse=True)
-    candidates = (path, path / "model", *(checkpoint / "model" for checkpoint in checkpoints))
-    for candidate in candidates:
-        if (candidate / CONFIG_NAME).is_file():
-            return candidate
-    raise ModelFileError(f"{path} holds no model: it has no {CONFIG_NAME}, here or in model/")
-
-
-def adapt_tensors(tensors: dict[str, Tensor], *, old: ViTConfig, new: ViT) -> dict[str, Tensor]:
-    """Fit tensors to a config that differs in image size or head."""
-    adapted = dict(tensors)
-    table = adapted.get("position.table")
-    if table is not None and old.grid != new.config.grid:
-        adapted["position.table"] = resize_position_table(
-            table,
-            old_grid=old.grid,
-            new_grid=new.config.grid,
-            num_prefix_tokens=old.num_prefix_tokens,
+def _build(loaded: Loaded, config: ModelConfig, *, path: Path, shown: str, strict: bool) -> Model:
+    """Fit the tensors to the config, put them in place and say what was done."""
+    is_same = config == loaded.config
+    preprocessing = dataclasses.replace(loaded.preprocessing, size=config.image_hw)
+    if config.in_channels != loaded.config.in_channels:
+        preprocessing = channels_preprocessing(loaded.preprocessing, config.in_channels)
+        preprocessing = dataclasses.replace(preprocessing, size=config.image_hw)
+    with torch.device("meta"):
+        model = build_model(
+            config,
+            preprocessing=preprocessing,
+            classes=loaded.classes if config.num_classes == loaded.config.num_classes else None,
+            objective=loaded.objective,
         )
-    if old.representation_size and not new.config.representation_size:
-        adapted = {n: t for n, t in adapted.items() if not n.startswith("pre_logits.")}
-    if (old.num_classes, old.feature_dim) != (new.config.num_classes, new.config.feature_dim):
-        fresh = {n: t for n, t in new.state_dict().items() if n.startswith("head.")}
-        adapted = {n: t for n, t in adapted.items() if not n.startswith("head.")} | fresh
-    return adapted
-
-
-def _read_file(path: Path) -> ViT:
-    with path.open("rb") as file:
-        begins_as_zip = file.read(4) == b"PK\x03\x04"
-    if begins_as_zip:
-        return read_official(path)
-    raise ModelFileError(
-        f"{path} is no model file that is read here: give a folder or an official .npz"
+        stored = model if is_same else build_model(loaded.config)
+    _check_tensors(stored, loaded.tensors, path=path)
+    fitting = fit_tensors(
+        loaded.tensors, old=loaded.config, new=config, preprocessing=loaded.preprocessing
     )
+    new = [name for name in model.state_dict() if name not in fitting.tensors]
+    fresh = () if keeps_head(loaded.config, config) else ("head.",)
+    missing = [name for name in new if not name.startswith(fresh)]
+    if strict:
+        _check_complete(missing, loaded.unexpected, path=path)
+    tensors = fitting.tensors | _fresh(config, new, has_trunk=bool(missing))
+    model.load_state_dict(tensors, assign=True)
+    model.load_report = LoadReport(
+        path=shown,
+        format=loaded.format,
+        used=tuple(n for n in fitting.tensors if n not in fitting.resized),
+        resized=tuple(fitting.resized),
+        new=tuple(new),
+        left_over=(*loaded.left_over, *loaded.unexpected, *fitting.dropped),
+        notes=_notes(model),
+    )
+    model.reference = loaded.reference if is_same else None
+    return model.eval()
 
 
-def _check_complete(model: ViT, tensors: dict[str, Tensor], *, path: Path) -> None:
+def _fresh(config: ModelConfig, names: list[str], *, has_trunk: bool) -> dict[str, Tensor]:
+    """Return fresh tensors: a head of zeros, or what a whole fresh model has."""
+    if has_trunk:
+        state = build_model(config).state_dict()
+        return {name: state[name] for name in names}
+    shapes = {"head.weight": (config.num_classes, config.feature_dim)}
+    return {name: torch.zeros(shapes.get(name, (config.num_classes,))) for name in names}
+
+
+def _notes(model: Model) -> tuple[str, ...]:
+    if model.config.num_classes and not model.is_classifier:
+        return (
+            f"no classifier: the head of {model.config.num_classes} classes is all zeros, a place "
+            "to begin fine-tuning from",
+        )
+    return ()
+
+
+def _check_complete(missing: list[str], unexpected: tuple[str, ...], *, path: Path) -> None:
+    for names, what in ((missing, "lacks"), (unexpected, "has too many:")):
+        if names:
+            raise ModelFileError(
+                f"{path} {what} {len(names)} tensors of the model, such as {names[0]}: it is "
+                "damaged or another model; strict=False loads what fits"
+            )
+
+
+def _check_tensors(model: Model, tensors: Mapping[str, Tensor], *, path: Path) -> None:
     wanted = model.state_dict()
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
-    if missing:
-        raise ModelFileError(
-            f"{path} lacks {len(missing)} tensors of the model, such as {missing[0]}"
-        )
-    if extra:
-        raise ModelFileError(f"{path} has {len(extra)} tensors too many, such as {extra[0]}")
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+        if name in wanted and tensor.shape != wanted[name].shape:
             raise ModelFileError(
                 f"{path}: {name} has shape {tuple(tensor.shape)}, the model needs "
                 f"{tuple(wanted[name].shape)}"
             )
-        if not torch.isfinite(tensor).all():
+        if name in wanted and tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise ModelFileError(
+                f"{path}: {name} is of type {tensor.dtype}, the model needs {wanted[name].dtype}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelFileError(f"{path}: {name} holds values that are not finite")

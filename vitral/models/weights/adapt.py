@@ -1,0 +1,210 @@
+"""Fit a model's tensors to another resolution, number of channels or head."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vitral.models.position_resize import (
+    resize_axis_table,
+    resize_offset_table,
+    resize_position_table,
+)
+from vitral.models.standardized import StandardizedConv
+from vitral.spec.axial_resnet import AxialResNetConfig
+from vitral.spec.model import ModelConfig
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.resnet import ResNetConfig
+from vitral.spec.vit import ViTConfig
+
+
+@dataclass
+class Fitting:
+    """Tensors on their way to another config, and which of them changed."""
+
+    tensors: dict[str, Tensor]
+    """By our names."""
+    resized: list[str]
+    """Fitted to another size."""
+    dropped: list[str]
+    """Taken out: they have no place in the new config or mean something else there."""
+
+    def change(self, name: str, tensor: Tensor) -> None:
+        """Replace a tensor, and note it where its values are others."""
+        if tensor is not self.tensors[name]:
+            self.tensors[name] = tensor
+            self.resized.append(name)
+
+    def drop(self, prefix: str) -> None:
+        """Take out all tensors whose names begin so."""
+        names = [name for name in self.tensors if name.startswith(prefix)]
+        self.dropped += names
+        for name in names:
+            del self.tensors[name]
+
+
+def fit_tensors(
+    tensors: dict[str, Tensor], *, old: ModelConfig, new: ModelConfig, preprocessing: Preprocessing
+) -> Fitting:
+    """Fit tensors of one config to another that differs in image size, channels or head.
+
+    Args:
+        tensors: by our names; not changed.
+        old: what they are for.
+        new: what they shall be for; its `root_gain` is set where `channels_config` says so.
+        preprocessing: of the old model, whose mean and std a grey stem takes in.
+    """
+    fitting = Fitting(dict(tensors), [], [])
+    _fit_positions(fitting, old=old, new=new)
+    if old.in_channels != new.in_channels:
+        _fit_stem(fitting, old=old, new=new, preprocessing=preprocessing)
+    if _representation(old) and not _representation(new):
+        fitting.drop("pre_logits.")
+    if not keeps_head(old, new):
+        fitting.drop("head.")
+    return fitting
+
+
+def keeps_head(old: ModelConfig, new: ModelConfig) -> bool:
+    """Say whether a head means the same: as many classes, read from the same features."""
+    heads = [(c.num_classes, c.feature_dim, _representation(c)) for c in (old, new)]
+    return heads[0] == heads[1]
+
+
+def _representation(config: ModelConfig) -> int:
+    return config.representation_size if isinstance(config, ViTConfig) else 0
+
+
+def channels_config(config: ModelConfig, in_channels: int) -> ModelConfig:
+    """Return a config for other channels; a standardised root gets its gain.
+
+    Weight standardisation would make the adapted filters all equally strong.
+    """
+    if isinstance(config, ResNetConfig):
+        return replace(config, in_channels=in_channels, root_gain=True)
+    if isinstance(config, ViTConfig) and config.resnet is not None:
+        stem = replace(config.resnet, root_gain=True)
+        return replace(config, in_channels=in_channels, resnet=stem)
+    return replace(config, in_channels=in_channels)
+
+
+def channels_preprocessing(preprocessing: Preprocessing, channels: int) -> Preprocessing:
+    """Return the preprocessing for other channels: means repeat in turn; grey has their average."""
+
+    def spread(values: tuple[float, ...]) -> tuple[float, ...]:
+        if channels == 1:
+            return (sum(values) / len(values),)
+        return tuple(values[channel % len(values)] for channel in range(channels))
+
+    return replace(
+        preprocessing,
+        channels=channels,
+        mean=spread(preprocessing.mean),
+        std=spread(preprocessing.std),
+    )
+
+
+def spread_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Fit a kernel (K, C, h, w) to other channels, keeping the scale of its output.
+
+    To one channel: the sum, so that a grey image gives what it gave as RGB. To others: the old
+    channels in turn, scaled by old / new.
+    """
+    own = kernel.shape[1]
+    if channels == 1:
+        return kernel.sum(dim=1, keepdim=True)
+    places = torch.arange(channels) % own
+    return kernel[:, places] * (own / channels)
+
+
+def _fit_positions(fitting: Fitting, *, old: ModelConfig, new: ModelConfig) -> None:
+    for name, tensor in list(fitting.tensors.items()):
+        part = name.rpartition(".")[2]
+        if isinstance(old, AxialResNetConfig) and isinstance(new, AxialResNetConfig):
+            if part == "offsets":
+                length = _axial_length(name, new)
+                table = tensor.unsqueeze(0).transpose(1, 2)
+                resized = resize_axis_table(table, 2 * length - 1)
+                if resized is not table:
+                    fitting.change(name, resized[0].T.contiguous())
+        elif isinstance(old, ViTConfig) and isinstance(new, ViTConfig):
+            if not name.startswith("positions."):
+                continue
+            if part == "table":
+                resized = resize_position_table(
+                    tensor,
+                    old_grid=old.grid,
+                    new_grid=new.grid,
+                    num_prefix_tokens=int(bool(old.class_token)),
+                    method=new.position_resize,
+                )
+                fitting.change(name, resized)
+            elif part in ("rows", "columns"):
+                fitting.change(name, resize_axis_table(tensor, new.grid[part == "columns"]))
+            elif part == "offsets":
+                resized = resize_offset_table(tensor, old_grid=old.grid, new_grid=new.grid)
+                fitting.change(name, resized)
+
+
+def _axial_length(name: str, config: AxialResNetConfig) -> int:
+    """Return the places of a line that `stages.S.U.column.offsets` or `...row...` is for."""
+    _, stage, unit, axis, _ = name.split(".")
+    # The first unit of a stage attends before it halves the map.
+    grid = config.grids[int(stage) - (int(unit) == 0 and int(stage) > 0)]
+    return grid[axis == "row"]
+
+
+def _fit_stem(
+    fitting: Fitting, *, old: ModelConfig, new: ModelConfig, preprocessing: Preprocessing
+) -> None:
+    stem = old.resnet if isinstance(old, ViTConfig) else old
+    if isinstance(stem, ResNetConfig):
+        prefix = "embedding.resnet.root" if isinstance(old, ViTConfig) else "trunk.root"
+        _fit_standardized(fitting, prefix, stem, new.in_channels)
+        return
+    name = "root.weight" if isinstance(old, AxialResNetConfig) else "embedding.weight"
+    needed = {name, "embedding.bias"} if isinstance(old, ViTConfig) else {name}
+    if not needed <= fitting.tensors.keys():
+        # What `strict=False` allows: the whole stem is fresh then.
+        fitting.drop(name.removesuffix("weight"))
+        return
+    kernel = fitting.tensors[name]
+    if new.in_channels == 1 and isinstance(old, ViTConfig):
+        kernel, shift = _grey(kernel, preprocessing)
+        fitting.change("embedding.bias", fitting.tensors["embedding.bias"] + shift)
+    else:
+        kernel = spread_channels(kernel, new.in_channels)
+    fitting.change(name, kernel)
+
+
+def _grey(kernel: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Return the kernel for grey images and what it adds to the bias, exact for RGB of equal parts.
+
+    The channels' own means and deviations, from which the grey one's differ, are taken in.
+    """
+    grey = channels_preprocessing(preprocessing, 1)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    summed = (kernel * (grey.std[0] / std)).sum(dim=1, keepdim=True)
+    return summed, (kernel * ((grey.mean[0] - mean) / std)).sum(dim=(1, 2, 3))
+
+
+def _fit_standardized(fitting: Fitting, prefix: str, config: ResNetConfig, channels: int) -> None:
+    """Fit a standardised root: its filters as they act, with a gain that undoes the new scale."""
+    name = f"{prefix}.weight"
+    if name not in fitting.tensors:
+        return
+    kernel = fitting.tensors[name]
+    convolution = StandardizedConv(
+        config, kernel.shape[1], kernel.shape[0], kernel_size=kernel.shape[2], gain=config.root_gain
+    )
+    if convolution.gain is not None:
+        convolution.gain.data = fitting.tensors[f"{prefix}.gain"]
+    acting = spread_channels(convolution.standardize(kernel).detach(), channels)
+    deviation = acting.std(dim=(1, 2, 3), correction=0)
+    if convolution.adds_to_deviation:
+        gain = deviation + convolution.eps
+    else:
+        gain = (deviation.square() + convolution.eps).sqrt()
+    fitting.change(name, acting)
+    fitting.tensors[f"{prefix}.gain"] = gain
+    fitting.resized.append(f"{prefix}.gain")

@@ -1,0 +1,105 @@
+"""What shapes tell of an architecture, and what they do not."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vitral.errors import ModelFileError
+from vitral.spec.resnet import ResNetConfig
+from vitral.spec.sizes import as_pair
+from vitral.spec.variants import RESNET_STAGES, VARIANTS
+
+
+def side_of(
+    num_patches: int, pixels: tuple[int, int], stated: Mapping[str, Any], *, path: str
+) -> tuple[int, int]:
+    """Return the image size that a table of positions is for.
+
+    Args:
+        num_patches: rows of the table, without prefix tokens.
+        pixels: of the image for each patch, down and across.
+        stated: `image_size` is believed where it gives that many patches; else the grid is square.
+        path: for the message.
+
+    Raises:
+        ModelFileError: the grid is no square, and no image size was stated that fits it.
+    """
+    if stated.get("image_size") is not None:
+        size = as_pair(stated["image_size"], name="image_size")
+        if (size[0] // pixels[0]) * (size[1] // pixels[1]) == num_patches:
+            return size
+    side = round(num_patches**0.5)
+    if side * side != num_patches:
+        raise ModelFileError(
+            f"{path} has positions for {num_patches} patches, which is no square: state the "
+            "image_size=(height, width) that the weights are for"
+        )
+    return (side * pixels[0], side * pixels[1])
+
+
+def heads_of(embed_dim: int, stated: Mapping[str, Any], *, path: str) -> int:
+    """Return the number of heads, which no shape tells: stated, or that of the known width.
+
+    Raises:
+        ModelFileError: a width that no variant has, and nothing was stated.
+    """
+    if stated.get("num_heads") is not None:
+        return int(stated["num_heads"])
+    for variant in VARIANTS.values():
+        if variant.embed_dim == embed_dim:
+            return variant.num_heads
+    raise ModelFileError(
+        f"{path} has tokens of width {embed_dim}, and a bare file does not tell the number of "
+        "attention heads: state num_heads="
+    )
+
+
+def resnet_shape(
+    names: Iterable[str], pattern: str, root_width: int
+) -> tuple[tuple[int, ...], float]:
+    """Return the units of each stage and the width factor.
+
+    Args:
+        names: of all tensors.
+        pattern: of a unit's name, with its stage and unit as groups.
+        root_width: channels of the root.
+    """
+    units = {(int(m[1]), int(m[2])) for name in names if (m := re.match(pattern, name))}
+    stages = sorted({stage for stage, _ in units})
+    counts = tuple(sum(own == stage for own, _ in units) for stage in stages)
+    return counts, root_width / 64
+
+
+def name_of(stages: tuple[int, ...], width_factor: float) -> str:
+    """Return the name of a ResNet, such as R50x1; another one is named by its units."""
+    for layers, known in RESNET_STAGES.items():
+        if known == stages:
+            return f"R{layers}x{width_factor:g}"
+    return f"R({','.join(map(str, stages))})x{width_factor:g}"
+
+
+def stem_name(stages: tuple[int, ...], width_factor: float) -> str:
+    """Return the name of a hybrid's ResNet, such as R50x1; R is a root alone."""
+    if not stages:
+        return "R"
+    # At 16 the paper's hybrids have the fourth stage's units in the third.
+    shortened: dict[tuple[int, ...], tuple[int, ...]] = {
+        (*s[:2], s[2] + s[3]): s for s in RESNET_STAGES.values()
+    }
+    return name_of(shortened.get(stages, stages), width_factor)
+
+
+def vit_name(
+    shape: Mapping[str, int], *, patch: tuple[int, int], stem: ResNetConfig | None = None
+) -> str:
+    """Return the name of a ViT or hybrid, such as ViT-B/16; another one is named by its shape."""
+    letter = next((x for x, variant in VARIANTS.items() if vars(variant) == shape), None)
+    letter = letter or f"{shape['embed_dim']}x{shape['depth']}"
+    if stem is None:
+        size = str(patch[0]) if patch[0] == patch[1] else f"{patch[0]}x{patch[1]}"
+        return f"ViT-{letter}/{size}"
+    if not stem.stages:
+        return f"R+{letter}/{patch[0] * 2}"
+    ratio = stem.stride * patch[0]
+    resnet = stem_name(stem.stages, stem.width_factor)
+    return f"R26+{letter}/{ratio}" if resnet == "R26x1" else f"{resnet}+ViT-{letter}/{ratio}"

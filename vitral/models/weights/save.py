@@ -1,0 +1,96 @@
+"""Write a model in any format that we know."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitral.errors import RequestError, nearest
+from vitral.files import atomic
+from vitral.models.model import Model
+from vitral.models.weights.folder import own_copies, save_model_folder
+from vitral.models.weights.formats.table import FORMATS, Format
+from vitral.models.weights.mapping import write_entries
+from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES
+
+WRITABLE = ("vitral", *dict.fromkeys(kind.NAME for kind in FORMATS if kind.SUFFIX))
+_log = logging.getLogger("vitral")
+
+
+def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> None:
+    """Write a model, whole or not at all.
+
+    Args:
+        model: keeps its classes and preprocessing, where the format has a place for them.
+        path: "vitral": a folder that does not exist, or a model folder, which is replaced;
+            "official": a file; the others: a `.safetensors` file, or a folder that does not exist,
+            which also gets what the other library reads beside the weights.
+        format: "vitral", "official", "timm", "huggingface" or "torchvision".
+
+    Raises:
+        RequestError: an unknown format, one that has no place for such a model, or something else
+            is at that path.
+    """
+    path = Path(path)
+    if format not in WRITABLE:
+        raise RequestError(f"format={format!r} can't be written{nearest(format, WRITABLE)}")
+    if format == "vitral":
+        save_model_folder(model, path)
+        return
+    kind = _find(model, format)
+    for caution in kind.cautions(model.config):
+        _log.warning("%s: %s", path, caution)
+    if path.exists():
+        raise RequestError(f"{path} exists: choose another path")
+    tensors = write_entries(own_copies(model.state_dict()), kind.entries(model.config))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == kind.SUFFIX:
+        with atomic.new_file(path) as file:
+            _write(tensors, file, model)
+        return
+    if kind.NAME == "official":
+        raise RequestError(f"{path}: an official file ends with .npz: give such a name")
+    with atomic.new_folder(path) as folder:
+        _write(tensors, folder / WEIGHT_NAMES[0], model)
+        for name, content in kind.side_files(model).items():
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def _find(model: Model, format: str) -> Format:
+    """Return the module of a format that has a place for the model."""
+    reasons = []
+    for kind in FORMATS:
+        if format == kind.NAME:
+            reason = kind.refusal(model.config)
+            if reason is None:
+                return kind
+            reasons.append(reason)
+    # What a model has tells more than that another of the format's modules is for another kind.
+    reason = next((reason for reason in reasons if reason.startswith("has ")), reasons[0])
+    raise RequestError(
+        f"{model.config.name} can't be written as {format}: it {reason}, for which that format "
+        "has no place; use format=vitral"
+    )
+
+
+def _write(tensors: dict[str, Tensor], path: Path, model: Model) -> None:
+    if path.suffix == ".npz":
+        with path.open("wb") as file:
+            arrays: dict[str, Any] = {n: tensor.float().numpy() for n, tensor in tensors.items()}
+            np.savez(file, **arrays)
+        return
+    described: dict[str, Any] = {
+        "model": dataclasses.asdict(model.config),
+        "preprocessing": dataclasses.asdict(model.preprocessing),
+        "classes": list(model.classes) if model.classes else None,
+        "objective": model.objective,
+    }
+    plain = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"format": "pt", OWN_KEY: json.dumps(described)})
