@@ -15,6 +15,8 @@ VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
     "predict": ("vitral.cli.predict", "name the classes of images"),
+    "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),
+    "models": ("vitral.cli.models", "list the models and public weights that are known"),
 }
 VERB_ALIASES = {"eval": "evaluate", "val": "evaluate", "validate": "evaluate"}
 
