@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.errors import RequestError
+from vitral.spec.model import FAMILIES, ModelConfig
+from vitral.spec.names import model_config
 from vitral.spec.run import PLACE_SETTINGS, RunConfig
 from vitral.spec.settings import (
     STAND_INS,
@@ -20,6 +22,7 @@ from vitral.spec.settings import (
     read_settings_file,
     setting_types,
 )
+from vitral.spec.vit import ViTConfig
 
 # A value for every setting, as a user writes it, and as the run has it. None is the default, so
 # that each must have been read.
@@ -37,11 +40,14 @@ VALUES: dict[str, tuple[str, Any]] = {
     "train.precision": ("bfloat16", "bfloat16"),
     "train.compile": ("on", "on"),
     "train.log_every_steps": ("5", 5),
+    "train.gradient_checkpointing": ("true", True),
     "preprocessing.size": ("24,32", (24, 32)),
     "preprocessing.resize": ("squash", "squash"),
     "preprocessing.crop_share": ("0.875", 0.875),
+    "preprocessing.geometry": ("tensorflow", "tensorflow"),
     "preprocessing.interpolation": ("bicubic", "bicubic"),
     "preprocessing.antialias": ("false", False),
+    "preprocessing.rounding": ("truncate", "truncate"),
     "preprocessing.mean": ("[0.1]", (0.1,)),
     "preprocessing.std": ("[1]", (1.0,)),
     "preprocessing.channels": ("1", 1),
@@ -57,8 +63,29 @@ VALUES: dict[str, tuple[str, Any]] = {
     "model.pool": ("gap", "gap"),
     "model.representation_size": ("5", 5),
     "model.dropout": ("0.1", 0.1),
+    "model.drop_path": ("0.2", 0.2),
     "model.activation": ("gelu", "gelu"),
     "model.norm_eps": ("1e-5", 1e-5),
+    "model.position": ("1d", "1d"),  # the others allow no position_resize
+    "model.position_at": ("shared", "shared"),
+    "model.position_resize": ("bicubic", "bicubic"),
+    "model.relative_per_head": ("false", False),  # has no effect beside position=1d
+    "model.class_token": ("true", True),
+    "model.num_registers": ("2", 2),
+    "model.qk_norm": ("true", True),
+    "model.layer_scale": ("1e-4", 1e-4),
+    "model.norm_pooled": ("true", True),
+    "model.attention": ("full", "full"),  # the other allows no registers
+    "model.resnet": ("null", None),
+    "model.stages": ("1,2", (1, 2)),
+    "model.width_factor": ("0.5", 0.5),
+    "model.version": ("v2", "v2"),
+    "model.standardization": ("deviation", "deviation"),
+    "model.standardization_eps": ("1e-5", 1e-5),
+    "model.padding": ("same", "same"),
+    "model.pool_padding": ("infinite", "infinite"),
+    "model.root_gain": ("true", True),
+    "model.num_groups": ("4", 4),
     "augment.crop": ("inception", "inception"),
     "augment.min_area": ("0.08", 0.08),
     "augment.max_aspect": ("2", 2.0),
@@ -83,6 +110,19 @@ VALUES: dict[str, tuple[str, Any]] = {
 }
 PARSED = {path: value for path, (_, value) in VALUES.items()}
 TEXTS = {path: text for path, (text, _) in VALUES.items()}
+FAMILY_NAMES = [family.__name__ for family in FAMILIES.values()]
+
+
+def of_family(values: dict[str, Any], family: type[ModelConfig]) -> dict[str, Any]:
+    """Leave out what models of other families have."""
+    own = {f"model.{name}" for name in family.__dataclass_fields__}
+    return {p: value for p, value in values.items() if not p.startswith("model.") or p in own}
+
+
+def family_with(path: str) -> type[ModelConfig]:
+    section, _, name = path.partition(".")
+    found = [family for family in FAMILIES.values() if name in family.__dataclass_fields__]
+    return found[0] if section == "model" else ViTConfig
 
 
 def test_every_setting_has_a_value_here() -> None:
@@ -100,7 +140,7 @@ def test_every_setting_can_be_given_as_text(path: str) -> None:
 @pytest.mark.parametrize("path", VALUES)
 def test_every_setting_reaches_its_place_in_the_run(path: str) -> None:
     section, _, name = path.partition(".")
-    config = build_run_config(parse_settings(TEXTS))
+    config = build_run_config(parse_settings(of_family(TEXTS, family_with(path))))
     assert getattr(getattr(config, section), name) == PARSED[path]
 
 
@@ -112,14 +152,28 @@ def test_every_stand_in_can_be_given() -> None:
 
 
 def without_model(config: RunConfig) -> RunConfig:
-    return dataclasses.replace(config, model=None)
+    train = dataclasses.replace(config.train, gradient_checkpointing=False)
+    return dataclasses.replace(config, model=None, train=train)
 
 
 @pytest.mark.parametrize("change", [dataclasses.replace, without_model])
 @pytest.mark.parametrize("wrap", [dict, lambda tree: {"settings": tree, "sources": {"a": "b"}}])
-def test_a_run_comes_back_from_its_file(change: Any, wrap: Any) -> None:
-    config = change(build_run_config(PARSED))
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILY_NAMES)
+def test_a_run_comes_back_from_its_file(change: Any, wrap: Any, family: type[ModelConfig]) -> None:
+    config = change(build_run_config(of_family(PARSED, family)))
     text = yaml.safe_dump(wrap(nested(flatten(config))))
+    assert build_run_config(read_settings_file(text, path="config.yaml")) == config
+
+
+def test_a_run_of_a_hybrid_comes_back_from_its_file() -> None:
+    model = model_config("R26+S/32", image_size=(64, 96), num_classes=3)
+    fields = {path: value for path, value in PARSED.items() if not path.startswith("model.")}
+    fields |= {f"model.{name}": value for name, value in vars(model).items()}
+    fields |= {"preprocessing.size": (64, 96), "preprocessing.channels": 3}
+    fields |= {"preprocessing.mean": (0.5,) * 3, "preprocessing.std": (0.5,) * 3}
+    config = build_run_config(fields)
+    assert config.model == model
+    text = yaml.safe_dump({"settings": nested(flatten(config))})
     assert build_run_config(read_settings_file(text, path="config.yaml")) == config
 
 
@@ -139,7 +193,7 @@ def test_any_values_come_back_from_the_file(
     source: str, rate: float, size: tuple[int, int], workers: int, flip: bool, compile_: str
 ) -> None:
     config = build_run_config(
-        PARSED
+        of_family(PARSED, ViTConfig)
         | {
             "data.source": source,
             "optimizer.learning_rate": rate,
@@ -230,9 +284,9 @@ def test_yaml_s_truth_values_are_on_and_off_where_text_is_meant(word: str, value
 
 def test_what_a_section_refuses_is_told_with_the_section() -> None:
     with pytest.raises(RequestError, match="optimizer: learning_rate=-1.0 must be above 0"):
-        build_run_config(PARSED | {"optimizer.learning_rate": -1.0})
+        build_run_config(of_family(PARSED, ViTConfig) | {"optimizer.learning_rate": -1.0})
     with pytest.raises(RequestError, match="model: num_heads=3 does not divide embed_dim=16"):
-        build_run_config(PARSED | {"model.num_heads": 3})
+        build_run_config(of_family(PARSED, ViTConfig) | {"model.num_heads": 3})
 
 
 def test_what_is_left_out_has_its_default() -> None:
@@ -281,7 +335,9 @@ def test_a_setting_that_only_one_run_has_is_a_difference() -> None:
 
 def test_a_shift_reaches_a_run_that_shifts() -> None:
     no_box = {
-        p: v for p, v in PARSED.items() if p not in ("augment.min_area", "augment.max_aspect")
+        p: v
+        for p, v in of_family(PARSED, ViTConfig).items()
+        if p not in ("augment.min_area", "augment.max_aspect")
     }
     config = build_run_config(no_box | {"augment.crop": "shift", "augment.shift": 0.25})
     assert config.augment.shift == 0.25

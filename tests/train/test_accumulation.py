@@ -13,19 +13,22 @@ import torch
 from helpers import TINY_MODEL
 from safetensors.torch import load_file
 
-import vitral.models.vit
 from vitral.data.images import open_images
 from vitral.data.loader import TrainingBatches
+from vitral.models.vit import ViT
 from vitral.runtime.ranks import Ranks
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 from vitral.spec.settings import build_run_config
+from vitral.spec.vit import ViTConfig
 from vitral.train.loop import Machine, TrainState, train_steps
 from vitral.train.objectives.classification import Classification
 from vitral.train.optimizer import build_optimizer
 
 STEPS = 20
-SETTINGS: dict[str, Any] = TINY_MODEL | {"augment.mixup": 0.3, "optimizer.learning_rate": 2e-3}
+SETTINGS: dict[str, Any] = TINY_MODEL | {
+    "augment.mixup": 0.3, "optimizer.learning_rate": 2e-3, "model.drop_path": 0.5,
+}  # fmt: skip
 
 
 def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
             "train.steps": num_steps,
             "train.batch_size": 24,  # 80 images: the last batch of an epoch has 8
             "train.micro_batch_size": micro_batch_size,
+            "model.drop_path": 0.5,
             "augment.mixup": 0.3,
             "objective.label_smoothing": 0.1,
             "model.name": "tiny",
@@ -51,8 +55,8 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
         }
     )
     torch.manual_seed(0)
-    assert config.model is not None
-    model = vitral.models.vit.ViT(config.model)
+    assert isinstance(config.model, ViTConfig)
+    model = ViT(config.model)
     with torch.no_grad():
         model.head.weight.normal_(std=0.1)
     device = torch.device("cpu")
@@ -69,6 +73,7 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
         batch_size=24,
         micro_batch_size=micro_batch_size,
         workers=0,
+        num_paths=2 * config.model.depth,
     )
     machine = Machine(device, torch.float32, compile=False, ranks=Ranks())
     results = list(train_steps(state, batches, config=config, machine=machine))

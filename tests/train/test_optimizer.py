@@ -37,6 +37,37 @@ def test_every_parameter_is_in_one_group_and_only_kernels_decay(model: nn.Module
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
 
 
+# Beside kernels: what is added or looked up, by the field that brings it.
+TABLES = {
+    "positions.0.rows": {"position": "2d"},
+    "positions.0.columns": {"position": "2d"},
+    "positions.0.class_place": {"position": "2d"},
+    "positions.0.offsets": {"position": "relative"},
+    "registers": {"num_registers": 2},
+    "attention_pool.probe": {"pool": "map"},
+    "cls_token": {},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_and_tokens_do_not_decay(name: str) -> None:
+    model = vitral.create_model(
+        "ViT-Mi/4", image_size=8, embed_dim=16, depth=1, num_heads=2, mlp_dim=32, **TABLES[name]
+    )
+    optimizer = build_optimizer(model, OptimizerSettings(), device=CPU)
+    decayed, rest = (set(group["param_names"]) for group in optimizer.param_groups)
+    assert name in rest
+    assert "blocks.0.attention.qkv.weight" in decayed
+
+
+def test_convolutions_decay_and_offsets_of_an_axial_resnet_do_not() -> None:
+    model = vitral.create_model("AxialResNet50s", stages=(1,), image_size=16)
+    optimizer = build_optimizer(model, OptimizerSettings(), device=CPU)
+    decayed, rest = (set(group["param_names"]) for group in optimizer.param_groups)
+    assert {"root.weight", "stages.0.0.conv1.weight", "stages.0.0.row.qkv.weight"} <= decayed
+    assert "stages.0.0.row.offsets" in rest
+
+
 @pytest.mark.parametrize("norm", [0.5, 1.0, 7.0])
 def test_clipping_scales_to_the_norm_and_never_up(norm: float) -> None:
     parameter = nn.Parameter(torch.zeros(4))

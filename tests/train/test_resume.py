@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
         "checkpoint.every_steps": 1,
         "augment.mixup": 0.2,
         "model.dropout": 0.1,
+        "model.drop_path": 0.3,
         "train.ema": 0.1,
         "train.micro_batch_size": 6,
         "evaluation.every_epochs": 1,

@@ -11,11 +11,12 @@ import numpy as np
 
 from vitral.data.datasets import data_name
 from vitral.data.images import SPLITS, Examples, ImageData, open_images
-from vitral.errors import DataError, ModelFileError, RequestError
+from vitral.errors import DataError, RequestError
 from vitral.evaluate.controls import majority_class
 from vitral.evaluate.score import Predictions, predict_examples, summarise
-from vitral.models.weights.folder import read_config
-from vitral.models.weights.load import find_model_folder, load_model
+from vitral.models.model import check_classifier
+from vitral.models.weights.folder import find_model_folder, read_config
+from vitral.models.weights.load import load_model
 from vitral.runtime.device import choose_device, choose_precision
 from vitral.spec.checks import check_choice, check_positive
 from vitral.spec.run import PRECISIONS
@@ -74,10 +75,7 @@ def evaluate(
     path = Path(model)
     network = load_model(path)
     config = network.config
-    if not config.num_classes:
-        raise ModelFileError(
-            f"{path} has no head, so it names no classes: train or fine-tune it first"
-        )
+    check_classifier(network, path)
     images = open_images(
         data,
         channels=config.in_channels,
@@ -86,7 +84,7 @@ def evaluate(
     scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
     chosen_device = choose_device(device)
     network = network.to(chosen_device)
-    chosen_precision = choose_precision(precision, device=chosen_device, embed_dim=config.embed_dim)
+    chosen_precision = choose_precision(precision, device=chosen_device, width=config.feature_dim)
     predictions = predict_examples(
         network,
         examples,
@@ -168,6 +166,8 @@ def _stored_splits(model_path: Path, images: ImageData) -> dict[str, str]:
     if not model_path.is_dir():
         return {}
     folder = find_model_folder(model_path)
+    if folder is None:
+        return {}
     data = read_config(folder).get("data") or {}
     is_same = images.fingerprint() == data.get("fingerprint")
     is_same_place = images.source == data.get("source") and Path(images.source).exists()

@@ -13,8 +13,8 @@ from vitral.data.batches import to_model
 from vitral.data.images import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.data.stores import Content, as_pixels
-from vitral.errors import DataError, ModelFileError, RequestError
-from vitral.models.vit import ViT
+from vitral.errors import DataError, RequestError
+from vitral.models.model import Model, check_classifier
 from vitral.models.weights.load import load_model
 from vitral.runtime.device import autocast, choose_device, choose_precision
 
@@ -61,7 +61,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path | ViT,
+        model: str | Path | Model,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -79,20 +79,16 @@ class Predictor:
 
         Raises:
             RequestError: nothing is there, or a bad value.
-            ModelFileError: it can't be used, or is no classifier.
+            ModelFileError: it can't be used, or has no head.
         """
         if batch_size < 1 or top < 1:
             raise RequestError(f"batch_size={batch_size} and top={top} must be 1 or more")
         self.device = choose_device(device)
-        self.model = (model if isinstance(model, ViT) else load_model(model)).to(self.device).eval()
-        config = self.model.config
-        if not config.num_classes:
-            raise ModelFileError(
-                f"{model} has no head, so it names no classes: train or fine-tune it first"
-            )
-        self._precision = choose_precision(
-            precision, device=self.device, embed_dim=config.embed_dim
-        )
+        loaded = model if isinstance(model, Model) else load_model(model)
+        config = loaded.config
+        check_classifier(loaded, config.name if isinstance(model, Model) else model)
+        self.model = loaded.to(self.device).eval()
+        self._precision = choose_precision(precision, device=self.device, width=config.feature_dim)
         self._batch_size, self._top = batch_size, min(top, config.num_classes)
         names = [str(number) for number in range(config.num_classes)]
         self.classes = self.model.classes or tuple(names)

@@ -41,7 +41,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         raise RequestError(f"device={name!r} is not known: use cpu, cuda, cuda:1 or mps") from None
 
 
-def choose_precision(name: str, *, device: torch.device, embed_dim: int) -> torch.dtype:
+def choose_precision(name: str, *, device: torch.device, width: int) -> torch.dtype:
     """Return the type of the matrix products; "auto" is bfloat16 where it is there and pays.
 
     Raises:
@@ -49,7 +49,7 @@ def choose_precision(name: str, *, device: torch.device, embed_dim: int) -> torc
     """
     check_choice(PRECISIONS, precision=name)
     if name == "auto":
-        name = "bfloat16" if _bfloat16_pays(device, embed_dim) else "float32"
+        name = "bfloat16" if _bfloat16_pays(device, width) else "float32"
     if name == "float16":
         raise RequestError("precision=float16 is not offered yet: use bfloat16 or float32")
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
@@ -94,11 +94,11 @@ def machine_facts(device: torch.device) -> dict[str, str | int]:
     return facts
 
 
-def _bfloat16_pays(device: torch.device, embed_dim: int) -> bool:
+def _bfloat16_pays(device: torch.device, width: int) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return embed_dim >= MIN_BFLOAT16_WIDTH_ON_CPU and _cpu_has_bfloat16()
+        return width >= MIN_BFLOAT16_WIDTH_ON_CPU and _cpu_has_bfloat16()
     return False
 
 

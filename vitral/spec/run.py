@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from vitral.errors import RequestError
 from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_share
+from vitral.spec.model import ModelConfig
 from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.vit import ViTConfig
 
 OBJECTIVES = ("softmax", "sigmoid")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -130,6 +130,9 @@ class TrainSettings:
     """"float32", "bfloat16" (float32 weights, softmax and norms); "auto" by a rule."""
     compile: str = "auto"
     """"on", "off"; "auto": on a GPU, for runs long enough to pay for it."""
+    gradient_checkpointing: bool = False
+    """Whether each block is computed again in the backward pass instead of keeping what it made:
+    less memory, about a third more time (arXiv 1604.06174)."""
     log_every_steps: int = 0
     """Steps between two training rows of the metrics; 0: ten an epoch."""
 
@@ -193,7 +196,7 @@ class RunConfig:
     data: DataSettings
     train: TrainSettings
     preprocessing: Preprocessing
-    model: ViTConfig | None
+    model: ModelConfig | None
     """None: the caller's own module."""
     augment: AugmentSettings = AugmentSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -227,6 +230,10 @@ class RunConfig:
             raise RequestError(
                 f"schedule.warmup_steps={self.schedule.warmup_steps} leaves nothing of "
                 f"train.steps={self.train.steps}: use fewer warm-up steps"
+            )
+        if self.train.gradient_checkpointing and self.model is None:
+            raise RequestError(
+                "train.gradient_checkpointing has no effect on a model of your own: leave it out"
             )
         for path, crop in CROP_OF_SETTING.items():
             name = path.removeprefix("augment.")

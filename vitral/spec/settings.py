@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from vitral.errors import RequestError, nearest
+from vitral.spec.model import FAMILIES, config_from
+from vitral.spec.resnet import ResNetConfig
 from vitral.spec.run import PLACE_SETTINGS, RunConfig
-from vitral.spec.vit import ViTConfig
 
 # What may be said for other settings, which follow once the number of images is known.
 STAND_INS = {"train.epochs": float, "schedule.warmup_share": float}
@@ -27,6 +28,10 @@ _KINDS: dict[Any, str] = {
     _SIZE: "2 numbers, such as 224,320",
     int | _SIZE: "a number, or two such as 224,320",
     tuple[float, ...]: "numbers, such as 0.5,0.5,0.5",
+    tuple[int, ...]: "whole numbers, such as 3,4,6,3",
+    bool | None: "true, false or null",
+    float | None: "a number or null",
+    ResNetConfig | None: "the fields of a ResNet, or null",
 }
 
 
@@ -34,9 +39,10 @@ def setting_types() -> dict[str, Any]:
     """Return the type of every setting that may be given, by its path."""
     found: dict[str, Any] = dict(STAND_INS)
     for section, section_type in typing.get_type_hints(RunConfig).items():
-        record = ViTConfig if section == "model" else section_type
-        for name, value_type in typing.get_type_hints(record).items():
-            found[f"{section}.{name}"] = value_type
+        # A field that two families of models share has one type in both.
+        for record in FAMILIES.values() if section == "model" else (section_type,):
+            for name, value_type in typing.get_type_hints(record).items():
+                found[f"{section}.{name}"] = value_type
     return found
 
 
@@ -84,9 +90,9 @@ def build_run_config(settings: Mapping[str, Any]) -> RunConfig:
     types_by_section = typing.get_type_hints(RunConfig)
     built: dict[str, Any] = {"model": None}
     for section, fields in sections.items():
-        record = ViTConfig if section == "model" else types_by_section[section]
+        build = config_from if section == "model" else _from_fields(types_by_section[section])
         try:
-            built[section] = record(**fields)
+            built[section] = build(fields)
         except RequestError as error:
             raise RequestError(f"{section}: {error}") from None
     return RunConfig(**built)
@@ -96,9 +102,9 @@ def flatten(config: RunConfig) -> dict[str, Any]:
     """Return every setting by its path; the inverse of `build_run_config`."""
     return {
         f"{section}.{name}": value
-        for section, fields in dataclasses.asdict(config).items()
-        if fields is not None
-        for name, value in fields.items()
+        for section, record in vars(config).items()
+        if record is not None
+        for name, value in vars(record).items()
     }
 
 
@@ -107,7 +113,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     tree: dict[str, dict[str, Any]] = {}
     for path, value in settings.items():
         section, _, name = path.partition(".")
-        tree.setdefault(section, {})[name] = list(value) if isinstance(value, tuple) else value
+        tree.setdefault(section, {})[name] = _plain(value)
     return tree
 
 
@@ -151,6 +157,17 @@ def identity(settings: Mapping[str, Any], *, given: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
+def _plain(value: Any) -> Any:
+    """Return what YAML knows: lists for tuples, mappings for records."""
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(own) for name, own in vars(value).items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_fields(record: typing.Callable[..., Any]) -> typing.Callable[[Mapping[str, Any]], Any]:
+    return lambda fields: record(**fields)
+
+
 def _suggest(path: str, known: Mapping[str, Any]) -> str:
     same_name = [p for p in known if p.rpartition(".")[2] == path.rpartition(".")[2]]
     hint = nearest(path, same_name or known)
@@ -171,6 +188,8 @@ def _parse_value(path: str, value: Any, wanted: Any) -> Any:
             value = _numbers(value) or value
     options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return config_from(value)
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             inner, last = typing.get_args(option)
             if last is ... or len(value) == 2:

@@ -13,10 +13,12 @@ from vitral.data.report import data_report, describe_report
 from vitral.errors import RequestError
 from vitral.figures.report import write_report
 from vitral.files import atomic
-from vitral.models.vit import ViT
+from vitral.models.build import build_model
+from vitral.models.model import Model
 from vitral.models.weights.folder import WEIGHTS_NAME
 from vitral.runtime.device import choose_compile, choose_precision, machine_facts
 from vitral.runtime.ranks import Ranks
+from vitral.spec.axial_resnet import AxialResNetConfig
 from vitral.spec.settings import flatten, identity
 from vitral.train.average import WeightAverage
 from vitral.train.checkpoint import SavedState, check_space, checkpoint_paths, load_newest
@@ -58,10 +60,10 @@ class Execution:
         config = resolved.config
         self.resolved, self.config, self.data, self.title = resolved, config, data, title
         self.objective, self.metrics, self.view, self.command = objective, metrics, view, command
-        embed_dim = config.model.embed_dim if config.model else 0
+        width = config.model.feature_dim if config.model else 0
         self.machine = Machine(
             device=device,
-            precision=choose_precision(config.train.precision, device=device, embed_dim=embed_dim),
+            precision=choose_precision(config.train.precision, device=device, width=width),
             compile=choose_compile(config.train.compile, device=device, steps=config.train.steps),
             ranks=ranks,
         )
@@ -203,6 +205,11 @@ class Execution:
         )
         if config.model and config.model.untiled_note():
             self.view.say(f"       {config.model.untiled_note()}")
+        if self._splits_batches() and isinstance(config.model, AxialResNetConfig):
+            self.view.say(
+                "warning: BatchNorm sees each part of a batch by itself: the result differs from "
+                "that of whole batches"
+            )
         self.view.say(f"recipe: {recipe.name}: {recipe.reason}")
         self.view.say(
             f"        {config.train.steps:,} steps of {config.train.batch_size} images, learning "
@@ -215,17 +222,22 @@ class Execution:
             for change in _changed_facts(saved.progress, facts):
                 self.view.say(f"warning: {change}: the result may differ in its last bits")
 
+    def _splits_batches(self) -> bool:
+        """Say whether a batch's statistics are taken over parts of it."""
+        on_parts = self.machine.ranks.world_size > 1 and self.machine.device.type != "cuda"
+        return on_parts or 0 < self.config.train.micro_batch_size < self.config.train.batch_size
+
     def _build_model(self, model: str | nn.Module | None) -> nn.Module:
         config = self.config
         torch.manual_seed(config.train.seed)
         if isinstance(model, nn.Module):
             model = model.to(self.machine.device)
             self._check_outputs(model)
-            if isinstance(model, ViT):
+            if isinstance(model, Model):
                 model.classes, model.objective = self.data.classes, config.objective.name
             return model
         assert config.model is not None
-        network = ViT(
+        network = build_model(
             config.model,
             preprocessing=config.preprocessing,
             classes=self.data.classes,
@@ -272,6 +284,8 @@ class Execution:
             else None
         )
         optimizer = build_optimizer(network, config.optimizer, device=self.machine.device)
+        if isinstance(network, Model):
+            network.gradient_checkpointing = config.train.gradient_checkpointing
         state = TrainState(self._build_objective(network), optimizer, average)
         session = Session(
             config,

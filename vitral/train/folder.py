@@ -18,6 +18,8 @@ from vitral.spec.settings import differences, nested, read_settings_file
 from vitral.version import __version__
 
 METRIC_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm")
+MAX_LISTED = 8
+"""Differences between two runs that a message names."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,10 @@ class RunFolder:
         saved = read_settings_file(text, path=str(path))
         changed = differences(saved, settings)
         if changed:
-            listed = "; ".join(
-                f"{name} was {old}, now {new}" for name, (old, new) in changed.items()
-            )
+            shown = list(changed.items())[:MAX_LISTED]
+            listed = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in shown)
+            if len(changed) > MAX_LISTED:
+                listed += f"; and {len(changed) - MAX_LISTED} more"
             raise RequestError(
                 f"{self.path} holds a run with other settings ({listed}): "
                 "use the same ones, or choose another --output"

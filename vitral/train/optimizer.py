@@ -1,5 +1,6 @@
 """AdamW on matrices and the rest, clipping by the global norm, and the state as named tensors."""
 
+import re
 from collections.abc import Iterable
 
 import torch
@@ -7,14 +8,15 @@ from torch import Tensor, nn
 
 from vitral.spec.run import OptimizerSettings
 
-# Tables that are looked up, not multiplied: not decayed, as in the official code.
-_TABLES = ("cls_token", "position.table")
+# Tables and tokens that are added or looked up, not multiplied: not decayed, as in the official
+# code.
+_TABLES = re.compile(r"(^|\.)(cls_token|registers|probe|positions|offsets)(\.|$)")
 
 
 def build_optimizer(
     model: nn.Module, settings: OptimizerSettings, *, device: torch.device
 ) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices only: no biases, norms, class token or position table."""
+    """Return AdamW that decays matrices only: no biases, norms, tokens or positions."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [(name, p) for name, p in named if is_decayed(name, p)]
     rest = [(name, p) for name, p in named if not is_decayed(name, p)]
@@ -33,7 +35,7 @@ def build_optimizer(
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
     """Say whether weight decay applies: to kernels."""
-    return parameter.ndim >= 2 and not name.endswith(_TABLES)
+    return parameter.ndim >= 2 and not _TABLES.search(name)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -10,9 +10,10 @@ from torch import nn
 from vitral.data.images import ImageData
 from vitral.data.order import steps_per_epoch
 from vitral.errors import DataError, RequestError
-from vitral.models.vit import ViT
+from vitral.models.model import Model
 from vitral.recipes.recipe import Facts, Recipe, choose_recipe, default_model
 from vitral.spec.checks import check_positive
+from vitral.spec.model import family_of
 from vitral.spec.names import parse_model_name
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import CROP_OF_SETTING, OBJECTIVES, AugmentSettings, RunConfig
@@ -62,7 +63,8 @@ def resolve_run(
     check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
         _check_own_model(model, given, num_classes=len(data.classes))
-    chosen = replace(chosen, settings=_with_effect(chosen.settings, given, model=model))
+    effective = _with_effect(chosen.settings, given, model=model)
+    chosen = replace(chosen, settings=_of_family(effective, model_settings))
     layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
     layers = {origin: _to_steps(layer, data, layers) for origin, layer in layers.items()}
     origin = {path: name for name, layer in layers.items() for path in layer}
@@ -75,7 +77,7 @@ def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes:
     wrong = sorted(path for path in given if path.startswith("model."))
     if wrong:
         raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
-    if isinstance(model, ViT) and model.config.num_classes != num_classes:
+    if isinstance(model, Model) and model.config.num_classes != num_classes:
         raise RequestError(
             f"a model of {model.config.num_classes} classes for data of {num_classes}: build or "
             f"load it with num_classes={num_classes}"
@@ -102,6 +104,19 @@ def _with_effect(
     return left
 
 
+def _of_family(recipe: Mapping[str, Any], model_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what a recipe says of models of another family, such as a ResNet's dropout."""
+    if not model_settings:
+        return dict(recipe)
+    family = family_of(path.removeprefix("model.") for path in model_settings)
+    return {
+        path: value
+        for path, value in recipe.items()
+        if not path.startswith("model.")
+        or path.removeprefix("model.") in family.__dataclass_fields__
+    }
+
+
 def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {path: value for layer in layers.values() for path, value in layer.items()}
 
@@ -111,7 +126,7 @@ def _model_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of the model and of its preprocessing that nobody asked for."""
     channels = data.channels
-    if isinstance(model, ViT):
+    if isinstance(model, Model):
         return (
             {f"model.{k}": v for k, v in vars(model.config).items()},
             {f"preprocessing.{k}": v for k, v in vars(model.preprocessing).items()},

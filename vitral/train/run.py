@@ -11,7 +11,7 @@ from torch import nn
 from vitral.data.datasets import DEFAULT_NAME, data_name
 from vitral.data.images import ImageData, open_images
 from vitral.errors import RequestError, nearest
-from vitral.models.vit import ViT
+from vitral.models.model import Model
 from vitral.runtime.device import choose_device
 from vitral.runtime.ranks import Ranks, process_group, ranks_from_environment
 from vitral.spec.names import parse_model_name
@@ -175,7 +175,7 @@ def _open_data(
 ) -> ImageData:
     """Open the data, the first process before the others, which find its survey in the cache."""
     channels = asked.get("model.in_channels", asked.get("preprocessing.channels"))
-    if isinstance(model, ViT):
+    if isinstance(model, Model):
         channels = model.config.in_channels
 
     def open_it() -> ImageData:

@@ -16,6 +16,7 @@ from vitral.errors import DataError
 from vitral.evaluate.score import mean_over_examples
 from vitral.runtime.device import machine_facts
 from vitral.spec.run import RunConfig
+from vitral.spec.vit import ViTConfig
 from vitral.train.average import using_average
 from vitral.train.checkpoint import SavedState, save_checkpoint
 from vitral.train.folder import RunFolder
@@ -70,6 +71,7 @@ class Session:
             rank=machine.ranks.rank,
             world_size=machine.ranks.world_size,
             workers=config.data.workers,
+            num_paths=_num_paths(config),
         )
         self._per_epoch = steps_per_epoch(len(data.splits["train"]), config.train.batch_size)
         self._log_every = config.train.log_every_steps or max(1, self._per_epoch // 10)
@@ -277,6 +279,14 @@ class _Clock:
             "images_per_second": self._num_examples / seconds,
             "wait_share": min(1.0, self._wait_seconds / seconds),
         }
+
+
+def _num_paths(config: RunConfig) -> int:
+    """Return how many branches stochastic depth may skip, 0 without it."""
+    model = config.model
+    if not isinstance(model, ViTConfig) or not model.drop_path:
+        return 0
+    return model.depth * model.num_branches
 
 
 def _own_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> _Sums:
