@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import pattern_images
 from PIL import Image
 
+import vitral
 from vitral.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +49,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(root / "photos" / "wren", root / "new_photos")
     Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
     Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
+    # As a file from elsewhere: it does not say what its classes are called.
+    torch.manual_seed(0)
+    weights = vitral.create_model("ViT-Mi/8", image_size=64, num_classes=10)
+    torch.nn.init.normal_(weights.head.weight)
+    vitral.save_model(weights, root / "weights.npz", format="official")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         assert main(["train", "photos/", "--steps", "2", "--output", "runs/birds"]) == 0
