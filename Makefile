@@ -10,7 +10,7 @@ demo: $(READY)  ## Train a Vision Transformer on the built-in images and open th
 	$(BIN)/vitral train --output runs/demo
 
 test: $(READY)  ## All tests but the slow ones and those that need a GPU
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(READY)  ## The slow tests
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

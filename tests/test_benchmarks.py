@@ -28,9 +28,11 @@ def test_the_page_on_speed_shows_the_recorded_results() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("script", ["model_speed", "loader_speed", "start_up", "memory"])
+@pytest.mark.parametrize(
+    "script", ["model_speed", "resnet_speed", "loader_speed", "start_up", "memory"]
+)
 def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Path) -> None:
-    if script == "model_speed":
+    if script in ("model_speed", "resnet_speed"):
         pytest.importorskip("transformers", reason="needs pip install '.[benchmark]'")
     generator = np.random.default_rng(0)
     for number in range(8):
@@ -40,6 +42,8 @@ def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Pa
         Image.fromarray(pixels).save(folder / f"{number}.jpg")
     own = [str(tmp_path / "photos")] if script == "loader_speed" else []
     command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *own]
+    # Compiling takes minutes.
+    own += ["--modes", "eager"] if script == "resnet_speed" else []
     options = ["--rounds", "2", "--results", str(tmp_path / "results")]
     finished = subprocess.run([*command, *options], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

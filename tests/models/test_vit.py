@@ -251,7 +251,10 @@ def test_forward_is_the_chain_of_embed_encode_pool_and_head(
             lambda first, register, mean: torch.cat([first, register], dim=1),
         ),
     ],
-    ids=str,
+    ids=[
+        "token", "token-registers", "gap", "gap-class-token", "gap-registers", "token+gap",
+        "token+register",
+    ],
 )  # fmt: skip
 @torch.no_grad()
 def test_the_head_reads_class_token_register_or_the_mean_of_the_patches(

@@ -34,8 +34,8 @@ def test_precision_on_a_cpu_follows_hardware_and_width(
     monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, width: int, wanted: torch.dtype
 ) -> None:
     monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: has_bfloat16)
-    assert choose_precision("auto", device=CPU, embed_dim=width) == wanted
-    assert choose_precision("float32", device=CPU, embed_dim=width) == torch.float32
+    assert choose_precision("auto", device=CPU, width=width) == wanted
+    assert choose_precision("float32", device=CPU, width=width) == torch.float32
 
 
 def test_compiling_is_for_long_runs_on_cuda() -> None:
