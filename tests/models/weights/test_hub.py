@@ -392,6 +392,7 @@ def run_alone(*names: str, **environment: str) -> list[str]:
     return found.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_client_s_variables_are_those_that_its_users_know(
     server: FakeHub, tmp_path: Path
 ) -> None:
