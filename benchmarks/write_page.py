@@ -39,37 +39,36 @@ def write_page(results_dir: Path = RESULTS_DIR) -> str:
 
 
 def _model_speed(result: dict[str, Any]) -> str:
-    rows = [
-        f"| {row['model']} at {row['image_size']} px, batch {row['batch']} | {row['what']} "
-        f"| {row['precision']} | {row['batch'] / row['ours_seconds']:,.0f} | {_ratio(row)} |"
-        for row in result["rows"]
-    ]
-    return _section(
+    return _models(
+        result,
         f"Model: against transformers {result['transformers']}",
         "Same shapes, sdpa attention, fused AdamW, clipping by the global norm. Where the class\n"
         "token is read, our last block computes it alone; the result is the same.",
-        "| model | what | precision | images/s | ratio |\n|---|---|---|---|---|",
-        rows,
-        result,
+        column="precision",
     )
 
 
 def _resnet_speed(result: dict[str, Any]) -> str:
-    rows = [
-        f"| {row['model']} at {row['image_size']} px, batch {row['batch']} | {row['what']} "
-        f"| {row['mode']} | {row['batch'] / row['ours_seconds']:,.1f} | {_ratio(row)} |"
-        for row in result["rows"]
-    ]
-    return _section(
+    return _models(
+        result,
         f"ResNets and hybrids: against transformers {result['transformers']}",
         "Same shapes, float32, fused AdamW, clipping by the global norm; both eager or both\n"
         "compiled. Where no gradient is wanted our standardised kernels are kept from call to\n"
         "call; compiled code computes them again, fused. transformers has the hybrid up to\n"
         "version 4.",
-        "| model | what | mode | images/s | ratio |\n|---|---|---|---|---|",
-        rows,
-        result,
+        column="mode",
     )
+
+
+def _models(result: dict[str, Any], title: str, text: str, *, column: str) -> str:
+    """Return a section with a row a measurement; `column` is what else tells rows apart."""
+    rows = [
+        f"| {row['model']} at {row['image_size']} px, batch {row['batch']} | {row['what']} "
+        f"| {row[column]} | {row['batch'] / row['ours_seconds']:,.1f} | {_ratio(row)} |"
+        for row in result["rows"]
+    ]
+    head = f"| model | what | {column} | images/s | ratio |\n|---|---|---|---|---|"
+    return _section(title, text, head, rows, result)
 
 
 def _loader_speed(result: dict[str, Any]) -> str:

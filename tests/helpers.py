@@ -27,6 +27,19 @@ def pattern_images(count: int, *, seed: int = 0, side: int = 8) -> tuple[np.ndar
     return images.astype(np.uint8), labels.astype(np.int64)
 
 
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Return random pixels (height, width, channels)."""
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def photograph(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Return something smooth with an edge, which resizing treats as it treats photographs."""
+    y, x, c = np.mgrid[0:height, 0:width, 0:channels]
+    waves = np.sin(x / 9 + c) * np.cos(y / 7 - c) * 100 + 128
+    return np.where(x > y, waves, 255 - waves).astype(np.uint8)
+
+
 def write_patterns(
     path: Path, *, counts: tuple[int, int, int] = (80, 20, 20), seed: int = 0
 ) -> Path:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import vitral
 from vitral.cli.main import main
+from vitral.spec.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,6 +95,14 @@ def test_python_of_the_pages_runs(
     monkeypatch.chdir(place)
     short = re.sub(r"epochs=\d+", "steps=2", code)
     exec(compile(short, page, "exec"), {"__name__": "__main__"})
+
+
+def test_the_pages_count_the_catalogue_as_it_is() -> None:
+    pages = [*PAGES, ROOT / "CHANGELOG.md"]
+    text = " ".join(" ".join(page.read_text().split()) for page in pages)
+    stated = re.findall(r"(\d+) (?:public )?sets", text)
+    assert len(stated) == 3
+    assert set(stated) == {str(len(read_catalogue()))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

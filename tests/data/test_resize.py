@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import noise, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,18 +20,6 @@ WAYS = [
     for antialias in (True, False)
     for rounding in ("round", "truncate", "none")
 ]
-
-
-def noise(height, width, channels=3, seed=0):
-    random = np.random.default_rng(seed)
-    return random.integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-def photograph(height, width, channels=3):
-    """Something smooth with an edge, which resizing treats as it treats photographs."""
-    y, x, c = np.mgrid[0:height, 0:width, 0:channels]
-    waves = np.sin(x / 9 + c) * np.cos(y / 7 - c) * 100 + 128
-    return np.where(x > y, waves, 255 - waves).astype(np.uint8)
 
 
 def resized(pixels, size, box=None, **way):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import noise, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -41,18 +42,6 @@ NUMBERS = hnp.arrays(np.float64, NUM_UNIFORMS, elements=st.floats(0, 1, exclude_
 REFERENCES = ["n01644373_tree_frog", "n01756291_sidewinder", "n02085936_Maltese_dog",
               "n02692877_airship"]  # fmt: skip
 GREY_LEVEL = 1 / 127.5
-
-
-def noise(height, width, channels=3, seed=0):
-    random = np.random.default_rng(seed)
-    return random.integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-def photograph(height, width, channels=3):
-    """Something smooth with an edge, which resizing treats as it treats photographs."""
-    y, x, c = np.mgrid[0:height, 0:width, 0:channels]
-    waves = np.sin(x / 9 + c) * np.cos(y / 7 - c) * 100 + 128
-    return np.where(x > y, waves, 255 - waves).astype(np.uint8)
 
 
 # Sizes and boxes

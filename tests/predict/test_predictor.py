@@ -118,7 +118,7 @@ def test_csv_has_a_column_for_each_rank(tmp_path: Path) -> None:
 
 
 def test_json_lines_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow: extra `arrow`")
     write_predictions(PREDICTIONS, format="jsonl", path=tmp_path / "p.jsonl", top=2)
     write_predictions(PREDICTIONS, format="parquet", path=tmp_path / "p.parquet", top=2)
     lines = (tmp_path / "p.jsonl").read_text().splitlines()

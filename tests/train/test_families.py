@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.checkpoint import checkpoint
 
 import vitral
+import vitral.models.model
 from vitral.errors import RequestError
+from vitral.files.rows import read_rows
 
 VIT = {"model.depth": 2, "model.embed_dim": 16, "model.num_heads": 2, "model.mlp_dim": 32}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -44,13 +47,35 @@ def test_a_run_goes_on_to_the_same_weights(family: str, patterns: Path, tmp_path
     assert vitral.Predictor(again.path)(torch.zeros(8, 8).byte().numpy())[0].class_name
 
 
-def test_gradient_checkpointing_changes_no_weight(patterns: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_no_weight(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(block: Any, *inputs: Any, **how: Any) -> Any:
+        calls.append(block)
+        return checkpoint(block, *inputs, **how)
+
+    monkeypatch.setattr(vitral.models.model, "checkpoint", counted)
     runs = [
         train("hybrid", patterns, tmp_path / str(flag), **{"train.gradient_checkpointing": flag})
         for flag in (False, True)
     ]
     weights = [load_file(run.path / "model/model.safetensors") for run in runs]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    # Of one run only: the embedding and two blocks, in each of four steps.
+    assert len(calls) == 3 * 4
+
+
+def test_skipped_branches_do_not_depend_on_how_a_batch_is_cut(
+    patterns: Path, tmp_path: Path
+) -> None:
+    runs = [
+        train("hybrid", patterns, tmp_path / str(size), **{"train.micro_batch_size": size})
+        for size in (0, 4)
+    ]
+    losses = [[row["loss"] for row in read_rows(run.path / "metrics.jsonl")] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_parts_of_a_batch_are_told_where_there_is_batch_norm(

@@ -1,6 +1,7 @@
 """What every family of models shares: what it is, how it is called, traced and checked."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class Verification:
         )
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """An image classifier, or what is below its head.
 
     A family gives `features`, `trace_names` and `_walk`; the head is `head`, if there is one.
@@ -83,17 +84,17 @@ class Model(nn.Module):
         self.load_report: LoadReport | None = None
 
     @property
+    @abstractmethod
     def trace_names(self) -> tuple[str, ...]:
         """The names that `trace` knows, from input to output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Return what the head reads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Give named results in the order of `trace_names`, those that cost extra if wanted."""
-        raise NotImplementedError
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
         """Classify images.

@@ -246,14 +246,17 @@ class ViT(Model):
         """Add positions where they enter before each block."""
         if self.config.position_at == "stem" or self.config.position not in ADDED_POSITIONS:
             return tokens
-        return self.positions[index if self.config.position_at == "every" else 0](tokens)
+        return self._position(index)(tokens)
 
     def _relative(self, index: int) -> RelativePosition | None:
         if self.config.position != "relative":
             return None
-        position = self.positions[index if self.config.position_at == "every" else 0]
+        position = self._position(index)
         assert isinstance(position, RelativePosition)
         return position
+
+    def _position(self, index: int) -> nn.Module:
+        return self.positions[index if self.config.position_at == "every" else 0]
 
     def _run_block(self, index: int, tokens: Tensor, keep: Tensor | None) -> Tensor:
         own = None if keep is None else keep[:, index]

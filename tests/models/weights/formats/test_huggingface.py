@@ -232,7 +232,7 @@ def test_shards_and_older_torch_files_are_read(folder: Path, suffix: str) -> Non
 
 @pytest.fixture(scope="session")
 def transformers() -> ModuleType:
-    return pytest.importorskip("transformers", reason="needs transformers: the extra `benchmark`")
+    return pytest.importorskip("transformers", reason="needs transformers: the extra `dev`")
 
 
 VIT: Fields = {
