@@ -9,7 +9,10 @@ from vitral.cli.options import Option, parse_options
 DESCRIPTION = "Score a model on images, every one exactly once."
 OPTIONS = (
     Option(
-        "model", "a run folder, a model folder or an official .npz", metavar="MODEL", required=True
+        "model",
+        "a run folder, a model folder, anyone's weights, or hf://owner/name",
+        metavar="MODEL",
+        required=True,
     ),
     Option("data", "as for training", metavar="DATA", required=True),
     Option(

@@ -10,7 +10,10 @@ from vitral.cli.options import Option, parse_options
 DESCRIPTION = "Name the classes of images, one row each."
 OPTIONS = (
     Option(
-        "model", "a run folder, a model folder or an official .npz", metavar="MODEL", required=True
+        "model",
+        "a run folder, a model folder, anyone's weights, or hf://owner/name",
+        metavar="MODEL",
+        required=True,
     ),
     Option("images", "files or folders", metavar="IMAGES", required=True, repeat=True),
     Option("--top", "how many classes a row names", metavar="N", type=int, default=5),

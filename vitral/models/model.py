@@ -121,6 +121,7 @@ class Model(nn.Module, ABC):
                 `pool/attention` (N, heads, 1, L) of attention pooling. AxialViT:
                 `blockNN/row_attention` (N, H, heads, W, W) and `blockNN/column_attention`
                 (N, W, heads, H, H). ResNets and hybrids: `root`, `stageS/unitUU` (N, C, H, W).
+                AxialResNet: also `stageS/unitUU/row_attention` and `.../column_attention`.
                 All: `features` (N, F), `logits` (N, K).
 
         Raises:
