@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ def process_group(ranks: Ranks, *, device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # torch imports this on the way of DistributedDataParallel; its functions take the group of that
+    # moment as a default and would keep it, and gloo's threads, beyond the end of Python: an abort
+    # when such a thread then lets go of a tensor. Before there is a group they take None.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT)
     try:
