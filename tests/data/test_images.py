@@ -91,7 +91,9 @@ def test_one_class_is_an_error(tmp_path, fill, files):
 
 
 def test_a_class_without_usable_images_is_left_out_and_noted(tmp_path, fill):
-    files = dict.fromkeys(["a/1.png", "a/2.png", "c/1.png", "c/2.png"]) | {"b/1.png": b"GIF89a"}
+    files = dict.fromkeys(["a/1.png", "a/2.png", "c/1.png", "c/2.png"]) | {
+        "b/1.png": b"\0\0\0 ftypheic"
+    }
     data = open_images(fill(tmp_path, files))
     assert data.classes == ("a", "c")
     assert "no usable images of 'b': left out of the classes" in data.notes
@@ -103,7 +105,10 @@ def test_a_class_without_usable_images_is_left_out_and_noted(tmp_path, fill):
     [
         ({}, "no images that can be used .it is empty."),
         ({"notes.txt": b"text"}, "1 not in a class folder"),
-        ({"a/1.png": b"text", "a/2.png": b"text", "a/3.gif": b"GIF89a"}, "2 not an image; 1 GIF"),
+        (
+            {"a/1.png": b"text", "a/2.png": b"text", "a/3.gif": b"\0\0\0 ftypheic"},
+            "2 not an image; 1 HEIC",
+        ),
     ],
 )
 def test_no_images_is_an_error_that_counts_the_reasons(tmp_path, fill, files, message):
@@ -256,10 +261,10 @@ def test_unreadable_images_keep_their_split_and_are_in_none(tmp_path, fill):
 
 
 def test_unread_kinds_are_skipped_and_not_unreadable(tmp_path, fill):
-    files = dict.fromkeys(split_tree(train="ab", test="ab")) | {"train/a/3.png": b"GIF89a"}
+    files = dict.fromkeys(split_tree(train="ab", test="ab")) | {"train/a/3.png": b"\0\0\0 ftypheic"}
     data = open_images(fill(tmp_path, files))
     assert [(item.name, item.reason) for item in data.skipped] == [
-        ("train/a/3.png", "GIF is not read yet")
+        ("train/a/3.png", "HEIC is not read yet")
     ]
     assert data.unreadable == []
 
@@ -271,7 +276,7 @@ def test_every_stress_image_is_used_or_listed(tmp_path, fill, stress):
     used = {name for part in names_by_split(data).values() for name in part}
     listed = [*data.skipped, *(item for _, item in data.unreadable)]
     files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
-    assert len(used) == 51 + 2
+    assert len(used) == 75 + 2
     assert sorted([*used, *(item.name for item in listed)]) == sorted(files)
     assert all(item.reason for item in listed)
 

@@ -259,7 +259,7 @@ def test_a_process_without_a_share_passes_an_example_that_does_not_count(example
     ("content", "reason"),
     [
         (b"\x89PNG\r\n\x1a\n no more", "Truncated File Read"),
-        (b"GIF89a", "GIF is not read yet"),
+        (b"\0\0\0 ftypheic", "HEIC is not read yet"),
         (OSError("the disk is gone"), "the disk is gone"),
         (np.zeros((5, 5, 2), np.uint8), "an image of 2 channels for a model of 3"),
     ],

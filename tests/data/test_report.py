@@ -24,7 +24,7 @@ def report(tmp_path, fill, picture, encode):
         "train/b/2.png": encode(picture(4, mode="L")),
         "train/b/bad.png": b"text",
         "train/b/worse.png": b"text",
-        "train/b/film.gif": encode(picture(5), "GIF"),
+        "train/b/phone.heic": b"\0\0\0 ftypheic",
         "test/a/1.png": same,
         "test/notes.txt": b"text",
     }
@@ -49,13 +49,13 @@ def test_the_report_lists_what_is_left_out(report):
     assert report["skipped"]["count"] == 4
     assert report["skipped"]["reasons"] == {
         "not an image": 2,
-        "GIF is not read yet": 1,
+        "HEIC is not read yet": 1,
         "not in a class folder": 1,
     }
     assert sorted(report["skipped"]["examples"]) == [
         ["test/notes.txt", "not in a class folder"],
         ["train/b/bad.png", "not an image"],
-        ["train/b/film.gif", "GIF is not read yet"],
+        ["train/b/phone.heic", "HEIC is not read yet"],
         ["train/b/worse.png", "not an image"],
     ]
 
@@ -84,7 +84,7 @@ def test_the_report_is_told_in_a_few_lines(report):
     assert describe_report(report) == [
         "data: birds: 2 classes, 5 train, 1 test images",
         "      10 x 12 to 50 x 60 pixels; PNG 4, JPEG 1, WEBP 1; RGB 4, RGBA 1, L 1",
-        "      skipped 4 files: 2 not an image, 1 not in a class folder, 1 GIF is not read yet",
+        "      skipped 4 files: 2 not an image, 1 not in a class folder, 1 HEIC is not read yet",
         "      1 images are in two splits, such as train/a/1.png (train) and test/a/1.png (test): "
         "the test score will flatter",
         "      the test split has no images of 'b'",

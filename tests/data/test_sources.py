@@ -86,9 +86,9 @@ def test_what_lies_beside_the_classes_is_listed(tmp_path, fill, lead, name, reas
         ("cat/.cache/1.png", "in a hidden folder"),
         ("cat/day/.cache/1.png", "in a hidden folder"),
         ("cat/._1.png", "a hidden file"),
-        ("cat/Thumbs.db", "not a JPEG, PNG, WebP or BMP image"),
-        ("cat/noextension", "not a JPEG, PNG, WebP or BMP image"),
-        ("cat/readme.txt", "not a JPEG, PNG, WebP or BMP image"),
+        ("cat/Thumbs.db", "not an image"),
+        ("cat/noextension", "not an image"),
+        ("cat/readme.txt", "not an image"),
     ],
 )
 def test_what_is_no_image_within_a_class_is_listed(tmp_path, fill, name, reason):
@@ -103,15 +103,12 @@ def test_files_are_known_by_content_where_their_name_says_nothing(tmp_path, fill
         "cat/2.dat": encode(picture(), "JPEG"),
         "cat/3.tmp": encode(picture(), "WEBP"),
         "cat/4.0": encode(picture(), "BMP"),
-        "cat/5.anim": encode(picture(), "GIF"),
-        "cat/6.tif": encode(picture(), "TIFF"),
+        "cat/5.anim": b"\0\0\0 ftypheic",
+        "cat/6.scan": encode(picture(), "TIFF"),
     }
     listing = list_source(fill(tmp_path, contents))
-    assert list(listing.store.names) == ["cat/1", "cat/2.dat", "cat/3.tmp", "cat/4.0"]
-    assert skipped(listing) == {
-        "cat/5.anim": "GIF is not read yet",
-        "cat/6.tif": "TIFF is not read yet",
-    }
+    assert list(listing.store.names) == [name for name in contents if name != "cat/5.anim"]
+    assert skipped(listing) == {"cat/5.anim": "HEIC is not read yet"}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPG", "jpeg", "JPEG", "jfif", "png", "webp", "bmp"])
@@ -214,7 +211,7 @@ def write_tree(root, paths, content):
 
 
 @settings(deadline=None, max_examples=150)
-@given(paths=TREES, content=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"GIF89a", b"text"]))
+@given(paths=TREES, content=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\0\0\0 ftypheic", b"text"]))
 def test_every_file_below_a_folder_is_used_or_listed(paths, content):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -271,7 +268,7 @@ def test_splits_may_be_folders_and_archives_beside_each_other(tmp_path, fill, pa
         "train/dog/1.png": "dog",
     }
     assert skipped(listing) == {
-        f"test{ending}/owl/readme.txt": "not a JPEG, PNG, WebP or BMP image",
+        f"test{ending}/owl/readme.txt": "not an image",
         "train/.hidden/1.png": "in a hidden folder",
         "train/stray.png": "not in a class folder",
     }
@@ -440,10 +437,9 @@ def test_labels_of_arrays_are_numbers_or_names(tmp_path, labels, names):
         ({"images": IMAGES, "labels": np.zeros((4, 1), int)}, r"shape \(4, 1\)"),
         ({"images": IMAGES, "labels": np.zeros(4)}, "labels of type float64"),
         ({"images": IMAGES, "labels": np.zeros(4, bool)}, "labels of type bool"),
-        ({"images": IMAGES / 255, "labels": [0] * 4}, "images of type float64"),
-        ({"images": IMAGES.astype(np.uint16), "labels": [0] * 4}, "scale to 0..255"),
-        ({"images": IMAGES[0], "labels": [0] * 3}, r"shape \(3, 2\), wanted uint8 \(N, H, W\)"),
-        ({"images": np.uint8(3), "labels": [0]}, r"shape \(\), wanted uint8 \(N, H, W\)"),
+        ({"images": IMAGES * np.nan, "labels": [0] * 4}, "floats that are no finite numbers"),
+        ({"images": IMAGES[0], "labels": [0] * 3}, r"shape \(3, 2\), wanted \(N, H, W\)"),
+        ({"images": np.uint8(3), "labels": [0]}, r"shape \(\), wanted \(N, H, W\)"),
         (
             {"images": IMAGES, "labels": [0, 1, 2, 0], "classes": ["a", "b"]},
             "labels from 0 to 2 for 2 classes",

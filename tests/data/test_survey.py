@@ -139,10 +139,10 @@ def test_what_could_not_be_read_is_tried_again(listed):
 
 
 def test_what_is_damaged_stays_so_without_another_look(listed, tmp_path, fill):
-    fill(tmp_path / "data", {"cat/3.png": b"\x89PNG\r\n\x1a\n", "cat/4.png": b"GIF89a"})
+    fill(tmp_path / "data", {"cat/3.png": b"\x89PNG\r\n\x1a\n", "cat/4.png": b"\0\0\0 ftypheic"})
     expected = survey(listed(), channels=3)
     assert [finding.damaged for finding in expected[:4]] == [False, False, True, False]
-    assert expected[3].problem == "GIF is not read yet"
+    assert expected[3].problem == "HEIC is not read yet"
     listing = listed()
     assert survey(listing, channels=3) == expected
     assert listing.store.reads == []
@@ -187,7 +187,7 @@ class OneFile:
         (DataError("floats from 0 to 59"), "floats from 0 to 59", True),
         (b"", "an empty file", True),
         (b"text", "not an image", True),
-        (b"GIF89a", "GIF is not read yet", False),
+        (b"\0\0\0 ftypheic", "HEIC is not read yet", False),
         (np.zeros((2, 2, 4), np.uint8), "4 channels for a model of 3", False),
     ],
 )

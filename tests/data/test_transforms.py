@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from vitral.data.transforms import (
     augment,
     central_box,
     inception_box,
-    match_channels,
+    match_model,
     normalise,
     preprocess,
     resized_size,
@@ -311,30 +312,54 @@ def test_every_image_gets_the_size_of_the_model(image_size, size, how, interpola
     assert preprocess(noise(*image_size), how_of(size, **fields)).shape == (*size, 3)
 
 
-# Channels
+# Channels and levels
+
+
+def of_channels(channels, **fields):
+    return default_preprocessing((4, 4), channels=channels, **fields)
 
 
 def test_colour_becomes_grey_as_in_pillow():
     pixels = noise(64, 64)
     expected = np.asarray(Image.fromarray(pixels).convert("L"))
-    np.testing.assert_array_equal(match_channels(pixels, 1)[:, :, 0], expected)
+    np.testing.assert_array_equal(match_model(pixels, of_channels(1))[:, :, 0], expected)
 
 
 def test_grey_becomes_colour_by_repetition():
     pixels = noise(6, 5, 1)
-    np.testing.assert_array_equal(match_channels(pixels, 3), np.repeat(pixels, 3, axis=2))
+    np.testing.assert_array_equal(match_model(pixels, of_channels(3)), np.repeat(pixels, 3, axis=2))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
 def test_fitting_channels_are_left_alone(channels):
     pixels = noise(6, 5, channels)
-    assert match_channels(pixels, channels) is pixels
+    assert match_model(pixels, of_channels(channels)) is pixels
 
 
 @pytest.mark.parametrize(("own", "wanted"), [(4, 3), (3, 4), (2, 1), (1, 4), (13, 3), (3, 13)])
 def test_channels_of_no_one_meaning_are_an_error(own, wanted):
     with pytest.raises(DataError, match=f"an image of {own} channels for a model of {wanted}"):
-        match_channels(noise(6, 5, own), wanted)
+        match_model(noise(6, 5, own), of_channels(wanted))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("rounding", ["round", "none"])
+def test_deep_pixels_are_prepared_as_their_eight_bit_equals(dtype, rounding):
+    """A picture times 100 whose white is 25,500 gives what the picture itself gives."""
+    pixels = photograph(60, 50)
+    deep = (pixels.astype(np.int64) * 100).astype(dtype)
+    for fields in ({}, {"resize": "squash"}, {"antialias": False}, {"interpolation": "area"}):
+        way = how_of((20, 30), rounding=rounding, **fields)
+        expected = preprocess(pixels, replace(way, rounding="none"))
+        given = preprocess(deep, replace(way, levels=(0.0, 25_500.0)))
+        assert given.dtype == (np.uint8 if rounding == "round" else np.float32)
+        np.testing.assert_allclose(given, expected, atol=0.6)  # torch rounds 8 bits on the way
+
+
+def test_deep_colour_becomes_grey_by_the_same_weights():
+    pixels = noise(8, 8)
+    grey = match_model(pixels.astype(np.float32), of_channels(1, levels=(0.0, 255.0)))
+    np.testing.assert_allclose(grey, match_model(pixels, of_channels(1)), atol=0.51)
 
 
 # Random changes

@@ -20,6 +20,7 @@ from vitral.spec.preprocessing import Preprocessing, default_preprocessing, prep
         ({"crop_share": 1.1}, "crop_share=1.1: give a share above 0, at most 1"),
         ({"channels": 1}, "must have one value for each of channels=1"),
         ({"mean": (0.5,)}, r"mean=\(0.5,\) and std=\(0.5, 0.5, 0.5\) must have one value"),
+        ({"levels": (5.0, 5.0)}, r"levels=\(5.0, 5.0\): give black, then white"),
         ({"std": (0.5, 0.0, 0.5)}, r"std=\(0.5, 0.0, 0.5\) must be above 0"),
     ],
     ids=str,

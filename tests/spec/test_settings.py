@@ -51,6 +51,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "preprocessing.mean": ("[0.1]", (0.1,)),
     "preprocessing.std": ("[1]", (1.0,)),
     "preprocessing.channels": ("1", 1),
+    "preprocessing.levels": ("0,4095", (0.0, 4095.0)),
     "model.name": ("mine", "mine"),
     "model.patch_size": ("4,8", (4, 8)),
     "model.embed_dim": ("16", 16),

@@ -1,8 +1,8 @@
 """From a file's bytes to pixels: the one decoder that training, evaluation and prediction share.
 
-Read: JPEG, PNG, WebP and BMP of 8 bits a channel. EXIF orientation is applied, palettes and CMYK
-become RGB, transparency is composited on white. What is not read rightly yet is refused, never read
-wrongly.
+EXIF orientation is applied, palettes and CMYK become RGB, transparency is composited on white, of
+several frames the first is taken. Images of more than eight bits keep their values. What can't be
+read rightly is refused, never read wrongly.
 """
 
 import io
@@ -10,7 +10,11 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from vitral.data.kinds import START_BYTES, is_read, kind_of
+from vitral.data.levels import check_deep
+from vitral.errors import DataError
 
 try:
     import simplejpeg
@@ -20,14 +24,11 @@ except ImportError:  # no wheel for this platform: Pillow gives the same pixels,
 MAX_PIXELS = 178_956_970  # where Pillow takes an image for a decompression bomb
 BACKGROUND = (255, 255, 255)
 MODE_BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib"})
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB")
-_UNSUPPORTED_MAGIC = {
-    b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
-    b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"8BPS": "Photoshop",
-    b"\x93NUMPY": "NumPy", b"qoif": "QOI", b"v/1\x01": "OpenEXR",
-}  # fmt: skip
-_ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
+_DAMAGE = (OSError, ValueError, SyntaxError, struct.error, IndexError, TypeError, KeyError)
+"""What Pillow raises where a file is damaged."""
+# Reading a colour of 16 bits as one of the other byte order gives its low byte.
+_OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if struct.pack("=h", 1)[0] else "16L"}
 
 
 class UnreadableImageError(Exception):
@@ -44,10 +45,12 @@ class ImageHeader:
 
     format: str
     mode: str
+    """Pillow's, with `;16` behind a colour of 16 bits a channel; an array's type."""
     height: int
     width: int
     turned: bool
     """Whether EXIF says that the picture must be turned or mirrored."""
+    num_frames: int = 1
 
 
 def decode_image(content: bytes, *, channels: int = 3) -> np.ndarray:
@@ -55,18 +58,21 @@ def decode_image(content: bytes, *, channels: int = 3) -> np.ndarray:
 
     Args:
         content: the bytes of a file.
-        channels: 1: grey, 2: grey and alpha, 3: RGB, 4: RGBA.
+        channels: 1: grey, 2: grey and alpha, 3: RGB, 4: RGBA; any number for a NumPy array.
 
     Returns:
-        Pixels (H, W, channels), uint8.
+        Pixels (H, W, channels): uint8; of images of more than eight bits the values as they are,
+        uint16, int32 or float32.
 
     Raises:
         UnreadableImageError: damaged, or no image.
         UnsupportedImageError: of a kind that is not read rightly yet.
     """
+    if kind_of(content[:START_BYTES]) == "NumPy":
+        return _matched(_read_array(content), channels)
     if channels not in MODE_BY_CHANNELS:
         raise UnsupportedImageError(
-            f"image files hold 1 to 4 channels, not {channels}: give the images as an .npz"
+            f"pictures hold 1 to 4 channels, not {channels}: give the images as .npy or .npz"
         )
     with _open(content) as image:
         if (
@@ -78,11 +84,12 @@ def decode_image(content: bytes, *, channels: int = 3) -> np.ndarray:
             if pixels is not None:
                 return pixels
         try:
+            if _is_deep(image):
+                return _matched(_decode_deep(content, image), channels)
             image.load()
-            turned = _turn(image, _orientation(image))
-        except (OSError, ValueError, SyntaxError, struct.error, IndexError) as error:
+            return to_channels(_turn(image, _orientation(image)), channels)
+        except _DAMAGE as error:
             raise UnreadableImageError(_say(error)) from None
-        return to_channels(turned, channels)
 
 
 def as_shown(image: Image.Image) -> Image.Image:
@@ -93,58 +100,61 @@ def as_shown(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
+def channels_of_array(content: bytes) -> int | None:
+    """Return the channels of a file that is a NumPy array; None of pictures and damaged arrays."""
+    if kind_of(content[:START_BYTES]) != "NumPy":
+        return None
+    try:
+        return int(_read_array(content).shape[2])
+    except (UnreadableImageError, UnsupportedImageError):
+        return None
+
+
 def read_header(content: bytes) -> ImageHeader:
     """Read what a file says of itself without decoding it; raises as `decode_image` does."""
+    if kind_of(content[:START_BYTES]) == "NumPy":
+        array = _read_array(content)
+        height, width = array.shape[:2]
+        return ImageHeader("NumPy", str(array.dtype), height, width, turned=False)
     with _open(content) as image:
+        try:
+            num_frames = getattr(image, "n_frames", 1)
+        except _DAMAGE:
+            num_frames = 1  # the first frame's decoding tells the damage
+        is_colour = not image.mode.startswith(("I", "F"))
         return ImageHeader(
             format="JPEG" if image.format == "MPO" else str(image.format),
-            mode=image.mode,
+            mode=f"{image.mode};16" if is_colour and _is_deep(image) else image.mode,
             height=image.height,
             width=image.width,
             turned=_orientation(image) > 1,
+            num_frames=1 if image.format == "MPO" else num_frames,
         )
 
 
-def kind_of(start: bytes) -> str | None:
-    """Name the kind of image that a file's first 32 bytes announce; None: no image."""
-    for magic, name in _UNSUPPORTED_MAGIC.items():
-        if start.startswith(magic):
-            return name
-    if start[4:8] == b"ftyp":
-        return _ISO_BRANDS.get(start[8:12])
-    if start.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    return "BMP" if start.startswith(b"BM") else None
+def _is_deep(image: Image.Image) -> bool:
+    """Say whether an image that was opened and not decoded has more than eight bits a channel."""
+    return image.mode.startswith(("I", "F")) or _sixteen_bit_order(image) is not None
 
 
 def _open(content: bytes) -> Image.Image:
-    kind = kind_of(content[:32])
+    kind = kind_of(content[:START_BYTES])
     if kind is None:
         raise UnreadableImageError("not an image" if content else "an empty file")
-    if kind not in _FORMATS:
+    if not is_read(kind):
         raise UnsupportedImageError(f"{kind} is not read yet")
-    if kind == "PNG" and content[24:25] == b"\x10":
-        raise UnsupportedImageError("16 bits a channel are not read yet")
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError:
         raise UnreadableImageError(f"a damaged {kind} header") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise UnreadableImageError(_say(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImageError(
             f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}"
         )
-    if image.mode.startswith(("I", "F")):
-        raise UnsupportedImageError(
-            f"mode {image.mode} (more than 8 bits a channel) is not read yet"
-        )
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise UnsupportedImageError("animations are not read yet")
+    if image.mode == "LAB":
+        raise UnsupportedImageError("colours in CIELAB are not read yet")
     return image
 
 
@@ -161,6 +171,106 @@ def _decode_jpeg(content: bytes, image: Image.Image, *, channels: int) -> np.nda
         return pixels
     flat = pixels[:, :, 0] if mode == "GRAY" else pixels
     return to_channels(_turn(Image.fromarray(flat), orientation), channels)
+
+
+def _decode_deep(content: bytes, image: Image.Image) -> np.ndarray:
+    """Decode more than eight bits: grey (H, W, 1) of any type, colour (H, W, C) of 16 bits."""
+    order = _sixteen_bit_order(image)
+    if order is None:
+        image.load()
+        return _decode_deep_grey(image)
+    if image.mode not in ("RGB", "RGBA") or order == "LA":
+        kind = order if order == "LA" else image.mode
+        raise UnsupportedImageError(f"{kind} of 16 bits a channel is not read yet")
+    with _open(content) as again:
+        again.tile = [_of_other_order(tile) for tile in again.tile]  # type: ignore[attr-defined]
+        high, low = (np.asarray(_turn_loaded(own), np.uint16) for own in (image, again))
+    return high * np.uint16(256) + low
+
+
+def _decode_deep_grey(image: Image.Image) -> np.ndarray:
+    values = np.asarray(_turn(image, _orientation(image)))
+    if values.dtype == np.int32 and image.format == "PNG":
+        values = values.astype(np.uint16)
+    pixels = check_deep(values.astype(values.dtype.newbyteorder("=")))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int) and pixels.dtype == np.uint16:
+        pixels = np.where(pixels == clear, np.uint16(65535), pixels)
+    return pixels[:, :, None]
+
+
+def _turn_loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    return _turn(image, _orientation(image))
+
+
+def _sixteen_bit_order(image: Image.Image) -> str | None:
+    """Return how a colour's channels of 16 bits lie in the file, such as "16B"; None: in 8 bits."""
+    modes = {_raw_mode(tile) for tile in getattr(image, "tile", [])}
+    orders = {mode.partition(";")[2] for mode in modes}
+    if image.mode in ("RGB", "RGBA", "CMYK") and orders & _OTHER_ORDER.keys():
+        return "LA" if "LA;16B" in modes else orders.pop()
+    return None
+
+
+def _raw_mode(tile: ImageFile._Tile) -> str:
+    arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    return str(arguments[0]) if arguments else ""
+
+
+def _of_other_order(tile: ImageFile._Tile) -> ImageFile._Tile:
+    mode, _, order = _raw_mode(tile).partition(";")
+    swapped = f"{mode};{_OTHER_ORDER[order]}"
+    rest = tile.args[1:] if isinstance(tile.args, tuple) else None
+    return tile._replace(args=swapped if rest is None else (swapped, *rest))
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    """Read a .npy of one image as (H, W, C)."""
+    try:
+        array = check_deep(np.load(io.BytesIO(content), allow_pickle=False))
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise UnreadableImageError(f"a damaged array: {error}") from None
+    except DataError as error:
+        raise UnsupportedImageError(str(error)) from None
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4:
+        raise UnsupportedImageError(
+            f"an array of shape {array.shape} looks like (C, H, W), wanted (H, W, C)"
+        )
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise UnsupportedImageError(f"an array of shape {array.shape}, wanted (H, W) or (H, W, C)")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{array.shape[1]} x {array.shape[0]} pixels are more than {MAX_PIXELS:,}"
+        )
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _matched(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Return deep or array pixels in the wanted channels, where that has one meaning."""
+    own = pixels.shape[2]
+    if own == channels:
+        return pixels
+    if own == 1 and channels == 3:
+        return pixels.repeat(3, axis=2)
+    if own == 4 and channels in (1, 3) and pixels.dtype == np.uint16:
+        return _matched(_on_white(pixels), channels)
+    if own == 3 and channels == 1:
+        return luma(pixels)
+    raise UnsupportedImageError(f"{own} channels for a model of {channels}")
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """Return the grey of RGB (H, W, 3) as (H, W, 1): Rec. 601, whole numbers as Pillow rounds."""
+    if pixels.dtype.kind == "f":
+        return (pixels @ np.array([0.299, 0.587, 0.114], pixels.dtype))[:, :, None]
+    weighted = pixels.astype(np.int64) @ np.array([19595, 38470, 7471])
+    return ((weighted + 0x8000) >> 16).astype(pixels.dtype)[:, :, None]
+
+
+def _on_white(pixels: np.ndarray) -> np.ndarray:
+    share = pixels[:, :, 3:] / np.float32(65535)
+    return np.rint(share * pixels[:, :, :3] + (1 - share) * 65535).astype(np.uint16)
 
 
 def to_channels(image: Image.Image, channels: int) -> np.ndarray:
@@ -180,7 +290,7 @@ def _orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8; an EXIF block that can't be read says nothing."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, struct.error, KeyError, TypeError):
+    except _DAMAGE:
         return 1
     return orientation if orientation in range(1, 9) else 1
 

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from vitral.data.decode import IMAGE_SUFFIXES, kind_of
+from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, is_read, kind_of
 from vitral.data.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped
 from vitral.data.stores import (
     FolderStore,
@@ -138,8 +138,8 @@ def _reason_to_skip(parts: list[str], store: Store, number: int, *, lead: int) -
         content = store.read(number)
     except OSError as error:
         return f"can't be read: {error.strerror or error}"
-    kind = kind_of(content[:32]) if isinstance(content, bytes) else None
-    if kind in ("JPEG", "PNG", "WEBP", "BMP"):
+    kind = kind_of(content[:START_BYTES]) if isinstance(content, bytes) else None
+    if kind and is_read(kind):
         return None
     return f"{kind} is not read yet" if kind else NOT_AN_IMAGE
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from vitral.data.datasets import find_source
+from vitral.data.decode import channels_of_array
+from vitral.data.levels import Levels, choose_levels
 from vitral.data.listing import READ_HINT, Listing, Skipped, class_order
 from vitral.data.sources import list_source
 from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
@@ -79,6 +81,19 @@ class ImageData:
     def problems(self, split: str) -> list[Skipped]:
         """Return the damaged images of a split."""
         return [item for own_split, item in self.unreadable if own_split == split]
+
+    def levels(self) -> Levels | None:
+        """Return black and white of the training images of more than eight bits; None: no such."""
+        train = self.splits.get("train")
+        findings = [self.findings[n] for n in train.numbers.tolist()] if train else []
+        deep = [finding for finding in findings if finding.is_deep]
+        if not deep:
+            return None
+        return choose_levels(
+            min(finding.lowest for finding in deep),
+            max(finding.highest for finding in deep),
+            whole=all(finding.depth != "float32" for finding in deep),
+        )
 
     def fingerprint(self) -> str:
         """Return a hash of all used examples: contents, class names, splits; in any order."""
@@ -169,6 +184,7 @@ def _own_channels(store: Store) -> int:
             return FILE_CHANNELS
         if isinstance(content, np.ndarray):
             return int(content.shape[2])
+        return channels_of_array(content) or FILE_CHANNELS
     return FILE_CHANNELS
 
 

@@ -10,7 +10,7 @@ SPLIT_NAMES = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-NOT_AN_IMAGE = "not a JPEG, PNG, WebP or BMP image"
+NOT_AN_IMAGE = "not an image"
 READ_HINT = (
     "give a folder of class folders (with or without train/, val/, test/), a .csv of "
     "path,label[,split] "

@@ -103,6 +103,15 @@ def _notes(data: ImageData) -> list[str]:
     turned = sum(finding.turned for finding in data.findings)
     if turned:
         notes.append(f"{turned:,} images are turned as their EXIF says")
+    deep = [finding for finding in data.findings if finding.is_deep]
+    if deep:
+        lowest, highest = min(f.lowest for f in deep), max(f.highest for f in deep)
+        notes.append(
+            f"{len(deep):,} images of more than 8 bits, of values from {lowest:g} to {highest:g}"
+        )
+    several = sum(finding.num_frames > 1 for finding in data.findings)
+    if several:
+        notes.append(f"of {several:,} images with several frames the first one is taken")
     alpha = sum(finding.mode in ("RGBA", "LA", "PA") for finding in data.findings)
     if alpha and data.channels in (1, 3):
         notes.append(f"{alpha:,} images with transparency are put on white")

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vitral.data.decode import as_shown, to_channels
+from vitral.data.levels import check_deep
 from vitral.errors import DataError
 from vitral.files import atomic
 from vitral.files.places import cache_dir
@@ -33,7 +34,7 @@ class Store(Protocol):
     names: Sequence[str]
 
     def read(self, number: int) -> Content:
-        """Return a file's bytes, or pixels (H, W, C) uint8. Raises OSError."""
+        """Return a file's bytes, or pixels (H, W, C). Raises OSError."""
         ...
 
     def stamp(self, number: int) -> str | None:
@@ -134,14 +135,17 @@ class ZipStore:
 
 
 class ArrayStore:
-    """Images in one array (N, H, W) or (N, H, W, C), uint8."""
+    """Images in one array (N, H, W) or (N, H, W, C), of eight bits or more."""
 
     def __init__(self, images: np.ndarray, *, path: str) -> None:
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        if images.ndim not in (3, 4):
             raise DataError(
-                f"{path}: images of type {images.dtype} and shape {images.shape}, wanted uint8 "
-                "(N, H, W) or (N, H, W, C): scale to 0..255 and convert"
+                f"{path}: images of shape {images.shape}, wanted (N, H, W) or (N, H, W, C)"
             )
+        try:
+            images = check_deep(images)
+        except DataError as error:
+            raise DataError(f"{path}: images of {error}") from None
         if images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[3] > 4:
             raise DataError(
                 f"{path}: images of shape {images.shape} look like (N, C, H, W), wanted "
@@ -252,11 +256,11 @@ def is_archive(path: Path) -> bool:
 
 
 def as_pixels(image: Any, *, channels: int | None = None) -> np.ndarray:
-    """Return any usual form of an image as pixels (H, W, C) uint8.
+    """Return any usual form of an image as pixels (H, W, C), uint8 or of more bits.
 
     Args:
-        image: a PIL image; an array (H, W) or (H, W, C) uint8; a tensor (C, H, W), uint8 or floats
-            in 0..1.
+        image: a PIL image; an array (H, W) or (H, W, C) of whole numbers; a tensor (C, H, W); of
+            either also floats in 0..1.
         channels: of the model: a PIL image with transparency is put on white for 1 or 3.
 
     Raises:
@@ -279,13 +283,9 @@ def as_pixels(image: Any, *, channels: int | None = None) -> np.ndarray:
                 "floats in 0..1 before any normalisation"
             )
         array = np.rint(array * 255).astype(np.uint8)
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise DataError(
-            f"an image of type {array.dtype} and shape {array.shape}: give uint8 (H, W) or (H, W, "
-            "C)"
-        )
+    if array.ndim not in (2, 3):
+        raise DataError(f"an image of shape {array.shape}: give (H, W) or (H, W, C)")
+    array = check_deep(array)
     return array[:, :, None] if array.ndim == 2 else array
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from vitral.data.decode import (
 )
 from vitral.data.listing import Listing
 from vitral.data.stores import Store
+from vitral.data.transforms import fits_channels
 from vitral.errors import DataError
 from vitral.files.atomic import write_text
 from vitral.files.places import cache_dir
@@ -44,10 +46,21 @@ class Finding:
     height: int = 0
     width: int = 0
     turned: bool = False
+    num_frames: int = 1
+    depth: str = "uint8"
+    """The type of its values."""
+    lowest: float = 0.0
+    """Of its values."""
+    highest: float = 0.0
     problem: str = ""
     """Why the image can't be used; empty when it can."""
     damaged: bool = False
     """Whether the problem is damage, not a kind of image that is not read yet."""
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the values are of more than eight bits."""
+        return self.depth != "uint8"
 
 
 def survey(
@@ -97,12 +110,12 @@ def look_into(store: Store, number: int, *, channels: int) -> Finding:
     digest = hashlib.sha256(content).hexdigest()[:32]
     try:
         header = read_header(content)
-        decode_image(content, channels=channels)
+        pixels = decode_image(content, channels=channels)
     except UnreadableImageError as error:
         return Finding(digest=digest, problem=str(error), damaged=True)
     except UnsupportedImageError as error:
         return Finding(digest=digest, problem=str(error))
-    return Finding(digest=digest, **asdict(header))
+    return Finding(digest=digest, **asdict(header), **_values(pixels))
 
 
 def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
@@ -115,12 +128,16 @@ def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
         mode=MODE_BY_CHANNELS.get(own_channels, f"{own_channels} channels"),
         height=height,
         width=width,
+        **_values(pixels),
     )
 
 
-def fits_channels(own: int, wanted: int) -> bool:
-    """Say whether pixels can be given to a model: only grey and RGB turn into each other."""
-    return own == wanted or {own, wanted} == {1, 3}
+def _values(pixels: np.ndarray) -> dict[str, Any]:
+    return {
+        "depth": str(pixels.dtype),
+        "lowest": float(pixels.min()),
+        "highest": float(pixels.max()),
+    }
 
 
 class _Cache:

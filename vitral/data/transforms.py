@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitral.data.decode import luma
+from vitral.data.levels import to_eight_bit_range
 from vitral.data.resize import Box, Size, crop, resize
-from vitral.data.survey import fits_channels
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
@@ -23,13 +24,13 @@ def preprocess(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Bring decoded pixels to the model's size, as in evaluation and prediction.
 
     Args:
-        pixels: (H, W, C) uint8.
+        pixels: (H, W, C), as decoded: uint8, or values of more than eight bits.
         preprocessing: of the model.
 
     Returns:
         (h, w, C) in 0..255: uint8, or float32 without rounding.
     """
-    pixels = match_channels(pixels, preprocessing.channels)
+    pixels = match_model(pixels, preprocessing)
     if preprocessing.resize == "shorter":
         pixels = without_far_ends(pixels, preprocessing.size)
     size = resized_size(pixels.shape[:2], preprocessing)
@@ -46,7 +47,7 @@ def augment(
     """Crop, resize and mirror decoded pixels for training.
 
     Args:
-        pixels: (H, W, C) uint8.
+        pixels: (H, W, C), as decoded.
         numbers: (NUM_UNIFORMS,) in [0, 1), of this example in this epoch.
         settings: which changes.
         preprocessing: of the model.
@@ -55,7 +56,7 @@ def augment(
         (h, w, C) in 0..255, as `preprocess` does.
     """
     if settings.crop == "inception":
-        pixels = match_channels(pixels, preprocessing.channels)
+        pixels = match_model(pixels, preprocessing)
         height, width = preprocessing.size
         box = inception_box(pixels.shape[:2], numbers, settings=settings, aspect=width / height)
         image = resize(crop(pixels, box), preprocessing.size, preprocessing)
@@ -73,21 +74,24 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (images.float() - mean) / std
 
 
-def match_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Turn grey arrays into RGB or RGB into grey where the model wants it; files are decoded so.
+def match_model(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Bring decoded pixels into 0..255 and into the model's channels, at their own size.
 
     Raises:
-        DataError: other numbers of channels, which have no one meaning.
+        DataError: numbers of channels that have no one meaning for the model.
     """
-    own = pixels.shape[2]
+    pixels = to_eight_bit_range(pixels, preprocessing.levels)
+    own, channels = pixels.shape[2], preprocessing.channels
     if own == channels:
         return pixels
     if not fits_channels(own, channels):
         raise DataError(f"an image of {own} channels for a model of {channels}")
-    if own == 1:
-        return pixels.repeat(3, axis=2)
-    weighted = pixels @ np.array([19595, 38470, 7471], np.uint32)  # Rec. 601 luma, as Pillow has it
-    return ((weighted + 0x8000) >> 16).astype(np.uint8)[:, :, None]
+    return pixels.repeat(3, axis=2) if own == 1 else luma(pixels)
+
+
+def fits_channels(own: int, wanted: int) -> bool:
+    """Say whether pixels can be given to a model: only grey and RGB turn into each other."""
+    return own == wanted or {own, wanted} == {1, 3}
 
 
 def without_far_ends(pixels: np.ndarray, size: Size) -> np.ndarray:

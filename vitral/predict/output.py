@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from vitral.data.decode import IMAGE_SUFFIXES, kind_of
 from vitral.data.folders import walk_files
+from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, kind_of
 from vitral.errors import RequestError
 from vitral.files import atomic
 from vitral.predict.predictor import Prediction
@@ -155,6 +155,6 @@ def _is_image(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return kind_of(file.read(32)) is not None
+            return kind_of(file.read(START_BYTES)) is not None
     except OSError:
         return False

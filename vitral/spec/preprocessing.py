@@ -47,6 +47,10 @@ class Preprocessing:
     """Divides each channel after that."""
     channels: int = 3
     """1: grey, 2: grey and alpha, 3: RGB, 4: RGBA; others only from arrays."""
+    levels: tuple[float, float] | None = None
+    """The values that are black and white in images of more than eight bits, beyond which they are
+    cut off; None: all that the type holds (0..65535 of 16 bits), 0..1 for floats. Images of eight
+    bits are not concerned."""
 
     def __post_init__(self) -> None:
         check_choice(RESIZES, resize=self.resize)
@@ -62,6 +66,8 @@ class Preprocessing:
             )
         if not all(value > 0 for value in self.std):
             raise RequestError(f"std={self.std} must be above 0")
+        if self.levels and not self.levels[0] < self.levels[1]:
+            raise RequestError(f"levels={self.levels}: give black, then white, a larger value")
 
 
 def default_preprocessing(size: tuple[int, int], *, channels: int, **fields: Any) -> Preprocessing:

@@ -31,6 +31,7 @@ _KINDS: dict[Any, str] = {
     tuple[int, ...]: "whole numbers, such as 3,4,6,3",
     bool | None: "true, false or null",
     float | None: "a number or null",
+    tuple[float, float] | None: "2 numbers, such as 0,4095, or null",
     ResNetConfig | None: "the fields of a ResNet, or null",
 }
 

@@ -203,6 +203,9 @@ class Execution:
             f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} "
             "pixels"
         )
+        if config.preprocessing.levels:
+            black, white = config.preprocessing.levels
+            self.view.say(f"       values of more than 8 bits: {black:g} is black, {white:g} white")
         if config.model and config.model.untiled_note():
             self.view.say(f"       {config.model.untiled_note()}")
         if self._splits_batches() and isinstance(config.model, AxialResNetConfig):

@@ -146,11 +146,17 @@ def _model_settings(
             )
     size = asked.get("preprocessing.size", image_size)
     size = (size, size) if isinstance(size, int) else tuple(size)
-    ready = default_preprocessing(size, channels=channels)
+    ready = default_preprocessing(size, channels=channels, **_of_deep_images(data))
     return (
         {f"model.{k}": v for k, v in fields.items()},
         {f"preprocessing.{k}": v for k, v in vars(ready).items()},
     )
+
+
+def _of_deep_images(data: ImageData) -> dict[str, Any]:
+    """Return how images of more than eight bits are prepared: in their range, never rounded."""
+    levels = data.levels()
+    return {"levels": levels, "rounding": "none"} if levels else {}
 
 
 def _facts(
