@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 import vitral.models.vit
 from vitral.data.images import Examples
-from vitral.data.stores import ArrayStore
+from vitral.data.stores.arrays import ArrayStore
 from vitral.evaluate.controls import majority_class, pixel_accuracy
 from vitral.evaluate.linear import fit_logistic_regression
 from vitral.evaluate.mistakes import attention_to_patches, confident_mistakes

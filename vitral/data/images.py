@@ -11,10 +11,10 @@ import numpy as np
 from vitral.data.datasets import find_source
 from vitral.data.decode import channels_of_array
 from vitral.data.levels import Levels, choose_levels
-from vitral.data.listing import READ_HINT, Listing, Skipped, class_order
-from vitral.data.sources import list_source
+from vitral.data.sources.find import list_source
+from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
 from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
-from vitral.data.stores import Content, Store
+from vitral.data.stores.store import Content, Store
 from vitral.data.survey import MAX_FILES_READ, Finding, survey
 from vitral.errors import DataError
 

@@ -23,7 +23,7 @@ from vitral.data.order import (
     share_of_rank,
     uniforms,
 )
-from vitral.data.stores import Content
+from vitral.data.stores.store import Content
 from vitral.data.transforms import NUM_UNIFORMS, augment, preprocess
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing

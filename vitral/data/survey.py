@@ -21,8 +21,8 @@ from vitral.data.decode import (
     decode_image,
     read_header,
 )
-from vitral.data.listing import Listing
-from vitral.data.stores import Store
+from vitral.data.sources.listing import Listing
+from vitral.data.stores.store import Store
 from vitral.data.transforms import fits_channels
 from vitral.errors import DataError
 from vitral.files.atomic import write_text

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from vitral.data.folders import walk_files
 from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, kind_of
+from vitral.data.sources.folders import walk_files
 from vitral.errors import RequestError
 from vitral.files import atomic
 from vitral.predict.predictor import Prediction

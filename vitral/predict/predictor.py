@@ -12,7 +12,8 @@ import torch
 from vitral.data.batches import to_model
 from vitral.data.images import Examples
 from vitral.data.loader import evaluation_batches
-from vitral.data.stores import Content, as_pixels
+from vitral.data.stores.arrays import as_pixels
+from vitral.data.stores.store import Content
 from vitral.errors import DataError, RequestError
 from vitral.models.model import Model, check_classifier
 from vitral.models.weights.load import load_model

@@ -5,15 +5,10 @@ import re
 from pathlib import Path
 
 from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, is_read, kind_of
-from vitral.data.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped
-from vitral.data.stores import (
-    FolderStore,
-    JoinedStore,
-    SelectedStore,
-    Store,
-    is_archive,
-    open_archive,
-)
+from vitral.data.sources.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped
+from vitral.data.stores.archives import is_archive, open_archive
+from vitral.data.stores.folder import FolderStore
+from vitral.data.stores.store import JoinedStore, SelectedStore, Store
 from vitral.errors import DataError
 
 

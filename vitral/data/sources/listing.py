@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vitral.data.stores import Store
+from vitral.data.stores.store import Store
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",

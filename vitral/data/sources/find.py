@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vitral.data.folders import list_folder
-from vitral.data.listing import READ_HINT, Listing
-from vitral.data.tables import list_csv, list_npz, list_object
+from vitral.data.sources.arrays import list_npz, list_object
+from vitral.data.sources.folders import list_folder
+from vitral.data.sources.listing import READ_HINT, Listing
+from vitral.data.sources.lists import list_csv
 from vitral.errors import RequestError
 
 

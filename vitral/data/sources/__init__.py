@@ -1,0 +1,1 @@
+"""The forms that data may have: each lists its examples without opening them."""

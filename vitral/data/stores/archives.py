@@ -1,0 +1,150 @@
+"""Tars and zips, whose members are read at their offsets."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vitral.data.stores.folder import file_stamp
+from vitral.data.stores.store import Content, Store
+from vitral.errors import DataError
+from vitral.files import atomic
+from vitral.files.places import cache_dir
+
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+_ZIP_HEADER_BYTES = 30
+
+
+class TarStore:
+    """Members of a tar, read at their offsets; a compressed tar is unpacked once into the cache."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._plain_path = _uncompressed(path)
+        try:
+            with tarfile.open(self._plain_path, "r:") as archive:
+                members = [m for m in archive if m.isfile() or m.islnk() or m.issym()]
+                places = [_place_in_tar(archive, member) for member in members]
+                _check_end(archive)
+        except (tarfile.TarError, OSError) as error:
+            raise DataError(f"{path} can't be read as a tar: {error}") from None
+        self.names: Sequence[str] = [member.name.removeprefix("./") for member in members]
+        self._links = {n: m.linkname for n, m in enumerate(members) if places[n][1] < 0}
+        self._places = np.array(places, np.int64).reshape(-1, 2)
+        self._stamp = file_stamp(path)
+
+    def read(self, number: int) -> Content:
+        """Return a member's bytes."""
+        if number in self._links:
+            raise OSError(f"a link to {self._links[number]}, which is not followed in archives")
+        offset, size = (int(value) for value in self._places[number])
+        with self._plain_path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def stamp(self, number: int) -> str | None:
+        """Return the archive's size and time of change."""
+        return self._stamp
+
+
+class ZipStore:
+    """Members of a zip, read at their offsets."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._members = [info for info in archive.infolist() if not info.is_dir()]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{path} can't be read as a zip: {error}") from None
+        self.names: Sequence[str] = [info.filename for info in self._members]
+        self._stamp = file_stamp(path)
+
+    def read(self, number: int) -> Content:
+        """Return a member's bytes."""
+        member = self._members[number]
+        if member.flag_bits & 1:
+            raise OSError("the member is encrypted")
+        with self.path.open("rb") as file:
+            file.seek(member.header_offset)
+            header = file.read(_ZIP_HEADER_BYTES)
+            name_and_extra_bytes = sum(struct.unpack("<HH", header[-4:]))
+            file.seek(name_and_extra_bytes, os.SEEK_CUR)
+            content = file.read(member.compress_size)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise OSError(f"compressed by method {member.compress_type}, only deflate is read")
+        try:
+            if member.compress_type == zipfile.ZIP_DEFLATED:
+                content = zlib.decompress(content, wbits=-zlib.MAX_WBITS)
+        except zlib.error as error:
+            raise OSError(f"a damaged member: {error}") from None
+        if zlib.crc32(content) != member.CRC:
+            raise OSError("a damaged member: its checksum is not the one in the zip")
+        return content
+
+    def stamp(self, number: int) -> str | None:
+        """Return the archive's size and time of change."""
+        return self._stamp
+
+
+def open_archive(path: Path) -> Store:
+    """Open a tar or zip.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    return ZipStore(path) if path.suffix.lower() == ".zip" else TarStore(path)
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a path has the name of an archive that is read."""
+    return path.name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def _place_in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int]:
+    """Return where a member's bytes begin and how many they are; -1 for a link to elsewhere."""
+    if member.islnk():  # another name of a member before it
+        try:
+            member = archive.getmember(member.linkname)
+        except KeyError:
+            return 0, -1
+    return (member.offset_data, member.size) if member.isfile() else (0, -1)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise where `tarfile` takes a damaged header for the end of the archive."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        members = archive.getmembers()
+        raise tarfile.ReadError(f"a damaged header after {members[-1].name if members else 'none'}")
+
+
+def _uncompressed(path: Path) -> Path:
+    """Return a plain tar: the path itself, or an unpacked copy in the cache."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return path
+    key = hashlib.sha256(f"{path.resolve()}-{file_stamp(path)}".encode()).hexdigest()[:24]
+    folder = cache_dir() / "archives"
+    unpacked = folder / f"{key}.tar"
+    if not unpacked.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f"{atomic.ASIDE_PREFIX}{os.getpid()}-{key}.tar"
+        try:
+            with gzip.open(path) as packed, aside.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+            aside.replace(unpacked)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} can't be unpacked: {error}") from None
+        finally:
+            aside.unlink(missing_ok=True)
+    return unpacked

@@ -1,0 +1,69 @@
+"""What every store offers, and stores made of others."""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+Content = bytes | np.ndarray
+"""A file's bytes, or pixels (H, W, C)."""
+
+
+class Store(Protocol):
+    """Images by number."""
+
+    names: Sequence[str]
+
+    def read(self, number: int) -> Content:
+        """Return a file's bytes, or pixels (H, W, C). Raises OSError."""
+        ...
+
+    def stamp(self, number: int) -> str | None:
+        """Return what changes when the content does, such as size and time; None: not known."""
+        ...
+
+
+class JoinedStore:
+    """Several stores, one after the other; names carry a prefix each."""
+
+    def __init__(self, stores: Sequence[Store], prefixes: Sequence[str]) -> None:
+        self._stores = stores
+        self._starts = [0, *itertools.accumulate(len(store.names) for store in stores)]
+        self.names: Sequence[str] = [
+            prefix + name
+            for store, prefix in zip(stores, prefixes, strict=True)
+            for name in store.names
+        ]
+
+    def read(self, number: int) -> Content:
+        """Return a file's bytes."""
+        store, inner = self._find(number)
+        return store.read(inner)
+
+    def stamp(self, number: int) -> str | None:
+        """Return what changes when the content does."""
+        store, inner = self._find(number)
+        return store.stamp(inner)
+
+    def _find(self, number: int) -> tuple[Store, int]:
+        which = bisect.bisect_right(self._starts, number) - 1
+        return self._stores[which], number - self._starts[which]
+
+
+class SelectedStore:
+    """Some files of a store, renumbered."""
+
+    def __init__(self, store: Store, numbers: Sequence[int]) -> None:
+        self._store = store
+        self._numbers = np.asarray(numbers, np.int64)
+        self.names: Sequence[str] = [store.names[number] for number in numbers]
+
+    def read(self, number: int) -> Content:
+        """Return a file's content."""
+        return self._store.read(int(self._numbers[number]))
+
+    def stamp(self, number: int) -> str | None:
+        """Return what changes when the content does."""
+        return self._store.stamp(int(self._numbers[number]))
