@@ -48,6 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"photos/{name}/{number}.png,{name}")
     (root / "list.csv").write_text("\n".join(rows))
     shutil.copytree(root / "photos" / "wren", root / "new_photos")
+    shutil.make_archive(str(root / "photos"), "zip", root / "photos")
     Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
     Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
     # As a file from elsewhere: it does not say what its classes are called.

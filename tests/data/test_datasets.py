@@ -95,3 +95,8 @@ def test_a_folder_that_is_there_needs_no_sign_of_a_path(tmp_path, monkeypatch):
 )
 def test_a_data_set_has_a_short_name(data, name):
     assert data_name(data) == name
+
+
+def test_a_pattern_is_named_after_its_folder(tmp_path):
+    assert data_name(tmp_path / "birds" / "train-{000..017}.tar") == "birds"
+    assert data_name(str(tmp_path / "birds" / "*.tar")) == "birds"

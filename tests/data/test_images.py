@@ -331,3 +331,44 @@ def test_examples_can_be_selected(tmp_path):
 def test_nothing_there_is_a_bad_request(tmp_path):
     with pytest.raises(RequestError, match="there is nothing at"):
         open_images(tmp_path / "none")
+
+
+# Groups
+
+
+def test_images_of_a_group_stay_in_one_split(tmp_path, fill):
+    rows = ["path,label,group"]
+    for number in range(120):
+        fill(tmp_path, [f"{number}.png"])
+        rows.append(f"{number}.png,{'ab'[number % 2]},patient {number // 6}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    data = open_images(tmp_path / "own.csv", validation_share=0.2)
+    groups = {
+        split: {int(name.removesuffix(".png")) // 6 for name in names}
+        for split, names in names_by_split(data).items()
+    }
+    assert set(groups) == {"train", "validation", "test"}
+    assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 20
+
+
+def test_training_images_are_held_out_by_group(tmp_path, fill):
+    rows = ["path,label,split,group"]
+    for number in range(120):
+        fill(tmp_path, [f"{number}.png"])
+        split = "train" if number < 90 else "test"
+        rows.append(f"{number}.png,{'ab'[number % 2]},{split},film {number // 6}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    data = open_images(tmp_path / "own.csv", validation_share=0.3)
+    groups = {
+        split: {int(name.removesuffix(".png")) // 6 for name in names}
+        for split, names in names_by_split(data).items()
+    }
+    assert groups["validation"] and not groups["validation"] & groups["train"]
+    assert any("held out for validation by group" in note for note in data.notes)
+
+
+def test_several_labels_an_image_are_refused(tmp_path, fill):
+    fill(tmp_path, ["1.png"])
+    (tmp_path / "own.csv").write_text("path,labels\n1.png,a|b\n")
+    with pytest.raises(DataError, match="several labels an image, which can't be trained on yet"):
+        open_images(tmp_path / "own.csv")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
+from vitral.data.split import group_shares, hash_shares, hold_out_by_hash, split_by_hash
 
 SHARES = st.floats(0, 1, exclude_max=True)
 EXAMPLES = st.lists(st.tuples(SHARES, st.integers(0, 3)), min_size=1, max_size=40)
@@ -111,3 +111,34 @@ def test_images_of_low_hashes_are_held_out_but_never_a_whole_class(examples, sha
 def test_about_the_asked_share_is_held_out():
     shares = hash_shares([digest(n) for n in range(20_000)])
     assert abs(hold_out_by_hash(shares, np.arange(20_000) % 10, share=0.05).mean() - 0.05) < 0.005
+
+
+# Groups and several labels
+
+GROUPED = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(GROUPED, st.floats(0, 0.9))
+def test_a_group_is_never_torn_apart(examples, share):
+    groups, labels = (np.array(column) for column in zip(*examples, strict=True))
+    shares = group_shares([str(group) for group in groups])
+    splits = split_by_hash(shares, labels, grouped=True)
+    held_out = hold_out_by_hash(shares, labels, share=share, grouped=True)
+    for group in set(groups.tolist()):
+        assert len(set(splits[groups == group])) == 1
+        assert len(set(held_out[groups == group])) == 1
+    assert set(labels[splits == "train"].tolist()) == set(labels.tolist())
+    assert set(labels[~held_out].tolist()) == set(labels.tolist())
+
+
+def test_groups_are_split_in_about_80_10_10():
+    splits = split_by_hash(group_shares(list(map(str, range(5000)))), np.zeros(5000, int))
+    assert abs(np.mean(splits == "train") - 0.8) < 0.02
+
+
+@given(EXAMPLES)
+def test_each_of_several_labels_is_trained_on(examples):
+    shares, first = columns(examples)
+    marks = np.eye(4, dtype=np.uint8)[first] | np.eye(4, dtype=np.uint8)[(first * 7 + 1) % 4]
+    splits = split_by_hash(shares, marks)
+    assert (marks[splits == "train"].any(axis=0) == marks.any(axis=0)).all()

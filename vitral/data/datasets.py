@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vitral.data.sources.shards import is_pattern
 from vitral.errors import RequestError, nearest
 
 # 10,000 training and 2,000 test images of Fashion-MNIST (arXiv 1708.07747), MIT licence.
@@ -36,4 +37,8 @@ def data_name(data: Any) -> str:
     if not isinstance(data, str | os.PathLike):
         return type(data).__name__
     folded = str(data).lower().replace("_", "-")
-    return folded if folded in BUILTIN else Path(data).resolve().name.split(".")[0] or "data"
+    if folded in BUILTIN:
+        return folded
+    path = Path(data)
+    named = path.resolve().parent if is_pattern(str(data)) and not path.exists() else path.resolve()
+    return named.name.split(".")[0] or "data"

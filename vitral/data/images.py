@@ -1,6 +1,7 @@
 """A data set ready for use: classes, splits and what was left out."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ import numpy as np
 
 from vitral.data.datasets import find_source
 from vitral.data.decode import channels_of_array
+from vitral.data.labels import is_multi_label, label_text, names_in, number_labels
 from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.find import list_source
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
-from vitral.data.split import hash_shares, hold_out_by_hash, split_by_hash
+from vitral.data.split import group_shares, hash_shares, hold_out_by_hash, split_by_hash
 from vitral.data.stores.store import Content, Store
 from vitral.data.survey import MAX_FILES_READ, Finding, survey
 from vitral.errors import DataError
@@ -30,7 +32,7 @@ class Examples:
     numbers: np.ndarray
     """(N,) int64: the store's number of each example."""
     labels: np.ndarray
-    """(N,) int64."""
+    """(N,) int64; where images have any number of classes (N, K) uint8 of 0 and 1."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -78,6 +80,11 @@ class ImageData:
             np.concatenate([part.labels for part in parts]),
         )
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return is_multi_label(next(iter(self.splits.values())).labels)
+
     def problems(self, split: str) -> list[Skipped]:
         """Return the damaged images of a split."""
         return [item for own_split, item in self.unreadable if own_split == split]
@@ -98,10 +105,10 @@ class ImageData:
     def fingerprint(self) -> str:
         """Return a hash of all used examples: contents, class names, splits; in any order."""
         used = (
-            f"{self.declared_splits[number]} {self.classes[label]} "
+            f"{self.declared_splits[number]} {label_text(label, self.classes)} "
             f"{self.findings[number].digest or part.store.names[number]}"
             for part in self.splits.values()
-            for number, label in zip(part.numbers.tolist(), part.labels.tolist(), strict=True)
+            for number, label in zip(part.numbers.tolist(), part.labels, strict=True)
         )
         return hashlib.sha256("\n".join(sorted(used)).encode()).hexdigest()[:32]
 
@@ -128,31 +135,36 @@ def open_images(
         DataError: the contents can't be used.
     """
     listing = list_source(find_source(data))
+    if listing.is_multi_label:
+        raise DataError(
+            f"{listing.source} has several labels an image, which can't be trained on yet: give "
+            "one in a column label"
+        )
     channels = channels or _own_channels(listing.store)
     findings = survey(listing, channels=channels, report_progress=report_progress)
     usable = np.array([not finding.problem for finding in findings], bool)
     if not usable.any():
         raise _no_images(listing, findings)
     notes = list(listing.notes)
-    names_used = [label for label, good in zip(listing.labels, usable, strict=True) if good]
-    known = classes or listing.classes or tuple(sorted(set(names_used), key=class_order))
-    number_of = {name: number for number, name in enumerate(known)}
-    _check_known(set(names_used), number_of, classes=classes, source=listing.source)
-    labels = np.array([number_of.get(name, -1) for name in listing.labels], np.int64)
-    splits = _splits(listing, findings, labels, usable)
+    used = names_in(itertools.compress(listing.labels, usable))
+    known = classes or listing.classes or tuple(sorted(used, key=class_order))
+    _check_known(used, known, is_models=classes is not None, source=listing.source)
+    labels = number_labels(listing.labels, known)
+    shares = _shares(listing, findings)
+    splits = _splits(listing, shares, labels, usable)
     declared_splits = splits.copy()
-    was_read = any(finding.digest for finding in findings)
-    if validation_share and was_read and "train" in splits and "validation" not in splits:
-        inside = usable & (splits == "train")
-        shares = hash_shares([finding.digest or "0" for finding in findings])
-        held_out = np.zeros(len(splits), bool)
-        held_out[inside] = hold_out_by_hash(shares[inside], labels[inside], share=validation_share)
-        splits[held_out] = "validation"
+    inside = usable & (splits == "train")
+    if validation_share and shares is not None and inside.any() and "validation" not in splits:
+        held_out = hold_out_by_hash(
+            shares[inside], labels[inside], share=validation_share, grouped=bool(listing.groups)
+        )
+        splits[np.flatnonzero(inside)[held_out]] = "validation"
         notes.append(
-            f"{held_out.sum():,} training images were held out for validation by content hash"
+            f"{held_out.sum():,} training images were held out for validation by "
+            f"{'group' if listing.groups else 'content hash'}"
         )
     if classes is None and (splits == "train").any():
-        known, labels = _classes_of_training(listing, splits, labels, usable, notes)
+        known, labels = _classes_of_training(listing, splits, labels, usable, notes, known=known)
     return ImageData(
         source=listing.source,
         classes=known,
@@ -188,25 +200,33 @@ def _own_channels(store: Store) -> int:
     return FILE_CHANNELS
 
 
+def _shares(listing: Listing, findings: list[Finding]) -> np.ndarray | None:
+    """Return by what examples are split: their group's hash, or their content's; None: not known.
+
+    An unreadable file has a hash too, so that the split of its row does not depend on its repair.
+    """
+    if listing.groups is not None:
+        return group_shares(listing.groups)
+    digests = [finding.digest for finding in findings]
+    return hash_shares([digest or "0" for digest in digests]) if any(digests) else None
+
+
 def _splits(
-    listing: Listing, findings: list[Finding], labels: np.ndarray, usable: np.ndarray
+    listing: Listing, shares: np.ndarray | None, labels: np.ndarray, usable: np.ndarray
 ) -> np.ndarray:
-    """Return the split of every file: the source's own, or by content hash."""
+    """Return the split of every file: the source's own, or by hash."""
     if listing.is_split:
         return np.array([str(split) for split in listing.splits], "<U10")
-    digests = [finding.digest for finding in findings]
-    if len(digests) > MAX_FILES_READ or not any(digests):
+    if shares is None:
         raise DataError(
-            f"{listing.source} has {len(digests):,} files and no splits: above {MAX_FILES_READ:,} "
-            "they "
-            "are not read to be split by content, put them into train/, validation/ and test/"
+            f"{listing.source} has {len(listing.labels):,} files and no splits: above "
+            f"{MAX_FILES_READ:,} they are not read to be split by content, put them into train/, "
+            "validation/ and test/"
         )
-    # An unreadable file has a hash too, so that the split of its row does not depend on its repair.
-    shares = hash_shares([digest or "0" for digest in digests])
     splits = np.where(shares < 0.8, "train", np.where(shares < 0.9, "validation", "test")).astype(
         "<U10"
     )
-    splits[usable] = split_by_hash(shares[usable], labels[usable])
+    splits[usable] = split_by_hash(shares[usable], labels[usable], grouped=bool(listing.groups))
     return splits
 
 
@@ -216,6 +236,8 @@ def _classes_of_training(
     labels: np.ndarray,
     usable: np.ndarray,
     notes: list[str],
+    *,
+    known: tuple[str, ...],
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the classes that the training split has, and the labels in their order.
 
@@ -223,8 +245,10 @@ def _classes_of_training(
         DataError: another split has a class that the training split lacks, or there is one class
             only.
     """
-    names = np.array(listing.labels, dtype=object)
-    present = {split: set(names[usable & (splits == split)]) for split in SPLITS}
+    present = {
+        split: names_in(itertools.compress(listing.labels, usable & (splits == split)))
+        for split in SPLITS
+    }
     for split in ("validation", "test"):
         unknown = sorted(present[split] - present["train"], key=class_order)
         if unknown:
@@ -236,34 +260,33 @@ def _classes_of_training(
         missing = sorted(present["train"] - present[split], key=class_order)
         if present[split] and missing:
             notes.append(f"the {split} split has no images of {_listed(missing)}")
-    if len(present["train"]) < 2:
-        raise DataError(
-            f"{listing.source} has one class only, {next(iter(present['train']))!r}: "
-            "a classifier needs two, each in a folder of its own"
-        )
+    _check_number(listing, present["train"])
     if listing.classes:
         empty = [name for name in listing.classes if name not in present["train"]]
         if empty:
             notes.append(f"no training images of {_listed(empty)}")
         return listing.classes, labels
     ordered = tuple(sorted(present["train"], key=class_order))
-    lost = sorted(set(listing.labels) - set(ordered), key=class_order)
+    lost = sorted(names_in(listing.labels) - set(ordered), key=class_order)
     if lost:
         notes.append(f"no usable images of {_listed(lost)}: left out of the classes")
-    number_of = {name: number for number, name in enumerate(ordered)}
-    return ordered, np.array([number_of.get(name, -1) for name in listing.labels], np.int64)
+    return ordered, labels if ordered == known else number_labels(listing.labels, ordered)
 
 
-def _check_known(
-    names: set[str],
-    number_of: dict[str, int],
-    *,
-    classes: tuple[str, ...] | None,
-    source: str,
-) -> None:
-    unknown = sorted(names - set(number_of), key=class_order)
+def _check_number(listing: Listing, names: set[str]) -> None:
+    if listing.is_multi_label and not names:
+        raise DataError(f"{listing.source} has no training image with a label")
+    if not listing.is_multi_label and len(names) < 2:
+        raise DataError(
+            f"{listing.source} has one class only, {next(iter(names))!r}: "
+            "a classifier needs two, each in a folder of its own"
+        )
+
+
+def _check_known(names: set[str], known: tuple[str, ...], *, is_models: bool, source: str) -> None:
+    unknown = sorted(names - set(known), key=class_order)
     if unknown:
-        owner = "the model" if classes else f"the class list of {source}"
+        owner = "the model" if is_models else f"the class list of {source}"
         raise DataError(f"{source} has class {unknown[0]!r}, which {owner} does not know")
 
 

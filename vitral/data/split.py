@@ -1,12 +1,15 @@
 """Which examples are for training, which for validation and which for the test.
 
 Without splits of the source, each image goes by its own content hash, so that adding images moves
-none and copies stay together.
+none and copies stay together; or by the hash of its group, where images of a group belong together.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from vitral.data.labels import members_by_class
 
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
 
@@ -16,15 +19,22 @@ def hash_shares(digests: Sequence[str]) -> np.ndarray:
     return np.array([int(digest[:13], 16) / 16**13 for digest in digests])
 
 
-def split_by_hash(shares: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def group_shares(groups: Sequence[str]) -> np.ndarray:
+    """Return the place of each group in [0, 1), uniform over groups."""
+    return hash_shares([hashlib.sha256(group.encode()).hexdigest() for group in groups])
+
+
+def split_by_hash(shares: np.ndarray, labels: np.ndarray, *, grouped: bool = False) -> np.ndarray:
     """Split examples by their hashes: below 0.8 train, below 0.9 validation, else test.
 
     A class left without a train or test image gets the one with the nearest hash; one that has a
-    single content keeps it for training.
+    single content or group keeps it for training.
 
     Args:
-        shares: (N,), from `hash_shares`.
-        labels: (N,), class numbers.
+        shares: (N,), from `hash_shares` or `group_shares`.
+        labels: (N,) class numbers, or (N, K) of 0 and 1.
+        grouped: whether equal hashes are a group, which moves as a whole, whatever its classes.
+            What a class needs for training goes before what another one needs for the test.
 
     Returns:
         (N,) of "train", "validation", "test".
@@ -33,28 +43,32 @@ def split_by_hash(shares: np.ndarray, labels: np.ndarray) -> np.ndarray:
         [shares < TRAIN_BELOW, shares < VALIDATION_BELOW], ["train", "validation"], "test"
     )
     splits = splits.astype("<U10")
-    for label in np.unique(labels):
-        own = shares[labels == label]
-        if not (own < TRAIN_BELOW).any():
-            splits[(labels == label) & (shares == own.min())] = "train"
-        if not (own >= VALIDATION_BELOW).any() and own.max() > own.min():
-            splits[(labels == label) & (shares == own.max())] = "test"
+    for wanted in ("test", "train"):
+        for members in members_by_class(labels):
+            own = shares[members]
+            if (splits[members] == wanted).any() or (wanted == "test" and own.max() == own.min()):
+                continue
+            nearest = shares == (own.max() if wanted == "test" else own.min())
+            splits[nearest if grouped else nearest & members] = wanted
     return splits
 
 
-def hold_out_by_hash(shares: np.ndarray, labels: np.ndarray, *, share: float) -> np.ndarray:
+def hold_out_by_hash(
+    shares: np.ndarray, labels: np.ndarray, *, share: float, grouped: bool = False
+) -> np.ndarray:
     """Say which training examples become validation: those of low hashes, never a whole class.
 
     Args:
-        shares: (N,), from `hash_shares`.
-        labels: (N,), class numbers.
+        shares: (N,), from `hash_shares` or `group_shares`.
+        labels: (N,) class numbers, or (N, K) of 0 and 1.
         share: of the examples, about.
+        grouped: whether equal hashes are a group, which stays together.
 
     Returns:
         (N,) bool.
     """
     held_out = shares < share
-    for label in np.unique(labels):
-        if held_out[labels == label].all():
-            held_out &= labels != label
+    for members in members_by_class(labels):
+        if held_out[members].all():
+            held_out &= ~(np.isin(shares, shares[members]) if grouped else members)
     return held_out

@@ -1,7 +1,217 @@
+"""Every form of a source, through the one function that finds it."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from vitral.data.images import open_images
 from vitral.data.sources.find import list_source
-from vitral.errors import RequestError
+from vitral.errors import DataError, RequestError
+
+SPLITS = {"train": 8, "val": 4, "test": 4}
+
+
+@pytest.fixture(scope="module")
+def examples(picture, encode):
+    """Rows of path, label, split and content: two classes in each of three splits."""
+    rows = []
+    for split, count in SPLITS.items():
+        for number in range(count):
+            label = "cat" if number % 2 else "dog"
+            path = f"{split}/{label}/{number}.png"
+            content = encode(picture(list(path.encode()), size=(8, 9)))
+            rows.append({"path": path, "label": label, "split": split, "content": content})
+    return rows
+
+
+def as_folder(root, rows, fill, pack):
+    return fill(root / "data", {row["path"]: row["content"] for row in rows})
+
+
+def as_archive(name):
+    def write(root, rows, fill, pack):
+        return pack(root / name, {f"data/{row['path']}": row["content"] for row in rows})
+
+    return write
+
+
+def as_list(suffix):
+    def write(root, rows, fill, pack):
+        fill(root, {row["path"]: row["content"] for row in rows})
+        return write_list(root / f"own{suffix}", rows)
+
+    return write
+
+
+def as_folder_with_list(root, rows, fill, pack):
+    fill(root / "data", {row["path"].replace("/", "-"): row["content"] for row in rows})
+    flat = [row | {"path": row["path"].replace("/", "-")} for row in rows]
+    write_list(root / "data" / "metadata.csv", flat)
+    return root / "data"
+
+
+def as_archive_with_list(name):
+    def write(root, rows, fill, pack):
+        path = write_list(root / "labels.jsonl", rows)
+        files = {f"all/{row['path']}": row["content"] for row in rows}
+        return pack(root / name, files | {"all/labels.jsonl": path.read_bytes()})
+
+    return write
+
+
+def as_shards(how, *, suffix=".tar"):
+    def write(root, rows, fill, pack):
+        (root / "shards").mkdir()
+        for split in SPLITS:
+            own = [row for row in rows if row["split"] == split]
+            for shard, part in enumerate((own[:1], own[1:])):  # uneven
+                members = {}
+                for number, row in enumerate(part):
+                    if how == "cls":
+                        members[f"{number:04}.png"] = row["content"]
+                        members[f"{number:04}.cls"] = row["label"].encode()
+                    else:
+                        members[f"{row['label']}/{number:04}.png"] = row["content"]
+                pack(root / "shards" / f"{split}-{shard:03}{suffix}", members)
+        return root / "shards"
+
+    return write
+
+
+def by_pattern(pattern):
+    def write(root, rows, fill, pack):
+        as_shards("cls")(root, rows, fill, pack)
+        return str(root / "shards" / pattern)
+
+    return write
+
+
+def as_tables(image, *, kind="parquet", several=True):
+    def write(root, rows, fill, pack):
+        (root / "data").mkdir()
+        parts = {split: [r for r in rows if r["split"] == split] for split in SPLITS}
+        for split, part in parts.items() if several else {"all": rows}.items():
+            if image == "paths":
+                fill(root / "data", {row["path"]: row["content"] for row in part})
+            columns = table_of(part, image=image, split=not several)
+            write_table(columns, root / "data" / f"{split}-00000-of-00001.{kind}")
+        return root / "data" if several else root / "data" / f"all-00000-of-00001.{kind}"
+
+    return write
+
+
+def table_of(rows, *, image, split):
+    images = {
+        "bytes": [row["content"] for row in rows],
+        "record": [{"bytes": row["content"], "path": row["path"]} for row in rows],
+        "paths": [{"bytes": None, "path": row["path"]} for row in rows],
+    }[image]
+    kind = (
+        pa.binary() if image == "bytes" else pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    columns = {"image": pa.array(images, kind), "label": [row["label"] for row in rows]}
+    if split:
+        columns["split"] = [row["split"] for row in rows]
+    return pa.table(columns)
+
+
+def write_table(table, path):
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=3)
+    elif path.suffix == ".feather":
+        with pa.ipc.new_stream(path, table.schema) as file:
+            file.write_table(table, max_chunksize=3)
+    else:
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table, max_chunksize=3)
+
+
+def write_list(path, rows):
+    plain = [{k: row[k] for k in ("path", "label", "split")} for row in rows]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in plain))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(plain), path)
+    else:
+        text = io.StringIO()
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        writer = csv.DictWriter(text, plain[0], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(plain)
+        path.write_text(text.getvalue())
+    return path
+
+
+def as_saved_dataset(root, rows, fill, pack):
+    import datasets
+
+    features = datasets.Features(
+        {"picture": datasets.Image(), "label": datasets.ClassLabel(names=["dog", "cat"])}
+    )
+    parts = {}
+    for split in SPLITS:
+        own = [row for row in rows if row["split"] == split]
+        columns = {
+            "picture": [{"bytes": row["content"], "path": None} for row in own],
+            "label": [["dog", "cat"].index(row["label"]) for row in own],
+        }
+        parts[split] = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict(parts).save_to_disk(str(root / "saved"))
+    return root / "saved"
+
+
+FORMS = {
+    "folder": as_folder,
+    "tar": as_archive("a.tar"),
+    "tar.gz": as_archive("a.tar.gz"),
+    "zip": as_archive("a.zip"),
+    "csv": as_list(".csv"),
+    "tsv": as_list(".tsv"),
+    "jsonl": as_list(".jsonl"),
+    "parquet of paths": as_list(".parquet"),
+    "folder with a list": as_folder_with_list,
+    "zip with a list": as_archive_with_list("a.zip"),
+    "tar with a list": as_archive_with_list("a.tar"),
+    "shards with .cls": as_shards("cls"),
+    "shards with class folders": as_shards("folders"),
+    "compressed shards": as_shards("cls", suffix=".tar.gz"),
+    "shards by glob": by_pattern("*-*.tar"),
+    "shards by braces": by_pattern("{train,val,test}-{000..001}.tar"),
+    "parquet of bytes": as_tables("bytes"),
+    "parquet of records": as_tables("record", several=False),
+    "parquet of paths in records": as_tables("paths"),
+    "arrow file": as_tables("record", kind="arrow"),
+    "arrow stream": as_tables("bytes", kind="feather", several=False),
+    "Hugging Face datasets": as_saved_dataset,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_images_in_every_form_are_the_same_data(tmp_path, examples, fill, pack, form):
+    data = open_images(FORMS[form](tmp_path, examples, fill, pack))
+    assert sorted(data.classes) == ["cat", "dog"]
+    assert data.skipped == []
+    assert data.unreadable == []
+    for split, theirs in {"train": "train", "validation": "val", "test": "test"}.items():
+        part = data.splits[split]
+        found = {part.read(n): data.classes[part.labels[n]] for n in range(len(part))}
+        assert found == {r["content"]: r["label"] for r in examples if r["split"] == theirs}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "shards with .cls", "parquet of bytes"])
+def test_files_may_be_read_from_any_thread(tmp_path, examples, fill, pack, form):
+    from concurrent.futures import ThreadPoolExecutor
+
+    store = list_source(FORMS[form](tmp_path, examples, fill, pack)).store
+    numbers = np.random.default_rng(0).integers(0, len(store.names), 200).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(store.read, numbers))
+    assert read == [store.read(number) for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -9,10 +219,18 @@ from vitral.errors import RequestError
     [
         ("nowhere", "there is nothing at .*nowhere: give a folder of class folders"),
         ("notes.txt", r"notes\.txt is of no form that is read: give a folder of class folders"),
-        ("train.zip", r"train\.zip is of no form that is read"),
+        ("*.tar", r"no file fits .*\*\.tar"),
+        ("{a,b}.tar", r"names .*a\.tar, which is not there"),
+        ("[mn]o*", "names files of several forms"),
     ],
 )
 def test_a_path_of_no_known_form_is_a_bad_request(tmp_path, fill, name, message):
-    fill(tmp_path, ["notes.txt", "train.zip"])
+    fill(tmp_path, ["notes.txt", "more.png"])
     with pytest.raises(RequestError, match=message):
         list_source(tmp_path / name)
+
+
+def test_a_damaged_archive_is_told(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"a\.zip can't be read as a zip"):
+        list_source(tmp_path / "a.zip")

@@ -35,7 +35,7 @@ def test_a_list_may_state_splits(tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column 'path': its first line must name path,label"),
+        ("", "has no column 'path': its columns must name path,label"),
         ("path;label\na.png;cat\n", "has no column 'path'"),
         ("file,label\na.png,cat\n", "has no column 'path'"),
         ("path,class\na.png,cat\n", "has no column 'label'"),

@@ -1,22 +1,27 @@
-"""Where examples are: class folders, split folders, archives, CSV lists, arrays, objects.
+"""Where examples are: folders, archives, lists, shards, tables, arrays, objects.
 
-A source only lists: which files may be examples, with which class and split, and which are left out
-and why. What is in the files is the survey's to say.
+A source only lists: which files may be examples, with which labels and split, and which are left
+out and why. What is in the files is the survey's to say.
 """
 
 import os
 from pathlib import Path
 from typing import Any
 
+from vitral.data.sources.archives import list_archive
 from vitral.data.sources.arrays import list_npz, list_object
+from vitral.data.sources.arrow import TABLE_SUFFIXES, list_table, list_tables, split_of_file
 from vitral.data.sources.folders import list_folder
+from vitral.data.sources.huggingface import is_saved_dataset, list_saved_dataset
 from vitral.data.sources.listing import READ_HINT, Listing
-from vitral.data.sources.lists import list_csv
+from vitral.data.sources.lists import LIST_SUFFIXES, find_list, list_file
+from vitral.data.sources.shards import expand_pattern, find_shards, is_pattern, list_shards
+from vitral.data.stores.archives import is_archive
 from vitral.errors import RequestError
 
 
 def list_source(data: Any) -> Listing:
-    """List the examples of a path, or of a sized object with [i] -> (image, label).
+    """List the examples of a path, a pattern, or a sized object with [i] -> (image, label).
 
     Raises:
         RequestError: nothing is there, or it is of no form that is read.
@@ -26,11 +31,56 @@ def list_source(data: Any) -> Listing:
         return list_object(data)
     path = Path(data)
     if not path.exists():
+        if is_pattern(str(data)):
+            return _list_files(expand_pattern(str(data)), source=str(data))
         raise RequestError(f"there is nothing at {path}: {READ_HINT}")
-    if path.is_dir():
-        return list_folder(path)
-    if path.suffix.lower() == ".csv":
-        return list_csv(path)
-    if path.suffix.lower() == ".npz":
+    return _list_directory(path) if path.is_dir() else _list_file(path)
+
+
+def _list_file(path: Path) -> Listing:
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        return list_table(path)
+    if suffix in LIST_SUFFIXES:
+        return list_file(path)
+    if suffix == ".npz":
         return list_npz(path)
+    if is_archive(path):
+        return list_archive(path)
     raise RequestError(f"{path} is of no form that is read: {READ_HINT}")
+
+
+def _list_directory(path: Path) -> Listing:
+    if is_saved_dataset(path):
+        return list_saved_dataset(path)
+    if own := find_list(path):
+        return list_file(own)
+    tables = _find_tables(path)
+    if tables:
+        return _list_files(tables, source=str(path.resolve()))
+    listing = list_folder(path)
+    if not listing.labels and (shards := find_shards(path)):
+        return list_shards(shards, source=str(path.resolve()))
+    return listing
+
+
+def _list_files(paths: list[Path], *, source: str) -> Listing:
+    """List shards, or tables; a single file as if it had been named."""
+    if len(paths) == 1:
+        return _list_file(paths[0])
+    if all(is_archive(path) for path in paths):
+        return list_shards(paths, source=source)
+    if all(path.suffix.lower() in TABLE_SUFFIXES for path in paths):
+        splits = [split_of_file(path.name) for path in paths]
+        return list_tables(paths, source=source, splits=splits)
+    raise RequestError(f"{source} names files of several forms: name shards, or tables")
+
+
+def _find_tables(folder: Path) -> list[Path]:
+    """Return the tables of a folder, or of its `data` folder, as on the Hub; empty if none."""
+    for place in (folder, folder / "data"):
+        if place.is_dir():
+            files = sorted(place.iterdir())
+            if tables := [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]:
+                return tables
+    return []

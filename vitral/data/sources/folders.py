@@ -2,13 +2,14 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, is_read, kind_of
-from vitral.data.sources.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped
+from vitral.data.sources.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped, join_listings
 from vitral.data.stores.archives import is_archive, open_archive
 from vitral.data.stores.folder import FolderStore
-from vitral.data.stores.store import JoinedStore, SelectedStore, Store
+from vitral.data.stores.store import SelectedStore, Store
 from vitral.errors import DataError
 
 
@@ -22,11 +23,11 @@ def list_folder(root: Path) -> Listing:
     if not places:
         names, skipped = walk_files(root)
         source, whole = str(root.resolve()), FolderStore(root, names)
-        listing = _list_class_folders(source, whole, skipped, split=None)
-        named = {label.lower() for label in listing.labels}
-        if len(named) > 1 and named <= set(SPLIT_NAMES):
+        listing = list_class_folders(source, whole, skipped, split=None)
+        named = sorted({str(label) for label in listing.labels})
+        if len(named) > 1 and {name.lower() for name in named} <= set(SPLIT_NAMES):
             raise DataError(
-                f"{root} has images straight in {listing.labels[0]}/, where folders of classes "
+                f"{root} has images straight in {named[0]}/, where folders of classes "
                 "should be: put them into one folder for each class"
             )
         return listing
@@ -38,9 +39,10 @@ def list_folder(root: Path) -> Listing:
             store: Store = FolderStore(place, names)
         else:
             store, skipped = open_archive(place), []
-        parts.append(_list_class_folders(str(place), store, skipped, split=split))
+        parts.append(list_class_folders(str(place), store, skipped, split=split))
         prefixes.append(prefix)
-    return _join(root, parts, prefixes, beside=_beside_splits(root, places))
+    joined = join_listings(parts, prefixes, source=str(root.resolve()))
+    return replace(joined, skipped=joined.skipped + _beside_splits(root, places))
 
 
 def _find_splits(root: Path) -> dict[str, Path]:
@@ -74,30 +76,12 @@ def _beside_splits(root: Path, places: dict[str, Path]) -> list[Skipped]:
     ]
 
 
-def _join(
-    root: Path, parts: list[Listing], prefixes: list[str], *, beside: list[Skipped]
-) -> Listing:
-    skipped = [
-        Skipped(prefix + item.name, item.reason)
-        for part, prefix in zip(parts, prefixes, strict=True)
-        for item in part.skipped
-    ]
-    return Listing(
-        source=str(root.resolve()),
-        store=JoinedStore([part.store for part in parts], prefixes),
-        labels=[label for part in parts for label in part.labels],
-        splits=[split for part in parts for split in part.splits],
-        skipped=skipped + beside,
-        notes=[note for part in parts for note in part.notes],
-    )
-
-
-def _list_class_folders(
+def list_class_folders(
     source: str, store: Store, skipped: list[Skipped], *, split: str | None
 ) -> Listing:
     """Take the first folder of each name for its class; what has none is skipped."""
     names = [name.split("/") for name in store.names]
-    lead = _common_lead(names)
+    lead = common_lead(names)
     kept, labels = [], []
     for number, parts in enumerate(names):
         reason = _reason_to_skip(parts, store, number, lead=lead)
@@ -109,7 +93,7 @@ def _list_class_folders(
     return Listing(source, SelectedStore(store, kept), labels, [split] * len(kept), skipped)
 
 
-def _common_lead(names: list[list[str]]) -> int:
+def common_lead(names: list[list[str]]) -> int:
     """Return how many folders all files share above the class folders: 0 or 1."""
     seen = [parts for parts in names if len(parts) > 1 and not _is_hidden(parts)]
     inner = {parts[1] for parts in seen if len(parts) > 2}

@@ -1,9 +1,9 @@
-"""What a source says of its examples: a class and a split each, and what is left out and why."""
+"""What a source says of its examples: labels and a split each, and what is left out and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vitral.data.stores.store import Store
+from vitral.data.stores.store import JoinedStore, Store
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -12,10 +12,13 @@ SPLIT_NAMES = {
 }  # fmt: skip
 NOT_AN_IMAGE = "not an image"
 READ_HINT = (
-    "give a folder of class folders (with or without train/, val/, test/), a .csv of "
-    "path,label[,split] "
-    "or an .npz of images and labels"
+    "give a folder of class folders (with or without train/, val/, test/), a .zip or .tar of one, "
+    "a list (.csv, .jsonl, .parquet) of path,label[,split], shards (.tar of KEY.jpg and KEY.cls), "
+    "tables with images (.parquet, .arrow), or an .npz of images and labels"
 )
+
+Label = str | tuple[str, ...]
+"""The class of an image, or all of its classes where it may have several."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,49 @@ class Listing:
     source: str
     """The path, absolute, or the name."""
     store: Store
-    labels: Sequence[str]
-    """The class of each file."""
+    labels: Sequence[Label]
+    """Of each file: its class, or for all files tuples of any number of classes."""
     splits: Sequence[str | None]
     """"train", "validation", "test", or None where the source does not say."""
     skipped: list[Skipped] = field(default_factory=list)
     classes: tuple[str, ...] | None = None
     """The order of classes, where the source states one."""
     notes: list[str] = field(default_factory=list)
+    groups: Sequence[str] | None = None
+    """What must not be torn apart by a split, such as a patient or a place."""
 
     @property
     def is_split(self) -> bool:
         """Whether the source says which examples are for training and which are not."""
         return len(set(self.splits)) > 1
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return bool(len(self.labels)) and isinstance(self.labels[0], tuple)
+
+
+def join_listings(
+    parts: Sequence[Listing],
+    prefixes: Sequence[str],
+    *,
+    source: str,
+    classes: tuple[str, ...] | None = None,
+) -> Listing:
+    """Put listings one after the other, each with a prefix before its names."""
+    return Listing(
+        source,
+        JoinedStore([part.store for part in parts], prefixes),
+        [label for part in parts for label in part.labels],
+        [split for part in parts for split in part.splits],
+        [
+            Skipped(prefix + item.name, item.reason)
+            for part, prefix in zip(parts, prefixes, strict=True)
+            for item in part.skipped
+        ],
+        classes=classes,
+        notes=[note for part in parts for note in part.notes],
+    )
 
 
 def class_order(name: str) -> tuple[int, int, str]:

@@ -53,17 +53,32 @@ class JoinedStore:
 
 
 class SelectedStore:
-    """Some files of a store, renumbered."""
+    """Some files of a store, renumbered; also files that are wanted and not there."""
 
-    def __init__(self, store: Store, numbers: Sequence[int]) -> None:
+    def __init__(
+        self, store: Store, numbers: Sequence[int], *, names: Sequence[str] | None = None
+    ) -> None:
+        """Select files.
+
+        Args:
+            store: of all files.
+            numbers: in it, in the new order; -1 for a file that is not there.
+            names: of the files; None: as in the store.
+        """
         self._store = store
         self._numbers = np.asarray(numbers, np.int64)
-        self.names: Sequence[str] = [store.names[number] for number in numbers]
+        self.names: Sequence[str] = (
+            [store.names[number] for number in numbers] if names is None else names
+        )
 
     def read(self, number: int) -> Content:
         """Return a file's content."""
-        return self._store.read(int(self._numbers[number]))
+        inner = int(self._numbers[number])
+        if inner < 0:
+            raise FileNotFoundError("there is no such file")
+        return self._store.read(inner)
 
     def stamp(self, number: int) -> str | None:
         """Return what changes when the content does."""
-        return self._store.stamp(int(self._numbers[number]))
+        inner = int(self._numbers[number])
+        return self._store.stamp(inner) if inner >= 0 else None

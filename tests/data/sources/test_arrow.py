@@ -1,0 +1,118 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vitral.data.images import open_images
+from vitral.data.sources.find import list_source
+from vitral.errors import DataError, RequestError
+
+LABELS = ["a", "b", "a", "b"]
+
+
+def write(path, **columns):
+    table = pa.table({"image": pa.array([b"0", b"1", b"2", b"3"]), "label": LABELS} | columns)
+    pq.write_table(table.drop_columns([n for n, c in columns.items() if c == "none"]), path)
+    return path
+
+
+def with_features(path, feature):
+    """Write a file that describes its label as Hugging Face does."""
+    table = pa.table({"image": [b"0", b"1", b"2"], "label": [1, 0, -1]})
+    description = json.dumps({"info": {"features": {"label": feature}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": description}), path)
+    return path
+
+
+def test_numbers_become_the_names_that_hugging_face_writes_beside(tmp_path):
+    path = with_features(tmp_path / "a.parquet", {"names": ["owl", "wren"], "_type": "ClassLabel"})
+    listing = list_source(path)
+    assert listing.labels == ["wren", "owl"]
+    assert listing.classes == ("owl", "wren")
+    assert [item.name for item in listing.skipped] == ["line 2"]  # -1: no label is known
+    assert [listing.store.read(n) for n in range(2)] == [b"0", b"1"]
+
+
+def test_labels_of_other_descriptions_stay_numbers(tmp_path):
+    listing = list_source(with_features(tmp_path / "a.parquet", {"_type": "Value"}))
+    assert listing.labels == ["1", "0", "-1"]
+    assert listing.classes is None
+
+
+def test_lists_of_labels_are_several_labels(tmp_path):
+    listing = list_source(write(tmp_path / "a.parquet", label=[["a"], [], ["a", "b"], ["b"]]))
+    assert listing.labels == [("a",), (), ("a", "b"), ("b",)]
+    assert listing.is_multi_label
+
+
+def test_the_split_is_what_the_names_of_files_begin_with(tmp_path):
+    write(tmp_path / "train-0.parquet")
+    write(tmp_path / "test-0.parquet")
+    assert list_source(tmp_path).splits == ["test"] * 4 + ["train"] * 4
+
+
+def test_a_row_without_an_image_is_unreadable(tmp_path, picture, encode):
+    images = pa.array([encode(picture(n)) for n in range(3)] + [None])
+    path = write(tmp_path / "a.parquet", image=images, split=["train", "train", "test", "test"])
+    data = open_images(path)
+    assert [(s, i.name, i.reason) for s, i in data.unreadable] == [
+        ("test", "3", "can't be read: the row has no image")
+    ]
+
+
+def test_the_cache_follows_changes_of_the_file(tmp_path, picture, encode):
+    path = tmp_path / "a.parquet"
+    for seed in (0, 4):
+        images = pa.array([encode(picture(seed + n)) for n in range(4)])
+        write(path, image=images, split=["train", "train", "test", "test"])
+        data = open_images(path)
+        digests = [finding.digest for finding in data.findings]
+        assert len(set(digests)) == 4
+    assert data.splits["train"].read(0) == encode(picture(4))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": pa.array([1, 2, 3, 4])}, "has no column 'path'"),
+        ({"label": "none", "kind": pa.array(LABELS)}, "has no column 'label'"),
+    ],
+)
+def test_a_table_that_lacks_a_column_is_an_error(tmp_path, columns, message):
+    kept = {name: own for name, own in columns.items() if not isinstance(own, str)}
+    table = pa.table({"image": pa.array([b"0"] * 4), "label": LABELS} | kept)
+    dropped = [name for name, own in columns.items() if isinstance(own, str)]
+    pq.write_table(table.drop_columns(dropped), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=message):
+        list_source(tmp_path / "a.parquet")
+
+
+def test_an_arrow_file_needs_a_column_of_images(tmp_path):
+    table = pa.table({"text": ["a"], "label": ["b"]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    with pytest.raises(DataError, match="has no column of images .*: it has text, label"):
+        list_source(tmp_path / "a.arrow")
+
+
+def test_tables_of_other_columns_beside_are_an_error(tmp_path):
+    write(tmp_path / "train-0.parquet")
+    pq.write_table(pa.table({"image": [b"0"], "name": ["a"]}), tmp_path / "train-1.parquet")
+    with pytest.raises(DataError, match=r"train-1\.parquet has other columns than .*train-0"):
+        list_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather"])
+@pytest.mark.parametrize("content", [b"", b"text", b"PAR1 and no more", b"ARROW1\0\0 and no more"])
+def test_a_damaged_table_is_an_error(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} can't be read"):
+        list_source(tmp_path / name)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(RequestError, match=r"need pyarrow: pip install 'vitral\[arrow\]'"):
+        list_source(tmp_path / "a.parquet")

@@ -1,0 +1,124 @@
+"""Tables with images in their rows: Parquet and Arrow files."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitral.data.sources.listing import SPLIT_NAMES, Listing
+from vitral.data.sources.lists import list_file
+from vitral.data.sources.rows import take_rows
+from vitral.data.stores.arrow import TableStore, is_parquet, open_arrow
+from vitral.errors import DataError
+from vitral.files.arrow import import_pyarrow
+
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+_LABEL_COLUMNS = ("label", "labels", "split", "group")
+
+
+def list_table(path: Path) -> Listing:
+    """List the rows of a table: of images, or of paths where it has no column of images.
+
+    Raises:
+        DataError: it can't be read, or a column is missing.
+    """
+    schema = _schema(path)
+    if _image_column(schema) is None and is_parquet(path):
+        return list_file(path)
+    return list_tables([path], source=str(path.resolve()), splits=[None])
+
+
+def list_tables(paths: Sequence[Path], *, source: str, splits: Sequence[str | None]) -> Listing:
+    """List the rows of several tables of one schema, one after the other.
+
+    Args:
+        paths: of the files.
+        source: that they are.
+        splits: of each file; None where the file does not say.
+
+    Raises:
+        DataError: one can't be read, or has other columns than the first.
+    """
+    schema = _schema(paths[0])
+    image = _image_column(schema)
+    if image is None:
+        raise DataError(
+            f"{paths[0]} has no column of images (bytes, or bytes and path): "
+            f"it has {', '.join(schema.names)}"
+        )
+    wanted = [name for name in schema.names if name in _LABEL_COLUMNS]
+    rows: list[dict[str, Any]] = []
+    for path, split in zip(paths, splits, strict=True):
+        own = _schema(path)
+        if not {image, *wanted} <= set(own.names):
+            raise DataError(f"{path} has other columns than {paths[0]}: {', '.join(own.names)}")
+        read = _read_columns(path, wanted)
+        rows += [row | {"split": split} for row in read] if split else read
+    names, classes = _class_names(schema)
+    taken = take_rows(
+        rows,
+        columns=[*wanted, "split"],
+        where=source,
+        needs_path=False,
+        first_line=0,
+        class_name=names,
+    )
+    store = TableStore(paths, image, names=[str(number) for number in range(len(rows))])
+    return taken.listing(source, taken.of(store), classes=classes)
+
+
+def split_of_file(name: str) -> str | None:
+    """Return the split that the beginning of a file's name says, as in `train-00000.tar`."""
+    match = re.match(r"[A-Za-z]+", name)
+    return SPLIT_NAMES.get(match[0].lower()) if match else None
+
+
+def _schema(path: Path) -> Any:
+    pyarrow = import_pyarrow()
+    try:
+        if is_parquet(path):
+            return import_pyarrow("pyarrow.parquet").read_schema(path)
+        return open_arrow(pyarrow, path).schema
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}") from None
+
+
+def _read_columns(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    if is_parquet(path):
+        table = import_pyarrow("pyarrow.parquet").read_table(path, columns=columns)
+    else:
+        table = open_arrow(import_pyarrow(), path).select(columns)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _image_column(schema: Any) -> str | None:
+    """Return the column of bytes, or of a record with bytes; the one called image before others."""
+    types = import_pyarrow().types
+    found = [
+        field.name
+        for field in schema
+        if types.is_binary(field.type)
+        or types.is_large_binary(field.type)
+        or (types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+    ]
+    usual = [name for name in found if name in ("image", "img", "jpg")]
+    return next(iter([*usual, *found]), None)
+
+
+def _class_names(schema: Any) -> tuple[Callable[[Any], str], tuple[str, ...] | None]:
+    """Return what numbers stand for, from the description that Hugging Face writes beside."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        feature = features.get("label") or features["labels"]
+        names = tuple(str(name) for name in feature.get("feature", feature)["names"])
+    except (KeyError, TypeError, ValueError):
+        return str, None
+
+    def name_of(value: Any) -> str:
+        if not isinstance(value, int):
+            return str(value)
+        return names[value] if 0 <= value < len(names) else ""
+
+    return name_of, names

@@ -1,0 +1,100 @@
+"""Folders that Hugging Face's `datasets` has written, read by that library, which is an extra."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vitral.data.sources.listing import SPLIT_NAMES, Listing, join_listings
+from vitral.data.sources.rows import take_rows
+from vitral.data.stores.store import Content
+from vitral.errors import DataError, RequestError
+
+_MARKS = ("dataset_dict.json", "state.json")
+_LABELS = ("label", "labels")
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Say whether a folder was written by `save_to_disk`."""
+    return any((folder / name).is_file() for name in _MARKS)
+
+
+def list_saved_dataset(folder: Path) -> Listing:
+    """List the rows of a data set, or of all its splits.
+
+    Raises:
+        RequestError: `datasets` is not installed.
+        DataError: it can't be read, or has no column of images or labels.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise RequestError(
+            f"{folder} was written by Hugging Face datasets: pip install 'vitral[hf]'"
+        ) from None
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} can't be read: {error}") from None
+    source = str(folder.resolve())
+    if not isinstance(loaded, dict):
+        return _list_rows(loaded, source=source, split=None)
+    unknown = [name for name in loaded if name.lower() not in SPLIT_NAMES]
+    if unknown:
+        raise DataError(f"{folder} has a split {unknown[0]!r}: name it train, validation or test")
+    parts = [
+        _list_rows(rows, source=source, split=SPLIT_NAMES[name.lower()])
+        for name, rows in loaded.items()
+    ]
+    return join_listings(
+        parts, [f"{name}/" for name in loaded], source=source, classes=parts[0].classes
+    )
+
+
+class RowsStore:
+    """The images of a data set, as their files' bytes."""
+
+    def __init__(self, rows: Any, column: str) -> None:
+        import datasets
+
+        self._rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
+        self._column = column
+        self.names: Sequence[str] = [str(number) for number in range(len(rows))]
+
+    def read(self, number: int) -> Content:
+        """Return an image's bytes."""
+        cell = self._rows[number][self._column]
+        if not cell:
+            raise OSError("the row has no image")
+        content: bytes = cell["bytes"] or Path(cell["path"]).read_bytes()
+        return content
+
+    def stamp(self, number: int) -> str | None:
+        """The library names each state of a data set by a fingerprint."""
+        return str(self._rows._fingerprint)
+
+
+def _list_rows(rows: Any, *, source: str, split: str | None) -> Listing:
+    import datasets
+
+    features = rows.features
+    images = [name for name, own in features.items() if isinstance(own, datasets.Image)]
+    if not images:
+        raise DataError(f"{source} has no column of images: it has {', '.join(features)}")
+    column = next((name for name in _LABELS if name in features), None)
+    feature = features.get(column)
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+
+    def name_of(value: Any) -> str:
+        if names is None or not isinstance(value, int):
+            return str(value)
+        return str(names[value]) if 0 <= value < len(names) else ""
+
+    wanted = [name for name in (*_LABELS, "split", "group") if name in features]
+    table = rows.select_columns(wanted) if wanted else rows
+    taken = take_rows(
+        table, columns=wanted, where=source, needs_path=False, first_line=0, class_name=name_of
+    )
+    if split:
+        taken.splits = [split] * len(taken.names)
+    classes = tuple(map(str, names)) if names else None
+    return taken.listing(source, taken.of(RowsStore(rows, images[0])), classes=classes)
