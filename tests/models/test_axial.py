@@ -81,7 +81,7 @@ def test_rows_are_attended_to_before_columns_as_in_the_reference(reference: Refe
     block.row.load_state_dict(official_block(arrays, "row"))
     block.column.load_state_dict(official_block(arrays, "column"))
     tokens = torch.from_numpy(expected["tokens"]).flatten(1, 2)
-    rows, columns = block.attention_weights(tokens)
+    _, rows, columns = block.with_attention(tokens)
     after_row = block._along(block.row, tokens, None, axis=2).view(2, 5, 7, 32)
     for ours, theirs in (
         (rows, "row_attention"), (columns, "column_attention"), (after_row, "after_row"),
@@ -121,7 +121,7 @@ def test_a_block_with_row_and_column_exchanged_turns_with_the_grid() -> None:
     block, turned = axial_block((4, 5)), axial_block((5, 4))
     tokens = torch.randn(2, 20, 12)
     other = tokens.view(2, 4, 5, 12).transpose(1, 2).flatten(1, 2)
-    rows, _ = block.attention_weights(tokens)
+    _, rows, _ = block.with_attention(tokens)
     turned.column.load_state_dict(block.row.state_dict())
     after = block._along(block.row, tokens, None, axis=2)
     after_turned = turned._along(turned.column, other, None, axis=1)
@@ -153,6 +153,6 @@ def test_traced_attention_is_that_of_the_block_s_own_inputs(family: str) -> None
     images = small_batch(model)
     names = ["block00", "block01/row_attention", "block01/column_attention"]
     traced = model.trace(images, names)
-    rows, columns = model.blocks[1].attention_weights(traced["block00"])
+    _, rows, columns = model.blocks[1].with_attention(traced["block00"])
     assert torch.equal(traced["block01/row_attention"], rows)
     assert torch.equal(traced["block01/column_attention"], columns)

@@ -8,7 +8,7 @@ import torch
 from small_models import build_small, small_batch
 from torch import Tensor, nn
 
-from vitral.models.axial_resnet import AxialAttention, AxialUnit
+from vitral.models.axial_resnet import AxialAttention, AxialResNet, AxialUnit
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
 from vitral.spec.axial_resnet import AxialResNetConfig
@@ -187,3 +187,26 @@ def test_the_fields_of_the_paper_s_sizes() -> None:
     stated: dict[str, Any] = {"name": "x", "stages": (3, 4, 6, 3)}
     widths = [AxialResNetConfig(**stated, width_factor=w).feature_dim for w in (0.5, 0.75, 1)]
     assert widths == [1024, 1536, 2048]
+
+
+@torch.no_grad()
+def test_the_whole_is_root_units_and_mean_over_the_map() -> None:
+    model = scramble(build_small("AxialResNet"))
+    assert isinstance(model, AxialResNet)
+    images = small_batch(model).double()
+    maps = nn.functional.conv2d(images, model.root.weight.double(), stride=2, padding=3)
+    norm = model.root_norm
+    normed = torch.stack(
+        [batch_norm(maps[:, channel], norm, channel) for channel in range(maps.shape[1])], dim=1
+    )
+    padded = nn.functional.pad(normed.clamp(min=0), (1, 1, 1, 1), value=float("-inf"))
+    maps = padded.unfold(2, 3, 2).unfold(3, 3, 2).amax(dim=(4, 5))
+    traced = model.trace(images.float(), ["root", "features", "logits"])
+    torch.testing.assert_close(traced["root"].double(), maps, atol=1e-5, rtol=1e-5)
+    maps = maps.float()
+    for unit in model.units():
+        maps = unit(maps)
+    features = maps.sum(dim=(2, 3)) / (maps.shape[2] * maps.shape[3])
+    torch.testing.assert_close(traced["features"], features, atol=1e-4, rtol=1e-4)
+    logits = features @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(traced["logits"], logits, atol=1e-4, rtol=1e-4)

@@ -1,5 +1,7 @@
 """What every family of models does, each once at a small size."""
 
+import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,7 @@ from small_models import FAMILIES, build_small, small_batch
 from torch import Tensor, nn
 
 from vitral.errors import ModelFileError, RequestError
+from vitral.models.build import create_model
 from vitral.models.model import Model, check_classifier
 
 VIT_BLOCKS = {
@@ -219,20 +222,56 @@ def test_any_number_of_channels_works_and_each_counts(family: str, channels: int
 
 
 @each_family
-@pytest.mark.parametrize("shape", [(1, 3, 32, 24), (1, 1, 24, 32)])
+@pytest.mark.parametrize(
+    ("shape", "way_out"),
+    [
+        ((1, 3, 32, 24), r"resize them, or load the model with image_size=\(32, 24\)"),
+        ((1, 1, 24, 32), "load the model with in_channels=1"),
+        ((1, 24, 32, 3), r"bring the channels first, images\.permute\(0, 3, 1, 2\)"),
+    ],
+)
 def test_images_of_another_size_are_refused_with_both_sizes(
-    family: str, shape: tuple[int, ...]
+    family: str, shape: tuple[int, ...], way_out: str
 ) -> None:
     model = build_small(family)
-    height, width = shape[2:]
-    said = (
-        rf"images of \({shape[1]}, {height}, {width}\) .* do not fit a model for \(3, 24, 32\): "
-        rf"resize them, or load the model with image_size=\({height}, {width}\)"
-    )
+    own = ", ".join(map(str, shape))
+    said = rf"images of shape \({own}\) do not fit a model for \(N, 3, 24, 32\): {way_out}"
     with pytest.raises(RequestError, match=said):
         model(torch.rand(shape))
     with pytest.raises(RequestError, match=said):
         model.trace(torch.rand(shape), ["logits"])
+
+
+def test_an_image_without_a_batch_is_told() -> None:
+    with pytest.raises(RequestError, match=r"give a batch \(N, channels, height, width\)"):
+        build_small().check_images(torch.rand(3, 24, 32))
+
+
+def test_one_name_may_be_traced_without_a_list() -> None:
+    model = build_small()
+    images = small_batch(model)
+    torch.testing.assert_close(model.trace(images, "logits")["logits"], model(images))
+
+
+@each_family
+def test_tracing_changes_neither_results_nor_state_in_training(family: str) -> None:
+    """Asking for attention too draws no other chance and counts no statistics twice."""
+    results, states = [], []
+    for everything in (False, True):
+        model = build_small(family, **FIELDS_WITH_CHANCE[family]).train()
+        torch.manual_seed(3)
+        names = model.trace_names if everything else ["logits"]
+        results.append(model.trace(small_batch(model, count=4), names)["logits"])
+        states.append(model.state_dict())
+    assert torch.equal(*results)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_pixels_that_no_patch_covers_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        create_model("ViT-Mi/14", image_size=(59, 41), num_classes=2)
+    assert caplog.text.count("patches of 14 x 14 do not tile images of 59 x 41") == 1
+    assert "56 x 28 and 70 x 42 tile" in caplog.text
 
 
 @each_family
@@ -338,6 +377,68 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients_nor_statistic
         torch.testing.assert_close(gradients_again[name], gradient, atol=1e-5, rtol=1e-4)
     for name, buffer in buffers.items():
         torch.testing.assert_close(buffers_again[name], buffer)
+
+
+@pytest.mark.parametrize(
+    ("family", "blocks"),
+    [
+        ("ViT", "blocks.0 blocks.1"),
+        ("hybrid", "stages.0.0 stages.1.0 stages.1.1 blocks.0 blocks.1"),
+        ("BiT", "stages.0.0 stages.1.0 stages.1.1"),
+        ("AxialViT gap", "blocks.0 blocks.1"),
+        ("AxialResNet", "stages.0.0 stages.1.0 stages.1.1"),
+    ],
+)
+def test_gradient_checkpointing_computes_each_block_and_unit_again_by_itself(
+    family: str, blocks: str
+) -> None:
+    model = build_small(family).train()
+    model.gradient_checkpointing = True
+    called: list[str] = []
+    for name, module in model.named_modules():
+        if re.search(r"(blocks\.\d+|stages\.\d+\.\d+)$", name):
+            first = next(m for m in module.modules() if not list(m.children()))
+            first.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+    features = model.features(small_batch(model))
+    forward = len(called)
+    features.sum().backward()
+    again = [re.sub(r".*(stages|blocks)", r"\1", name) for name in called[forward:]]
+    assert again == blocks.split()[::-1]
+
+
+@pytest.mark.usefixtures("fresh_compiler", "without_shape_checks")
+@each_family
+def test_compiled_checkpointing_gives_the_same_gradients_and_statistics(family: str) -> None:
+    results = []
+    for is_compiled in (False, True):
+        model = build_small(family).train()
+        model.gradient_checkpointing = is_compiled
+        run = torch.compile(model, backend="aot_eager") if is_compiled else model
+        run(small_batch(model, count=4)).square().sum().backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append(gradients | dict(model.named_buffers()))
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(results[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_statistics_of_several_devices_are_not_counted_twice_either() -> None:
+    """SyncBatchNorm takes the place of BatchNorm there; by itself it works as that one."""
+    counts = []
+    for again in (False, True):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(build_small("AxialResNet")).train()
+        model.gradient_checkpointing = again
+        for module in model.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.forward = functools.partial(plain_batch_norm, module)
+        model(small_batch(model, count=4)).square().sum().backward()
+        counts.append(dict(model.named_buffers()))
+    for name, buffer in counts[0].items():
+        torch.testing.assert_close(counts[1][name], buffer, msg=name)
+
+
+def plain_batch_norm(norm: nn.SyncBatchNorm, values: Tensor) -> Tensor:
+    """Do what BatchNorm does with the norm's tensors: SyncBatchNorm itself wants a GPU."""
+    return nn.modules.batchnorm._BatchNorm.forward(norm, values)
 
 
 def inner_module(model: Model) -> nn.Module:

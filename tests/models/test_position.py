@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vitral.models.build import create_model
 from vitral.models.position import (
     PositionEmbedding,
     PositionEmbedding2d,
@@ -172,3 +173,16 @@ def test_every_table_starts_normal_with_deviation_002(kind: type[Any]) -> None:
     values = torch.cat([parameter.flatten() for parameter in position.parameters()])
     assert values.std().item() == pytest.approx(0.02, rel=0.05)
     assert values.mean().abs() < 0.002
+
+
+def test_a_model_that_is_given_memory_later_computes_its_waves() -> None:
+    fields: dict[str, Any] = {"position": "sincos2d", "image_size": 32, "num_classes": 2}
+    expected = create_model("ViT-Mi/8", **fields).positions[0].places
+    with torch.device("meta"):
+        model = create_model("ViT-Mi/8", **fields)
+    model.to_empty(device="cpu")
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.fill_(float("nan"))
+    model.init_weights()
+    assert torch.equal(model.positions[0].places, expected)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())

@@ -210,3 +210,17 @@ def test_fixed_padding_is_half_a_kernel_on_each_side(form: str, places: tuple[in
     expected = F.conv2d(F.pad(maps, padding), conv.kernel(), stride=2)
     assert conv(maps).shape[2:] == places
     torch.testing.assert_close(conv(maps), expected)
+
+
+def write_past_the_count(conv: StandardizedConv) -> None:
+    """As an average of weights does."""
+    conv.weight.data.mul_(0.9).add_(0.1 * torch.randn_like(conv.weight))
+
+
+@torch.no_grad()
+def test_a_weight_that_was_written_past_torch_s_count_is_standardised_anew() -> None:
+    conv = convolution().eval()
+    first = conv.kernel().clone()
+    write_past_the_count(conv)
+    assert not torch.equal(conv.kernel(), first)
+    assert torch.equal(conv.kernel(), conv.standardize(conv.weight))

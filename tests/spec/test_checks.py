@@ -1,11 +1,20 @@
 import math
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vitral.errors import RequestError
-from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_share
+from vitral.spec.checks import (
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_types,
+)
 
 BAD = [math.nan, math.inf, -math.inf, -1, -0.5]
 
@@ -41,3 +50,42 @@ def test_a_number_between_0_and_1_passes_every_check(value: float) -> None:
 def test_a_choice_suggests_the_nearest(value: str, hint: str) -> None:
     with pytest.raises(RequestError, match=f"decay='{value}' is not known: {hint}"):
         check_choice(("cosine", "linear"), fine="linear", decay=value)
+
+
+@dataclass(frozen=True)
+class Record:
+    count: int = 1
+    share: float = 0.5
+    name: str = "a"
+    flag: bool | None = None
+    sides: tuple[int, ...] = (1, 2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {}, {"count": np.int64(3)}, {"share": 1}, {"flag": True}, {"sides": (3,)}, {"sides": [3]},
+    ],
+)  # fmt: skip
+def test_values_of_the_declared_types_pass(fields: dict[str, Any]) -> None:
+    record = Record(**fields)
+    check_types(record)
+    assert type(record.count) is int
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"count": 1.0}, "count=1.0: give a whole number"),
+        ({"count": True}, "count=True: give a whole number"),
+        ({"count": "3"}, "count='3': give a whole number"),
+        ({"share": "0.1"}, "share='0.1': give a number"),
+        ({"share": True}, "share=True: give a number"),
+        ({"name": None}, "name=None: give text"),
+        ({"flag": "no"}, "flag='no': give true or false or none"),
+        ({"sides": 5}, "sides=5: give a sequence"),
+    ],
+)
+def test_values_of_other_types_are_told(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_types(Record(**fields))

@@ -194,7 +194,7 @@ def test_a_hybrid_s_resnet_takes_the_model_s_images_and_has_no_head() -> None:
     assert (config.map_hw, config.grid) == ((5, 7), (5, 3))
     assert config.untiled_note() == (
         "patches of 1 x 2 do not tile the ResNet's map of 5 x 7: what is left at the bottom and "
-        "right is left out"
+        "right is left out; images with sides that 8 and 16 divide lose nothing"
     )
 
 

@@ -63,8 +63,8 @@ def test_gradient_checkpointing_changes_no_weight(
     ]
     weights = [load_file(run.path / "model/model.safetensors") for run in runs]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    # Of one run only: the embedding and two blocks, in each of four steps.
-    assert len(calls) == 3 * 4
+    # Of one run only: each of two blocks in each of four steps; this ResNet has no units.
+    assert len(calls) == 2 * 4
 
 
 def test_skipped_branches_do_not_depend_on_how_a_batch_is_cut(

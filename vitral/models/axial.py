@@ -40,20 +40,21 @@ class AxialBlock(nn.Module):
         after_row = self._along(self.row, tokens, keep_row, axis=2)
         return self._along(self.column, after_row, keep_column, axis=1)
 
-    def attention_weights(
+    def with_attention(
         self, tokens: Float[Tensor, "N L D"], keep: Float[Tensor, "N 4"] | None = None
-    ) -> tuple[Float[Tensor, "N H heads A A"], Float[Tensor, "N W heads B B"]]:
-        """Return the attention along rows of A places and along columns of B.
+    ) -> tuple[
+        Float[Tensor, "N L D"], Float[Tensor, "N H heads A A"], Float[Tensor, "N W heads B B"]
+    ]:
+        """Return what `forward` gives, and the attention along rows of A and columns of B places.
 
         A class token is one more place at the beginning of each row and column.
         """
+        keep_row, keep_column = (None, None) if keep is None else (keep[:, :2], keep[:, 2:])
         lines = (tokens.shape[0], -1)
-        rows = self._lines(tokens, axis=2)
-        row_attention = self.row.attention_weights(rows).unflatten(0, lines)
-        keep_row = None if keep is None else keep[:, :2]
-        columns = self._lines(self._along(self.row, tokens, keep_row, axis=2), axis=1)
-        column_attention = self.column.attention_weights(columns).unflatten(0, lines)
-        return row_attention, column_attention
+        rows = self.row.attention_weights(self._lines(tokens, axis=2)).unflatten(0, lines)
+        after_row = self._along(self.row, tokens, keep_row, axis=2)
+        columns = self.column.attention_weights(self._lines(after_row, axis=1)).unflatten(0, lines)
+        return self._along(self.column, after_row, keep_column, axis=1), rows, columns
 
     def _along(
         self, block: EncoderBlock, tokens: Tensor, keep: Tensor | None, *, axis: int

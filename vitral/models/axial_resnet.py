@@ -203,8 +203,9 @@ class AxialResNet(Model):
             zero_head(self.head)
 
     def _run(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        if self.gradient_checkpointing and self.training:
-            # What is computed again must not count twice in the running statistics.
+        if self.gradient_checkpointing and self.training and not torch.compiler.is_compiling():
+            # What is computed again must not count twice in the running statistics; compiled code
+            # computes again what gradients need, which statistics are not.
             again: Tensor = checkpoint(
                 block,
                 *inputs,
@@ -212,7 +213,7 @@ class AxialResNet(Model):
                 context_fn=lambda: (nullcontext(), _without_statistics(self)),
             )
             return again
-        return block(*inputs)
+        return super()._run(block, *inputs)
 
     def units(self) -> Iterator[AxialUnit]:
         """Give all units from input to output."""
@@ -254,7 +255,8 @@ class AxialResNet(Model):
         yield "root", maps
         for name, unit in zip(self._unit_names(), self.units(), strict=True):
             if {f"{name}/row_attention", f"{name}/column_attention"} & set(wanted):
-                rows, columns = unit.attention_weights(maps)
+                with _without_statistics(unit):
+                    rows, columns = unit.attention_weights(maps)
                 yield f"{name}/row_attention", rows
                 yield f"{name}/column_attention", columns
             maps = unit(maps)
@@ -271,7 +273,8 @@ class AxialResNet(Model):
 @contextmanager
 def _without_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch norms use a batch's statistics without taking them into the running ones."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    # SyncBatchNorm, which takes their place on several devices, is no BatchNorm2d.
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vitral.models.axial_resnet import AxialResNet
-from vitral.models.model import Model
+from vitral.models.model import Model, note_untiled
 from vitral.models.resnet import ResNet
 from vitral.models.vit import ViT
 from vitral.spec.axial_resnet import AxialResNetConfig
@@ -31,7 +31,9 @@ def create_model(name: str, **fields: Any) -> Model:
     Raises:
         RequestError: an unknown name or field (the nearest is named), or a bad value.
     """
-    return build_model(model_config(name, **fields))
+    model = build_model(model_config(name, **fields))
+    note_untiled(model)
+    return model
 
 
 def build_model(

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.models.layers import PatchEmbedding
+from vitral.models.model import Run, call
 from vitral.models.resnet import ResNetTrunk
 from vitral.spec.resnet import ResNetConfig
 
@@ -30,9 +31,9 @@ class HybridEmbedding(nn.Module):
         """The names that `walk` gives."""
         return (*self.resnet.trace_names, "embedding")
 
-    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N P D"]:
-        """Project the patches of the last map, row by row."""
-        return self.projection(self.resnet(images))
+    def forward(self, images: Float[Tensor, "N C H W"], run: Run = call) -> Float[Tensor, "N P D"]:
+        """Project the patches of the last map, row by row; `run` calls each unit of the ResNet."""
+        return self.projection(self.resnet(images, run))
 
     def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Give the ResNet's maps and the projected patches by name."""

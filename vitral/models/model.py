@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from vitral.models.weights.report import LoadReport
 
 VERIFY_TOLERANCE = 1e-4
+Run = Callable[..., Tensor]
+"""Calls a module with its inputs."""
 _log = logging.getLogger("vitral")
+_UNTILED: set[str] = set()
+"""What has been said of pixels that no patch covers."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Model(nn.Module, ABC):
             instead of keeping its activations.
         reference: `images` and `logits` that came with the weights, or None.
         load_report: what loading did, or None for fresh weights.
+        provenance: of loaded weights, as far as known: their `licence`, the `data` and `command`
+            that they come from; written with the model.
     """
 
     config: ModelConfig
@@ -82,6 +88,7 @@ class Model(nn.Module, ABC):
         self.gradient_checkpointing = False
         self.reference: Mapping[str, Tensor] | None = None
         self.load_report: LoadReport | None = None
+        self.provenance: dict[str, Any] = {}
 
     @property
     @abstractmethod
@@ -127,7 +134,7 @@ class Model(nn.Module, ABC):
         Raises:
             RequestError: a name that this model does not have.
         """
-        wanted = list(dict.fromkeys(names))
+        wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
         for name in wanted:
             if name not in self.trace_names:
                 raise RequestError(
@@ -170,6 +177,12 @@ class Model(nn.Module, ABC):
             )
         weight = next(self.parameters())
         images = reference["images"].to(weight.device, weight.dtype)
+        wanted = (len(images), self.config.num_classes or self.config.feature_dim)
+        if tuple(reference["logits"].shape) != wanted or not len(images):
+            raise RequestError(
+                f"reference logits of shape {tuple(reference['logits'].shape)} for {len(images)} "
+                f"images and a model that gives {wanted}: they are another model's"
+            )
         was_training = self.training
         logits = self.eval()(images).float().cpu()
         self.train(was_training)
@@ -184,12 +197,18 @@ class Model(nn.Module, ABC):
             RequestError: they do not have its size or channels.
         """
         wanted = (self.config.in_channels, *self.config.image_hw)
-        if tuple(images.shape[1:]) != wanted:
-            raise RequestError(
-                f"images of {tuple(images.shape[1:])} (channels, height, width) do not fit a model "
-                f"for {wanted}: resize them, or load the model with image_size="
-                f"{tuple(images.shape[2:])}"
-            )
+        shape = tuple(images.shape)
+        if shape[1:] == wanted:
+            return
+        sides = ", ".join(map(str, wanted))
+        message = f"images of shape {shape} do not fit a model for (N, {sides})"
+        if len(shape) != 4:
+            raise RequestError(f"{message}: give a batch (N, channels, height, width)")
+        if shape[3] == wanted[0] != shape[1]:
+            raise RequestError(f"{message}: bring the channels first, images.permute(0, 3, 1, 2)")
+        if shape[1] != wanted[0]:
+            raise RequestError(f"{message}: load the model with in_channels={shape[1]}")
+        raise RequestError(f"{message}: resize them, or load the model with image_size={shape[2:]}")
 
     def _run(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
         """Call a block, keeping or computing again what its backward pass needs."""
@@ -199,8 +218,21 @@ class Model(nn.Module, ABC):
         return block(*inputs)
 
 
+def note_untiled(model: Model) -> None:
+    """Warn, once for each kind of model, of pixels that no patch covers."""
+    note = model.config.untiled_note()
+    if note and note not in _UNTILED:
+        _UNTILED.add(note)
+        _log.warning("%s: %s", model.config.name, note)
+
+
+def call(module: Run, *inputs: Any) -> Tensor:
+    """Call a module, the plain way."""
+    return module(*inputs)
+
+
 def check_classifier(model: Model, name: object) -> None:
-    """Make sure that a model has a head, and warn of one that tells no classes apart.
+    """Make sure that a model has a head; warn of one that tells no classes apart, and of guesses.
 
     Raises:
         ModelFileError: it has no head.
@@ -209,6 +241,8 @@ def check_classifier(model: Model, name: object) -> None:
         raise ModelFileError(
             f"{name} has no head, so it names no classes: train or fine-tune it first"
         )
+    for assumed in model.load_report.assumed if model.load_report else ():
+        _log.warning("%s: assumed: %s", name, assumed)
     if not model.is_classifier:
         _log.warning(
             "%s is no classifier: its head of %d classes is all zeros, a place to begin "

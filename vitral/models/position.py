@@ -72,11 +72,12 @@ class WavePosition(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.num_prefix_tokens = config.num_prefix_tokens
-        places = wave_table(config.grid, config.embed_dim)
-        self.register_buffer("places", places, persistent=False)
+        self.grid, self.embed_dim = config.grid, config.embed_dim
+        self.register_buffer("places", wave_table(self.grid, self.embed_dim), persistent=False)
 
     def init_weights(self) -> None:
-        """Nothing is drawn."""
+        """Compute the waves, also where memory was given after the model was built without."""
+        self.places.copy_(wave_table(self.grid, self.embed_dim))
 
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
         """Add to each patch the waves of its place; the class token has none."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.models.model import Model, zero_head
+from vitral.models.model import Model, Run, call, zero_head
 from vitral.models.standardized import StandardizedConv, pad_to_same
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.resnet import EXPANSION, NUM_GROUPS, ResNetConfig
@@ -118,11 +118,18 @@ class ResNetTrunk(nn.Module):
         ]
         return ("root", *units)
 
-    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
-        """Return the last map, normalised."""
+    def forward(
+        self, images: Float[Tensor, "N C H W"], run: Run = call
+    ) -> Float[Tensor, "N K h w"]:
+        """Return the last map, normalised.
+
+        Args:
+            images: of the model's input.
+            run: calls a unit, and may compute it again in the backward pass.
+        """
         maps = self.begin(images)
         for unit in self.units():
-            maps = unit(maps)
+            maps = run(unit, maps)
         return self.finish(maps)
 
     def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -189,10 +196,7 @@ class ResNet(Model):
             RequestError: the images do not have the size or channels that the model is made for.
         """
         self.check_images(images)
-        maps = self.trunk.begin(images)
-        for unit in self.trunk.units():
-            maps = self._run(unit, maps)
-        return self.trunk.finish(maps).mean(dim=(2, 3))
+        return self.trunk(images, self._run).mean(dim=(2, 3))
 
     def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         self.check_images(images)

@@ -10,14 +10,16 @@ from vitral.spec.resnet import ResNetConfig
 
 # Keeps a constant filter and its gradient from a division by zero, and changes no other.
 _NO_EPS = 1e-30
+# Values of a weight that are compared to see whether it was changed unseen by torch.
+_SAMPLE = 64
 
 
 class StandardizedConv(nn.Module):
     """A convolution without bias whose filters have mean 0 and variance 1 over their inputs.
 
-    Where no gradient is wanted the standardised kernel is kept from call to call, until the
-    weight changes (which torch counts, but for writes through `weight.data`) or the module is
-    switched between training and evaluation.
+    Where no gradient is wanted the standardised kernel is kept from call to call, until the weight
+    changes or the module is switched between training and evaluation. torch counts changes but for
+    writes through `weight.data`, as of an average of weights: those are seen on a few values.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class StandardizedConv(nn.Module):
         self.gain = nn.Parameter(torch.empty(out_channels)) if gain else None
         self._kept: Tensor | None = None
         self._kept_for: tuple[tuple[int, int, int], ...] | None = None
+        self._kept_sample: Tensor | None = None
 
     def init_weights(self) -> None:
         """Draw a LeCun-normal kernel; its scale has no effect."""
@@ -60,11 +63,26 @@ class StandardizedConv(nn.Module):
         if wants_gradient or torch.compiler.is_compiling() or self.weight.is_inference():
             return self.standardize(self.weight)
         state = tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in own)
-        if self._kept is None or self._kept_for != state or self._kept.dtype != self.weight.dtype:
+        if self._kept is None or self._kept_for != state or not self._is_as_kept():
             # Not an inference tensor, which could not be part of a later backward pass.
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._kept, self._kept_for = self.standardize(self.weight), state
+                self._kept_sample = self._sample().clone()
         return self._kept
+
+    def _is_as_kept(self) -> bool:
+        """Say whether some of the weight's values are those that the kept kernel was made of."""
+        sample = self._sample()
+        return (
+            self._kept_sample is not None
+            and sample.dtype == self._kept_sample.dtype
+            and sample.device == self._kept_sample.device
+            and torch.equal(sample, self._kept_sample)
+        )
+
+    def _sample(self) -> Tensor:
+        values = self.weight.detach().flatten()
+        return values[:: max(1, len(values) // _SAMPLE)]
 
     def standardize(self, weight: Float[Tensor, "K C k k"]) -> Float[Tensor, "K C k k"]:
         """Give each filter mean 0 and variance 1 (biased), in float32 whatever the precision."""
@@ -80,7 +98,7 @@ class StandardizedConv(nn.Module):
 
     def train(self, mode: bool = True) -> "StandardizedConv":
         """Switch between training and evaluation, and forget the kept kernel."""
-        self._kept = self._kept_for = None
+        self._kept = self._kept_for = self._kept_sample = None
         super().train(mode)
         return self
 

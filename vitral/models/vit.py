@@ -162,6 +162,8 @@ class ViT(Model):
             RequestError: the images do not have the size or channels that the model is made for.
         """
         self.check_images(images)
+        if isinstance(self.embedding, HybridEmbedding):
+            return self.embedding(images, self._run)
         return self._run(self.embedding, images)
 
     def encode(
@@ -208,14 +210,16 @@ class ViT(Model):
             name = f"block{index:02}"
             tokens = self._add_position(index, tokens)
             own = None if keep is None else keep[:, index]
-            if isinstance(block, AxialBlock):
-                if {f"{name}/row_attention", f"{name}/column_attention"} & set(wanted):
-                    rows, columns = block.attention_weights(tokens, own)
-                    yield f"{name}/row_attention", rows
-                    yield f"{name}/column_attention", columns
-            elif isinstance(block, EncoderBlock) and f"{name}/attention" in wanted:
-                yield f"{name}/attention", block.attention_weights(tokens, self._relative(index))
-            tokens = block(tokens, own, *self._extra(index))
+            parts = {f"{name}/row_attention", f"{name}/column_attention"}
+            if isinstance(block, AxialBlock) and parts & set(wanted):
+                tokens, rows, columns = block.with_attention(tokens, own)
+                yield f"{name}/row_attention", rows
+                yield f"{name}/column_attention", columns
+            else:
+                if isinstance(block, EncoderBlock) and f"{name}/attention" in wanted:
+                    weights = block.attention_weights(tokens, self._relative(index))
+                    yield f"{name}/attention", weights
+                tokens = block(tokens, own, *self._extra(index))
             yield name, tokens
         tokens = tokens if self.config.norm_pooled else self.norm(tokens)
         yield "tokens", tokens

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vitral.errors import RequestError
-from vitral.spec.checks import check_not_negative, check_positive
+from vitral.spec.checks import check_not_negative, check_positive, check_types
 from vitral.spec.sizes import Size, as_pair
 
 EXPANSION = 2
@@ -36,6 +36,7 @@ class AxialResNetConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", as_pair(self.image_size, name="image_size"))
+        check_types(self)
         object.__setattr__(self, "stages", tuple(self.stages))
         check_positive(
             width_factor=self.width_factor, num_groups=self.num_groups,

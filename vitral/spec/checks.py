@@ -1,10 +1,56 @@
 """Checks that the frozen settings share."""
 
 import difflib
+import functools
 import math
+import numbers
+import types
+import typing
 from typing import Any
 
 from vitral.errors import RequestError
+
+
+def check_types(record: Any) -> None:
+    """Raise unless every field of a frozen record has the type that it is declared with.
+
+    Whole numbers of other libraries, such as numpy's, become Python's.
+    """
+    kind: Any = type(record)
+    for name, wanted in _types(kind).items():
+        value = getattr(record, name)
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool | int):
+            value = int(value)
+            object.__setattr__(record, name, value)
+        options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+        if not any(_is_of(value, option) for option in options):
+            kinds = [_KINDS.get(option) or _kind_of(option) for option in options]
+            raise RequestError(f"{name}={value!r}: give {' or '.join(kinds)}")
+
+
+@functools.cache
+def _types(record: Any) -> dict[str, Any]:
+    return typing.get_type_hints(record)
+
+
+_KINDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text",
+    types.NoneType: "none",
+}  # fmt: skip
+
+
+def _kind_of(wanted: Any) -> str:
+    return "a sequence" if typing.get_origin(wanted) is tuple else f"a {wanted.__name__}"
+
+
+def _is_of(value: Any, wanted: Any) -> bool:
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if typing.get_origin(wanted) is tuple:
+        return isinstance(value, tuple | list)  # what is in it is checked by its own rules
+    return isinstance(value, wanted)
 
 
 def check_positive(**values: float | None) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vitral.errors import RequestError
-from vitral.spec.checks import check_choice, check_not_negative, check_positive
+from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_types
 from vitral.spec.sizes import Size, as_pair
 
 VERSIONS = ("v2", "v1")
@@ -62,6 +62,7 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", as_pair(self.image_size, name="image_size"))
+        check_types(self)
         object.__setattr__(self, "stages", tuple(self.stages))
         check_positive(
             width_factor=self.width_factor, in_channels=self.in_channels, norm_eps=self.norm_eps,

@@ -1,5 +1,7 @@
 """Sizes of images and patches in pixels."""
 
+from numbers import Integral
+
 from vitral.errors import RequestError
 
 Size = int | tuple[int, int]
@@ -13,9 +15,10 @@ def as_pair(size: Size, *, name: str) -> tuple[int, int]:
         RequestError: neither a number of pixels nor two.
     """
     pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+    whole = [isinstance(side, Integral) and not isinstance(side, bool) for side in pair]
+    if len(pair) != 2 or not all(whole) or not all(side > 0 for side in pair):
         raise RequestError(f"{name}={size}: give a number of pixels, or (height, width)")
-    return pair
+    return (int(pair[0]), int(pair[1]))
 
 
 def show_size(size: tuple[int, ...]) -> str:

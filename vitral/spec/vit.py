@@ -7,7 +7,13 @@ ViT whose blocks attend along rows, then along columns (`attention="axial"`).
 from dataclasses import dataclass, replace
 
 from vitral.errors import RequestError
-from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_share
+from vitral.spec.checks import (
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_types,
+)
 from vitral.spec.resnet import ResNetConfig
 from vitral.spec.sizes import Size, as_pair, show_size
 
@@ -90,6 +96,7 @@ class ViTConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch_size", as_pair(self.patch_size, name="patch_size"))
         object.__setattr__(self, "image_size", as_pair(self.image_size, name="image_size"))
+        check_types(self)
         reads_token = self.pool.startswith("token")
         if self.class_token is None:
             object.__setattr__(self, "class_token", reads_token)
@@ -233,7 +240,9 @@ class ViTConfig:
         if self.resnet:
             return (
                 f"patches of {show_size(self.patch_hw)} do not tile the ResNet's map of "
-                f"{show_size(self.map_hw)}: what is left at the bottom and right is left out"
+                f"{show_size(self.map_hw)}: what is left at the bottom and right is left out; "
+                f"images with sides that {self.resnet.stride * self.patch_hw[0]} and "
+                f"{self.resnet.stride * self.patch_hw[1]} divide lose nothing"
             )
         below = (self.image_hw[0] - rest[0], self.image_hw[1] - rest[1])
         above = tuple(b + p if r else b for b, p, r in zip(below, self.patch_hw, rest, strict=True))
