@@ -176,3 +176,9 @@ def test_the_catalogue_needs_no_torch() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.stdout.strip() == "False"
+
+
+def test_case_tells_g_and_big_g_apart_in_a_search() -> None:
+    small, big = ({e.model for e in search_catalogue(text)} for text in ("ViT-g/14", "vit_G14"))
+    assert small == {"ViT-g/14"}
+    assert "ViT-g/14" not in big

@@ -69,7 +69,8 @@ def run(tokens: Sequence[str]) -> int:
         if asked.check:
             # A bare file does not tell the size of its images.
             size = model.config.image_size
-            written = load_model(asked.output, format=asked.format, image_size=size)
+            stated: dict[str, Any] = {} if asked.format == "vitral" else {"stored_image_size": size}
+            written = load_model(asked.output, format=asked.format, image_size=size, **stated)
             checks[asked.output] = written.verify(against=reference_of(model))
     record = _record(model, asked.output, asked.format)
     record["checks"] = {name: vars(found) for name, found in checks.items()}
@@ -109,13 +110,14 @@ def _record(model: "Model", output: str | None, format: str) -> dict[str, Any]:
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    model, ready = record["model"], record["preprocessing"]
+    from vitral.spec.preprocessing import describe_preprocessing, preprocessing_from
+
+    model = record["model"]
     height, width = model["image_size"]
     lines = [
         f"{model['name']}: {record['parameters']:,} parameters, images of {height} x {width} in "
         f"{model['in_channels']} channels, {model['num_classes']} classes",
-        f"preprocessing: {ready['resize']} to {ready['size'][0]} x {ready['size'][1]}, "
-        f"{ready['interpolation']}, mean {_numbers(ready['mean'])}, std {_numbers(ready['std'])}",
+        f"preprocessing: {describe_preprocessing(preprocessing_from(record['preprocessing']))}",
     ]
     conventions = {
         name: model[name]
@@ -126,7 +128,3 @@ def _lines(record: dict[str, Any]) -> list[str]:
     if record["output"]:
         lines.append(f"written to {record['output']} ({record['format']})")
     return lines
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)

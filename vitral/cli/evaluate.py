@@ -24,6 +24,9 @@ OPTIONS = (
     Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
     Option("--precision", "float32 unless asked otherwise", metavar="NAME", default="float32"),
     Option("--output", "a CSV with a row an image", metavar="FILE"),
+    Option(
+        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
+    ),
     Option("--json", "print one JSON object"),
 )
 
@@ -46,6 +49,7 @@ def run(tokens: Sequence[str]) -> int:
         batch_size=asked.batch_size,
         device=asked.device,
         precision=asked.precision,
+        format=asked.from_format,
     )
     if asked.output:
         columns = ("path", "label", "class", "probability", "error")

@@ -27,6 +27,9 @@ OPTIONS = (
     Option("--batch-size", "images at once", metavar="N", type=int, default=64),
     Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
     Option("--precision", "auto, float32 or bfloat16", metavar="NAME", default="auto"),
+    Option(
+        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
+    ),
     Option("--json", "print one JSON object"),
 )
 
@@ -53,6 +56,7 @@ def run(tokens: Sequence[str]) -> int:
         precision=asked.precision,
         batch_size=asked.batch_size,
         top=asked.top,
+        format=asked.from_format,
     )
     path = Path(asked.output) if asked.output else None
     if asked.json:

@@ -49,6 +49,7 @@ def evaluate(
     batch_size: int = 64,
     device: str = "auto",
     precision: str = "float32",
+    format: str | None = None,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score a model on a split of a data set, every image once.
@@ -61,6 +62,7 @@ def evaluate(
         batch_size: images at once; changes no score.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "float32", or "bfloat16" when asked.
+        format: read the model's file as this format, where its content does not tell.
         report_progress: called with the number of images done and of all.
 
     Raises:
@@ -73,7 +75,7 @@ def evaluate(
     check_positive(batch_size=batch_size)
     check_choice(PRECISIONS, precision=precision)
     path = Path(model)
-    network = load_model(path)
+    network = load_model(path, format=format)
     config = network.config
     check_classifier(network, path)
     images = open_images(

@@ -68,6 +68,7 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = 64,
         top: int = 5,
+        format: str | None = None,
     ) -> None:
         """Load a model.
 
@@ -77,6 +78,7 @@ class Predictor:
             precision: "auto", "float32" or "bfloat16".
             batch_size: images at once.
             top: how many classes a prediction names.
+            format: read the model's file as this format, where its content does not tell.
 
         Raises:
             RequestError: nothing is there, or a bad value.
@@ -85,7 +87,7 @@ class Predictor:
         if batch_size < 1 or top < 1:
             raise RequestError(f"batch_size={batch_size} and top={top} must be 1 or more")
         self.device = choose_device(device)
-        loaded = model if isinstance(model, Model) else load_model(model)
+        loaded = model if isinstance(model, Model) else load_model(model, format=format)
         config = loaded.config
         check_classifier(loaded, config.name if isinstance(model, Model) else model)
         self.model = loaded.to(self.device).eval()

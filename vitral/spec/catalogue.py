@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-FORMATS = ("official", "timm", "huggingface", "torchvision", "dino")
+FORMATS = ("official", "timm", "huggingface", "torchvision", "dino", "mae")
 COMMERCIAL = ("yes", "no", "unclear")
 
 
@@ -68,14 +68,26 @@ def search_catalogue(text: str) -> tuple[CatalogueEntry, ...]:
         text: words, in any case. Separators inside a word do not matter: `b16`, `B/16` and `B_16`
             find the same.
     """
-    words = [word for word in map(fold, text.split()) if word]
-    return tuple(entry for entry in read_catalogue() if all(_occurs(word, entry) for word in words))
+    words = [(fold(word), _giant(word)) for word in text.split() if fold(word)]
+    return tuple(
+        entry
+        for entry in read_catalogue()
+        if all(
+            _occurs(word, entry) and giant in (None, _giant(entry.model)) for word, giant in words
+        )
+    )
 
 
 def find_entry(name: str) -> CatalogueEntry | None:
     """Return the entry of exactly that name, whatever its case, or None."""
     entries = {entry.name.lower(): entry for entry in read_catalogue()}
     return entries.get(name.strip().lower())
+
+
+def _giant(text: str) -> str | None:
+    """Return g or G where a word names a ViT of one of them, which case alone tells apart."""
+    match = re.fullmatch(r"(?i:vit[-_]?)?([gG])[-/_]?14", text)
+    return match[1] if match else None
 
 
 def fold(text: str) -> str:

@@ -70,6 +70,15 @@ class Preprocessing:
             raise RequestError(f"levels={self.levels}: give black, then white, a larger value")
 
 
+def describe_preprocessing(preprocessing: Preprocessing) -> str:
+    """Say in a line what becomes of an image."""
+    height, width = preprocessing.size
+    share = "" if preprocessing.crop_share == 1 else f", {preprocessing.crop_share:.3g} of it cut"
+    how = preprocessing.interpolation + ("" if preprocessing.antialias else " without antialias")
+    mean, std = (",".join(f"{v:g}" for v in own) for own in (preprocessing.mean, preprocessing.std))
+    return f"{preprocessing.resize} to {height} x {width}{share}, {how}, mean {mean}, std {std}"
+
+
 def default_preprocessing(size: tuple[int, int], *, channels: int, **fields: Any) -> Preprocessing:
     """Return the preprocessing of models trained here: values in [-1, 1], as the official ones."""
     half = (0.5,) * channels

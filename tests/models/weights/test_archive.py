@@ -3,6 +3,8 @@
 import argparse
 import os
 import pickle
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,26 @@ def test_json_must_be_an_object(tmp_path: Path) -> None:
             read_json(path)
     path.write_text('{"a": 1}')
     assert read_json(path) == {"a": 1}
+
+
+def test_arrays_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", a=np.arange(3, dtype=">f4"), b=np.arange(3, dtype="<f4"))
+    tree, _ = read_archive(tmp_path / "m.npz")
+    assert tree["a"].tolist() == tree["b"].tolist() == [0, 1, 2]
+
+
+def test_torchscript_is_refused_with_a_way_to_convert_it(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "m.pt"))
+    with pytest.raises(ModelFileError, match=r"TorchScript archive, .*torch\.jit\.load\(path\)"):
+        read_archive(tmp_path / "m.pt")
+
+
+def test_an_array_that_announces_more_than_there_is_memory_is_damaged(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,), }"
+    npy = b"\x93NUMPY\x01\x00" + len(header + b" " * 10).to_bytes(2, "little") + header + b" " * 10
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        archive.writestr("a.npy", npy)
+    with pytest.raises(ModelFileError, match=r"m\.npz can't be read as \.npz"):
+        read_archive(tmp_path / "m.npz")

@@ -145,15 +145,59 @@ def test_saving_again_replaces_a_model_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["birds"]
 
 
-@pytest.mark.parametrize("name", ["a folder", "a file.npz"])
+@pytest.mark.parametrize("name", ["a folder", "a file"])
 def test_saving_over_something_else_is_refused(model: ViT, tmp_path: Path, name: str) -> None:
     (tmp_path / "a folder").mkdir()
     (tmp_path / "a folder" / "thesis.txt").write_text("mine")
-    (tmp_path / "a file.npz").write_text("mine")
+    (tmp_path / "a file").write_text("mine")
     with pytest.raises(RequestError, match="exists and is no model folder: choose another path"):
         save_model(model, tmp_path / name)
     assert (tmp_path / "a folder" / "thesis.txt").read_text() == "mine"
-    assert (tmp_path / "a file.npz").read_text() == "mine"
+    assert (tmp_path / "a file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".pth"])
+def test_a_folder_does_not_get_the_name_of_a_file(model: ViT, tmp_path: Path, ending: str) -> None:
+    with pytest.raises(RequestError, match=f"m{ending} is the name of a file"):
+        save_model(model, tmp_path / f"m{ending}")
+
+
+def test_a_path_that_can_not_be_made_is_told(model: ViT, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RequestError, match=r"file can't be made .*: choose another path"):
+        save_model(model, tmp_path / "file" / "model")
+
+
+def test_the_weights_of_a_model_folder_stand_for_it(folder: Path) -> None:
+    assert load_model(folder / "model.safetensors").config == load_model(folder).config
+
+
+def test_data_command_and_licence_go_from_copy_to_copy(
+    folder: Path, model: ViT, tmp_path: Path
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    origin = {"licence": "CC-BY-NC-4.0", "data": {"name": "birds"}, "command": "vitral train birds"}
+    (folder / "config.json").write_text(json.dumps(config | origin))
+    save_model(load_model(folder), tmp_path / "copy")
+    copied = json.loads((tmp_path / "copy" / "config.json").read_text())
+    assert {name: copied[name] for name in origin} == origin
+
+
+@pytest.mark.parametrize("kept", [["images"], ["logits"], []])
+def test_reference_outputs_that_lack_a_part_are_told(folder: Path, kept: list[str]) -> None:
+    path = folder / "reference.safetensors"
+    save_file({name: own for name, own in load_file(path).items() if name in kept}, path)
+    with pytest.raises(ModelFileError, match="reference.safetensors holds no .*: it is damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("value", [3.0, "3", True])
+def test_a_number_of_another_type_in_the_config_is_told(folder: Path, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["depth"] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=r"describes no model: depth=.*: give a whole number"):
+        load_model(folder)
 
 
 def test_a_save_that_fails_leaves_the_old_model_and_nothing_else(
@@ -324,3 +368,22 @@ def test_a_flipped_bit_in_the_header_or_config_is_refused_or_harmless(
         pass
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [0.5, -0.5, float("nan")])
+def test_other_logits_in_either_direction_do_not_agree(folder: Path, change: float) -> None:
+    model = load_model(folder)
+    reference = read_reference(folder)
+    assert model.verify().agrees
+    assert not model.verify(against=reference | {"logits": reference["logits"] + change}).agrees
+
+
+def test_reference_outputs_of_another_model_are_told(folder: Path) -> None:
+    model = load_model(folder)
+    reference = read_reference(folder)
+    for cut in (
+        {"logits": reference["logits"][:, 1:]},
+        {name: own[:0] for name, own in reference.items()},
+    ):
+        with pytest.raises(RequestError, match="reference logits of shape .* are another model's"):
+            model.verify(against=reference | cut)

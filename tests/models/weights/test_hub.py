@@ -367,6 +367,33 @@ def test_a_server_that_is_down_is_told_unless_the_cache_has_the_model(
         load_model("hf://me/ours")
 
 
+@pytest.mark.parametrize(
+    ("repository", "missing", "is_needed"),
+    [
+        ("me/theirs", "config.json", True),
+        ("me/theirs", "preprocessor_config.json", True),
+        ("me/ours", "preprocessor_config.json", False),
+        ("me/ours", "reference.safetensors", False),
+    ],
+)
+def test_offline_no_file_that_says_how_weights_are_used_is_taken_for_absent(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    repository: str, missing: str, is_needed: bool,
+) -> None:  # fmt: skip
+    """As where another program put a part of the repository into the cache."""
+    from huggingface_hub import constants
+
+    load_model(f"hf://{repository}")
+    for kept in (tmp_path / "cache").rglob(missing):  # the file, or the mark that there is none
+        kept.unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    if is_needed:
+        with pytest.raises(RequestError, match=f"{missing} of hf://{repository} is not in the Hub"):
+            load_model(f"hf://{repository}")
+    else:
+        assert load_model(f"hf://{repository}").classes == ("ant", "bee", "crow")
+
+
 SCRIPT = """
 import sys
 from vitral import load_model

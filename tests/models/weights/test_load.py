@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from official_arrays import official_arrays
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_models import FAMILIES, build_small, small_batch
 
 from vitral.errors import ModelFileError, RequestError
+from vitral.models.model import check_classifier
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import find_model_folder
 from vitral.models.weights.formats.shapes import heads_of
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
+from vitral.models.weights.source import Source
 
 Build = Callable[..., ViT]
 CLASSES = ("a", "b", "c", "d", "e")
@@ -121,8 +123,8 @@ def test_settings_without_weights_may_change(
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("depth", "use one of|did you mean"), ("patch_size", "did you mean 'image_size'"),
-        ("pool", "use one of|did you mean"), ("image_sise", "did you mean 'image_size'"),
+        ("depth", "it is what the weights are for; create_model builds another"),
+        ("pool", "it is what the weights are for"), ("image_sise", "did you mean 'image_size'"),
         ("num_class", "did you mean 'num_classes'"),
     ],
 )  # fmt: skip
@@ -223,11 +225,31 @@ def test_a_grid_that_is_no_square_must_be_stated(tmp_path: Path) -> None:
     model = build_small("ViT")
     np.savez(tmp_path / "m.npz", **official_arrays(model))
     with pytest.raises(
-        ModelFileError, match=r"positions for 12 patches, which is no square: state the image_size="
+        ModelFileError,
+        match=r"positions for 12 patches, which is no square: state the stored_image_size=",
     ):
         load_model(tmp_path / "m.npz")
     for stated in ((24, 32), (27, 39)):
         assert load_model(tmp_path / "m.npz", image_size=stated).config.grid == (3, 4)
+    resized = load_model(tmp_path / "m.npz", stored_image_size=(24, 32), image_size=(32, 24))
+    assert resized.config.grid == (4, 3)
+    assert resized.load_report.resized == ("positions.0.table",)
+    with pytest.raises(ModelFileError, match=r"stored_image_size=\(24, 24\) does not give"):
+        load_model(tmp_path / "m.npz", stored_image_size=24)
+
+
+@pytest.mark.parametrize("format", ["official", "timm", "torchvision", "huggingface"])
+def test_as_many_patches_in_another_shape_are_resized_too(tmp_path: Path, format: str) -> None:
+    """The size that is wanted says nothing of the grid that a bare file was made for."""
+    model = build_small("ViT", image_size=32, activation="gelu", position_resize="bilinear_corners")
+    name = "m.npz" if format == "official" else "m.safetensors"
+    save_model(model, tmp_path / name, format=format)
+    if name.endswith("safetensors"):
+        save_file(load_file(tmp_path / name), tmp_path / name)  # as from elsewhere: no description
+    wide = load_model(tmp_path / name, image_size=(16, 64), num_heads=2)
+    assert wide.config.grid == (2, 8)
+    assert wide.load_report.resized == ("positions.0.table",)
+    assert not torch.equal(wide.positions[0].table, model.positions[0].table)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +259,9 @@ def test_a_grid_that_is_no_square_must_be_stated(tmp_path: Path) -> None:
 def test_heads_are_stated_or_those_of_a_known_width(
     width: int, stated: dict[str, int], heads: int
 ) -> None:
-    assert heads_of(width, stated, path="f") == heads
+    source = Source("f", {}, stated=stated)
+    assert heads_of(width, source) == heads
+    assert bool(source.assumed) == (not stated)
 
 
 def test_heads_of_an_unknown_width_must_be_stated() -> None:
@@ -246,7 +270,7 @@ def test_heads_of_an_unknown_width_must_be_stated() -> None:
         match="f has tokens of width 20, and a bare file does not tell the number "
         "of attention heads: state num_heads=",
     ):
-        heads_of(20, {}, path="f")
+        heads_of(20, Source("f", {}))
 
 
 # What is missing or too much.
@@ -401,3 +425,115 @@ def test_a_model_says_what_its_logits_mean(model: ViT, tmp_path: Path, objective
 
 def test_a_file_that_does_not_say_has_softmax(shared: Path) -> None:
     assert load_model(shared / "reference" / "vit_gap.weights.npz").objective == "softmax"
+
+
+# What is taken for granted, and what must not be.
+def bare_file(tmp_path: Path, model: ViT, format: str) -> Path:
+    """Write a file that says nothing of itself beside its tensors."""
+    name = "m.npz" if format == "official" else "m.safetensors"
+    save_model(model, tmp_path / name, format=format)
+    if format != "official":
+        save_file(load_file(tmp_path / name), tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("format", "assumed"),
+    [
+        ("timm", ["3 attention heads, as ViT-Ti", "all 2 layers are there: ViT-Ti", "the preproc"]),
+        ("torchvision", ["3 attention heads", "all 2 layers are there", "torchvision's weights"]),
+        ("huggingface", ["3 attention heads", "all 2 layers", "the exact GELU", "no preprocessor"]),
+        ("official", ["all 2 layers are there: ViT-Ti of these widths has 12"]),
+    ],
+)
+def test_what_a_bare_file_does_not_tell_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, format: str, assumed: list[str]
+) -> None:
+    fields = {"embed_dim": 192, "num_heads": 3, "mlp_dim": 768, "image_size": 32}
+    loaded = load_model(bare_file(tmp_path, build_small("ViT", **fields), format))
+    assert len(loaded.load_report.assumed) == len(assumed)
+    for part, said in zip(assumed, loaded.load_report.assumed, strict=True):
+        assert part in said
+        assert f"assumed: {said}" in str(loaded.load_report)
+    check_classifier(loaded, "m")
+    assert all(said in caplog.text for said in loaded.load_report.assumed)
+
+
+def test_what_is_stated_beside_the_weights_is_not_assumed(tmp_path: Path) -> None:
+    model = build_small("ViT", image_size=32)
+    for format in ("timm", "huggingface", "vitral"):
+        save_model(model, tmp_path / format, format=format)
+        assert load_model(tmp_path / format).load_report.assumed == ()
+
+
+def test_a_row_that_may_be_the_class_token_s_is_said(tmp_path: Path) -> None:
+    """3 x 5 patches and a class token are as many rows as 4 x 4 patches without one."""
+    path = bare_file(tmp_path, build_small("ViT", image_size=(24, 40)), "timm")
+    square = load_model(path, num_heads=2)
+    assert square.config.grid == (4, 4)
+    assert any(
+        "4 x 4 patches and none for the class token" in s for s in square.load_report.assumed
+    )
+    for stated in ({"stored_image_size": (24, 40)}, {"image_size": (24, 40)}):
+        assert load_model(path, num_heads=2, **stated).config.grid == (3, 5)
+    assert load_model(path, num_heads=2, image_size=(24, 40)).load_report.resized == ()
+
+
+@pytest.mark.parametrize("format", ["timm", "huggingface"])
+def test_layers_that_the_config_states_must_be_there(tmp_path: Path, format: str) -> None:
+    save_model(build_small("ViT", depth=3, image_size=32), tmp_path / "m", format=format)
+    path = tmp_path / "m" / "model.safetensors"
+    kept = {n: t for n, t in load_file(path).items() if ".2." not in n}
+    save_file(kept, path)
+    if format == "timm":
+        config = json.loads((tmp_path / "m" / "config.json").read_text())
+        assert config["model_args"]["depth"] == 3
+    with pytest.raises(ModelFileError, match=r"has 2 layers, its config\.json states 3"):
+        load_model(tmp_path / "m")
+
+
+def test_heads_in_another_place_are_no_heads(tmp_path: Path) -> None:
+    """(D, heads, d) and (D, d, heads) have as many values."""
+    arrays = official_arrays(build_small("ViT", image_size=32))
+    name = "Transformer/encoderblock_1/MultiHeadDotProductAttention_1/{}/kernel"
+    for part in ("key", "value"):
+        arrays[name.format(part)] = arrays[name.format(part)].transpose(0, 2, 1)
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(ModelFileError, match="has a shape that can't be right, .* 2 heads"):
+        load_model(tmp_path / "m.npz")
+
+
+def test_a_classifier_of_several_labels_stays_one(tmp_path: Path) -> None:
+    model = build_small("ViT", image_size=32)
+    model.objective = "sigmoid"
+    save_model(model, tmp_path / "m", format="huggingface")
+    path = tmp_path / "m" / "model.safetensors"
+    save_file(load_file(path), path)
+    assert load_model(tmp_path / "m").objective == "sigmoid"
+
+
+@pytest.mark.parametrize("activation", ["swiglu", "gelu"])
+def test_a_gated_mlp_can_not_be_exchanged(tmp_path: Path, activation: str) -> None:
+    own = {"swiglu": "gelu", "gelu": "swiglu"}[activation]
+    save_model(build_small("ViT", activation=own), tmp_path / "m")
+    with pytest.raises(RequestError, match=f"activation='{activation}' has other tensors than"):
+        load_model(tmp_path / "m", activation=activation)
+
+
+@pytest.mark.parametrize("size", [0, -4, (8,), "x", True])
+@pytest.mark.parametrize("name", ["image_size", "stored_image_size"])
+def test_a_size_that_is_none_is_a_bad_request_whatever_the_file(
+    tmp_path: Path, size: Any, name: str
+) -> None:
+    path = bare_file(tmp_path, build_small("ViT", image_size=32), "official")
+    with pytest.raises(RequestError, match=f"{name}=.*: give a number of pixels"):
+        load_model(path, **{name: size})
+
+
+def test_the_licence_that_timm_states_is_kept(tmp_path: Path) -> None:
+    save_model(build_small("ViT", image_size=32), tmp_path / "m", format="timm")
+    path = tmp_path / "m" / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"]["license"] = "cc-by-nc-4.0"
+    path.write_text(json.dumps(config))
+    assert load_model(tmp_path / "m").provenance["licence"] == "cc-by-nc-4.0"

@@ -82,3 +82,33 @@ def test_a_file_without_a_model_is_refused_with_what_it_has(tree: dict[str, Any]
 def test_parameters_lose_their_gradients() -> None:
     found = unwrap({"w": torch.nn.Parameter(torch.ones(1))}, path=PATH)
     assert not found["w"].requires_grad
+
+
+def test_two_tensors_that_would_get_one_name_are_told() -> None:
+    tensors = {"module." + name: tensor for name, tensor in STATE.items()}
+    with pytest.raises(ModelFileError, match=r"holds both module\.head\.weight and head\.weight"):
+        unwrap(tensors | {"head.weight": torch.zeros(2)}, path=PATH)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beside"),
+    [
+        ("params/", ["opt/0/mu/", "opt/0/nu/", "opt/1/count/"]),
+        ("opt/target/", ["opt/state/param_states/", "opt/state/step/", "opt/state/more/"]),
+        ("", ["opt_state/0/", "optimizer/a/", "optimizer/b/"]),
+    ],
+)
+def test_an_optimizer_s_state_beside_the_weights_is_left_out(
+    prefix: str, beside: list[str]
+) -> None:
+    tensors = {prefix + name: tensor for name, tensor in STATE.items()}
+    others = {own + name: tensor + 9 for own in beside for name, tensor in STATE.items()}
+    assert same(unwrap(others | tensors, path=PATH))
+    assert same(unwrap(tensors | others, path=PATH))
+
+
+def test_the_usual_wrapper_of_a_state_goes_before_a_teacher() -> None:
+    """`state_dict` and `model` hold what a script says is the model; a teacher is its average."""
+    other = {name: tensor + 9 for name, tensor in STATE.items()}
+    for wrapper in ("state_dict", "model"):
+        assert same(unwrap({"teacher": other, wrapper: STATE}, path=PATH))

@@ -28,6 +28,7 @@ Tree = Mapping[str, Any]
 # or an unknown way of compression.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError,
+    MemoryError, OverflowError,
 )  # fmt: skip
 # What torch raises on old checkpoints that end too early or are no pickles.
 _BROKEN_PICKLE = (AttributeError, TypeError, IndexError, ImportError, struct.error)
@@ -67,6 +68,12 @@ def _is_npz(path: Path) -> bool:
             names = archive.namelist()
     except _UNREADABLE as error:
         raise ModelFileError(f"{path} is damaged or not whole: {error}") from None
+    if any(name.endswith("constants.pkl") for name in names):
+        raise ModelFileError(
+            f"{path} is a TorchScript archive, which holds code, and is refused. Where you trust "
+            "its origin, save its weights once: safetensors.torch.save_file("
+            "torch.jit.load(path).state_dict(), 'model.safetensors')"
+        )
     return not any(name.endswith("data.pkl") for name in names)
 
 
@@ -87,7 +94,7 @@ def _as_tensor(array: np.ndarray, *, name: str, path: Path) -> Tensor:
         # numpy does not know bfloat16 and stores it as two bytes without a meaning.
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     try:
-        return torch.from_numpy(array)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except TypeError:
         raise ModelFileError(
             f"{path}: tensor {name} is of type {array.dtype}, not of numbers"

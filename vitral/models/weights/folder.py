@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vitral.spec.preprocessing import Preprocessing, preprocessing_from
 from vitral.version import __version__
 
 FORMAT_VERSION = 1
+_log = logging.getLogger("vitral")
 WEIGHTS_NAME, CONFIG_NAME, REFERENCE_NAME = (
     "model.safetensors",
     "config.json",
@@ -87,11 +89,23 @@ def save_model_folder(model: Model, path: Path) -> None:
     Raises:
         RequestError: something else is at that path.
     """
+    if path.suffix in (".npz", ".safetensors", ".pth", ".pt", ".bin"):
+        raise RequestError(
+            f"{path} is the name of a file, a model of ours is a folder: choose a name without "
+            "such an ending, or another format"
+        )
     if path.exists() and not is_own_folder(path):
         raise RequestError(f"{path} exists and is no model folder: choose another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        _log.warning("%s: the model that was there is replaced", path)
     with atomic.new_folder(path) as folder:
-        write_model_files(model, folder, preprocessing=model.preprocessing, classes=model.classes)
+        write_model_files(
+            model,
+            folder,
+            preprocessing=model.preprocessing,
+            classes=model.classes,
+            provenance=model.provenance,
+        )
 
 
 def is_own_folder(folder: Path) -> bool:
@@ -130,7 +144,7 @@ def read_model_folder(folder: Path) -> Loaded:
         preprocessing = preprocessing_from(config["preprocessing"])
         classes = tuple(config["classes"]) if config["classes"] else None
         objective = config.get("objective") or "softmax"
-    except (RequestError, KeyError, TypeError, AttributeError) as error:
+    except (RequestError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelFileError(f"{folder / CONFIG_NAME} describes no model: {error}") from None
     if classes and len(classes) != model_config.num_classes:
         raise ModelFileError(
@@ -146,6 +160,7 @@ def read_model_folder(folder: Path) -> Loaded:
         format="vitral",
         classes=classes,
         objective=objective,
+        provenance={name: config.get(name) for name in ("data", "command", "licence")},
         reference=read_reference(folder) if (folder / REFERENCE_NAME).exists() else None,
         unexpected=tuple(sorted(set(tensors) - set(wanted))),
     )
@@ -179,10 +194,15 @@ def read_reference(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelFileError: the file is missing or damaged.
     """
+    path = folder / REFERENCE_NAME
     try:
-        return load_file(folder / REFERENCE_NAME)
+        reference = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{folder / REFERENCE_NAME} can't be read: {error}") from None
+        raise ModelFileError(f"{path} can't be read: {error}") from None
+    missing = {"images", "logits"} - set(reference)
+    if missing:
+        raise ModelFileError(f"{path} holds no {sorted(missing)[0]}: it is damaged")
+    return reference
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from vitral.errors import RequestError
+from vitral.models.weights.archive import read_json
 from vitral.models.weights.source import INDEX_NAMES, WEIGHT_NAMES, shard_names
 from vitral.spec.catalogue import find_entry
 from vitral.version import __version__
@@ -99,13 +100,16 @@ def fetch(address: HubAddress) -> Path:
         file = fetcher.get(address.path)
         if file is not None:
             if file.name in WEIGHT_NAMES:
-                fetcher.get_companions(str(PurePosixPath(address.path).parent))
+                folder = str(PurePosixPath(address.path).parent)
+                fetcher.get_companions(folder)
+                fetcher.check_companions(folder)
             return file
     fetcher.get_companions(address.path)
     for name in _WEIGHTS:
         file = fetcher.get(_join(address.path, name))
         if file is not None:
             fetcher.get_shards(file)
+            fetcher.check_companions(address.path)
             return file.parent
     raise fetcher.absent()
 
@@ -126,6 +130,10 @@ class _Fetcher:
         """Of the first file that was there; the others are of the same."""
         self.unreachable: str | None = None
         """Why the Hub was not asked again, after the first time that it gave no answer."""
+        self.not_known: list[str] = []
+        """Files that may be in the repository, which can't be asked."""
+        self.companions: dict[str, Path] = {}
+        """What was found of COMPANIONS."""
 
     def get(self, name: str) -> Path | None:
         """Return a file from the cache or the Hub; None: it is not there."""
@@ -148,6 +156,7 @@ class _Fetcher:
                 )
         except errors.LocalEntryNotFoundError as error:
             self.unreachable = self.unreachable or _why_unreachable(error, errors)
+            self.not_known.append(name)
             return None
         except errors.EntryNotFoundError:
             return None
@@ -157,7 +166,29 @@ class _Fetcher:
     def get_companions(self, folder: str) -> None:
         """Fetch what lies beside the weights, as far as it is there."""
         for name in COMPANIONS:
-            self.get(_join(folder, name))
+            if (path := self.get(_join(folder, name))) is not None:
+                self.companions[name] = path
+
+    def check_companions(self, folder: str) -> None:
+        """Make sure that no file which says how the weights must be used may be missing.
+
+        Raises:
+            RequestError: one may be in the repository, is not in the cache, and the Hub can't be
+                asked.
+        """
+        config, processor, _ = COMPANIONS
+        needed = [config]
+        if config in self.companions and "model_type" in read_json(self.companions[config]):
+            needed.append(processor)  # Hugging Face's own; timm's and ours say all in config.json
+        for name in needed:
+            if self.commit and self._is_known_absent(_join(folder, name)):
+                continue
+            if _join(folder, name) in self.not_known:
+                raise self.absent(name)
+
+    def _is_known_absent(self, name: str) -> bool:
+        kept = self.look_up(self.address.repository, name, revision=self.commit)
+        return kept is not None and not isinstance(kept, str)
 
     def get_shards(self, index: Path) -> None:
         """Fetch the files that an index names; nothing for a file that is no index.

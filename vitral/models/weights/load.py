@@ -10,22 +10,24 @@ from torch import Tensor
 
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.build import build_model
-from vitral.models.model import Model
+from vitral.models.model import Model, note_untiled
 from vitral.models.weights.adapt import (
     channels_config,
     channels_preprocessing,
     fit_tensors,
     keeps_head,
 )
-from vitral.models.weights.folder import find_model_folder, read_model_folder
+from vitral.models.weights.folder import WEIGHTS_NAME, find_model_folder, read_model_folder
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.hub import fetch, find_address
 from vitral.models.weights.loaded import Loaded
 from vitral.models.weights.mapping import read_entries
 from vitral.models.weights.report import LoadReport
 from vitral.models.weights.source import Source, read_source
-from vitral.spec.model import ModelConfig, config_from
+from vitral.spec.catalogue import find_entry
+from vitral.spec.model import FAMILIES, ModelConfig, config_from
 from vitral.spec.preprocessing import preprocessing_from
+from vitral.spec.sizes import as_pair
 
 # What may be changed on load without changing what the weights mean.
 CHANGEABLE = (
@@ -34,7 +36,7 @@ CHANGEABLE = (
     "pool_padding",
 )  # fmt: skip
 # What a bare file can't tell; a model folder states it.
-STATED = ("num_heads",)
+STATED = ("num_heads", "stored_image_size")
 
 
 def load_model(
@@ -53,7 +55,8 @@ def load_model(
         fields: of the config that shall differ: `image_size` (position tables are interpolated),
             `in_channels` (the stem is adapted), `num_classes` (a new head of zeros, 0: none),
             `representation_size=0` (drops `pre_logits` and the head), `dropout`, `drop_path`,
-            `activation`, `norm_eps` and other conventions; `num_heads` where a file can't tell.
+            `activation`, `norm_eps` and other conventions; where a file can't tell, `num_heads`
+            and `stored_image_size`, the size that its positions are for.
 
     Returns:
         The model in evaluation mode, on the CPU; its `load_report` says what was done.
@@ -64,9 +67,14 @@ def load_model(
     """
     for name in fields:
         if name not in CHANGEABLE + STATED:
-            raise RequestError(
-                f"{name} can't be changed on load{nearest(name, CHANGEABLE + STATED)}"
-            )
+            hint = nearest(name, CHANGEABLE + STATED)
+            if any(name in family.__dataclass_fields__ for family in FAMILIES.values()):
+                hint = ": it is what the weights are for; create_model builds another model"
+            raise RequestError(f"{name} can't be changed on load{hint}")
+    for name in ("image_size", "stored_image_size"):
+        if fields.get(name) is not None:
+            as_pair(fields[name], name=name)
+    entry = find_entry(str(path))
     origin = find_address(path)
     path = fetch(origin) if origin else Path(path)
     if not path.exists():
@@ -74,13 +82,18 @@ def load_model(
             f"there is nothing at {path}: give a run folder, a model folder, a file or "
             "hf://owner/name"
         )
-    own = find_model_folder(path) if path.is_dir() and format in (None, "vitral") else None
+    own = None
+    if format in (None, "vitral"):
+        own = find_model_folder(path.parent if path.name == WEIGHTS_NAME else path)
     if own is None and format == "vitral":
         raise ModelFileError(f"{path} is no model folder that Vitral wrote: leave format out")
     if own is None:
         loaded = _read_foreign(path, format=format, stated=fields)
     else:
         loaded = read_model_folder(own)
+    if entry and not loaded.provenance.get("licence"):
+        loaded.provenance["licence"] = entry.licence
+    fields = {name: value for name, value in fields.items() if name != "stored_image_size"}
     config = _changed(loaded.config, fields, path=path)
     return _build(loaded, config, path=path, shown=str(origin or path), strict=strict)
 
@@ -100,7 +113,10 @@ def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) 
             about["config"] = kind.infer(source)
             about["preprocessing"] = kind.preprocessing(source, about["config"])
             about["classes"] = kind.classes(source)
-    except (RequestError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+            about["objective"] = _objective(source)
+    except (
+        RequestError, ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError,
+    ) as error:  # fmt: skip
         raise ModelFileError(f"{path}: its tensors make no model: {error}") from None
     entries = kind.entries(about["config"])
     tensors, left = read_entries(source.tensors, entries, path=source.path)
@@ -108,10 +124,25 @@ def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) 
     return Loaded(
         tensors=tensors,
         format=kind.NAME,
+        assumed=tuple(source.assumed),
+        provenance={"licence": _licence(source)},
         left_over=spare,
         unexpected=tuple(name for name in left if name not in spare),
         **about,
     )
+
+
+def _objective(source: Source) -> str:
+    """Return what a classifier was trained for, as Hugging Face's `config.json` says it."""
+    several = source.config.get("problem_type") == "multi_label_classification"
+    return "sigmoid" if several else "softmax"
+
+
+def _licence(source: Source) -> str | None:
+    """Return the licence that timm's `config.json` states."""
+    stated = source.config.get("pretrained_cfg")
+    licence = stated.get("license") if isinstance(stated, Mapping) else None
+    return str(licence) if licence else None
 
 
 def _recognise(source: Source, *, format: str | None) -> Format:
@@ -149,6 +180,12 @@ def _changed(config: ModelConfig, fields: Mapping[str, Any], *, path: Path) -> M
         raise RequestError(
             f"representation_size={fields['representation_size']} needs weights that {path} does "
             "not have: use 0, which drops pre_logits"
+        )
+    gated = {"swiglu"} & {fields.get("activation"), getattr(config, "activation", None)}
+    if gated and fields.get("activation") not in (None, getattr(config, "activation", None)):
+        raise RequestError(
+            f"activation={fields['activation']!r} has other tensors than {config.activation!r}: "  # type: ignore[union-attr]
+            "only gelu and gelu_tanh can be exchanged"
         )
     if fields.get("in_channels") not in (None, config.in_channels):
         config = channels_config(config, fields["in_channels"])
@@ -188,8 +225,11 @@ def _build(loaded: Loaded, config: ModelConfig, *, path: Path, shown: str, stric
         resized=tuple(fitting.resized),
         new=tuple(new),
         left_over=(*loaded.left_over, *loaded.unexpected, *fitting.dropped),
+        assumed=loaded.assumed,
         notes=_notes(model),
     )
+    model.provenance = dict(loaded.provenance)
+    note_untiled(model)
     model.reference = loaded.reference if is_same else None
     return model.eval()
 

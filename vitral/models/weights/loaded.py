@@ -1,7 +1,8 @@
 """Weights under our names, and what they are: what each format's reading gives."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -27,6 +28,10 @@ class Loaded:
     """What it was trained for."""
     reference: Mapping[str, Tensor] | None = None
     """`images` and the `logits` that they gave."""
+    assumed: tuple[str, ...] = ()
+    """What the files do not tell and was taken for granted."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """`data`, `command` and `licence`, as far as they are known."""
     left_over: tuple[str, ...] = ()
     """Of the file's own names: belongs to no trunk, such as a decoder."""
     unexpected: tuple[str, ...] = ()

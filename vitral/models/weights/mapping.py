@@ -50,7 +50,7 @@ STACKED = Layout(torch.cat, lambda tensor: list(tensor.chunk(3)))
 def flax_qkv_kernels(num_heads: int) -> Layout:
     """Return the layout of three kernels (D, heads, d)."""
     return Layout(
-        lambda kernels: torch.cat([kernel.flatten(1).T for kernel in kernels]),
+        lambda kernels: torch.cat([_of_heads(k, 1, num_heads).flatten(1).T for k in kernels]),
         lambda qkv: [part.T.unflatten(1, (num_heads, -1)) for part in qkv.chunk(3)],
     )
 
@@ -58,14 +58,24 @@ def flax_qkv_kernels(num_heads: int) -> Layout:
 def flax_qkv_biases(num_heads: int) -> Layout:
     """Return the layout of three biases (heads, d)."""
     return Layout(
-        lambda biases: torch.cat([bias.flatten() for bias in biases]),
+        lambda biases: torch.cat([_of_heads(bias, 0, num_heads).flatten() for bias in biases]),
         lambda qkv: [part.unflatten(0, (num_heads, -1)) for part in qkv.chunk(3)],
     )
 
 
 def flax_out_kernel(num_heads: int) -> Layout:
     """Return the layout of an output kernel (heads, d, D)."""
-    return _single(lambda t: t.flatten(0, 1).mT, lambda t: t.T.unflatten(0, (num_heads, -1)))
+    return _single(
+        lambda t: _of_heads(t, 0, num_heads).flatten(0, 1).mT,
+        lambda t: t.T.unflatten(0, (num_heads, -1)),
+    )
+
+
+def _of_heads(tensor: Tensor, axis: int, num_heads: int) -> Tensor:
+    """Return a tensor whose axis must be that of the heads; transposed, its size would be alike."""
+    if tensor.shape[axis] != num_heads:
+        raise ValueError(f"axis {axis} is of {num_heads} heads")
+    return tensor
 
 
 def pair(

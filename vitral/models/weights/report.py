@@ -19,6 +19,8 @@ class LoadReport:
     """Not from the file: a fresh head, or what was missing and allowed to be."""
     left_over: tuple[str, ...] = ()
     """Of the file's own names: what the model has no place for."""
+    assumed: tuple[str, ...] = ()
+    """What the files do not tell and was taken for granted, such as a number of heads."""
     notes: tuple[str, ...] = ()
     """What else there is to know, such as "no classifier"."""
 
@@ -30,4 +32,5 @@ class LoadReport:
         ):  # fmt: skip
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             counts.append(f"{len(names)} {what}" + (f" ({shown})" if names else ""))
-        return "\n".join([f"{self.path} ({self.format}): {', '.join(counts)}", *self.notes])
+        lines = [f"{self.path} ({self.format}): {', '.join(counts)}"]
+        return "\n".join([*lines, *(f"assumed: {own}" for own in self.assumed), *self.notes])

@@ -17,7 +17,8 @@ from vitral.models.model import Model
 from vitral.models.weights.folder import own_copies, save_model_folder
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.mapping import write_entries
-from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES
+from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES, Source
+from vitral.spec.preprocessing import describe_preprocessing
 
 WRITABLE = ("vitral", *dict.fromkeys(kind.NAME for kind in FORMATS if kind.SUFFIX))
 _log = logging.getLogger("vitral")
@@ -40,16 +41,21 @@ def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> Non
     path = Path(path)
     if format not in WRITABLE:
         raise RequestError(f"format={format!r} can't be written{nearest(format, WRITABLE)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"{path.parent} can't be made ({error.strerror}): choose another path"
+        ) from None
     if format == "vitral":
         save_model_folder(model, path)
         return
     kind = _find(model, format)
-    for caution in kind.cautions(model.config):
+    for caution in [*kind.cautions(model.config), *_lost(model, kind)]:
         _log.warning("%s: %s", path, caution)
     if path.exists():
         raise RequestError(f"{path} exists: choose another path")
     tensors = write_entries(own_copies(model.state_dict()), kind.entries(model.config))
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == kind.SUFFIX:
         with atomic.new_file(path) as file:
             _write(tensors, file, model)
@@ -61,6 +67,22 @@ def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> Non
         for name, content in kind.side_files(model).items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def _lost(model: Model, kind: Format) -> list[str]:
+    """Say what a format has no place for and whoever reads the file must be told."""
+    usual = kind.preprocessing(Source(path="", tensors={}), model.config)
+    losses = {
+        "its classes' names": model.classes is not None,
+        "that its outputs are sigmoids": model.objective == "sigmoid",
+        f"its preprocessing ({describe_preprocessing(model.preprocessing)})": (
+            model.preprocessing != usual
+        ),
+    }
+    lost = [what for what, holds in losses.items() if holds]
+    if not lost or kind.NAME not in ("official", "torchvision"):
+        return []
+    return [f"an {kind.NAME} file has no place for {', '.join(lost)}: keep them beside it"]
 
 
 def _find(model: Model, format: str) -> Format:

@@ -38,6 +38,13 @@ class Source:
     """`preprocessor_config.json` beside the weights (Hugging Face)."""
     own: Mapping[str, Any] | None = None
     """The description that our own writers left in the header."""
+    assumed: list[str] = field(default_factory=list)
+    """Gets what the weights do not tell and was taken for granted, for the user to see."""
+
+    def assume(self, what: str) -> None:
+        """Note something that was taken for granted, once."""
+        if what not in self.assumed:
+            self.assumed.append(what)
 
 
 def read_source(path: Path, *, stated: Mapping[str, Any]) -> Source:

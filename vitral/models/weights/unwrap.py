@@ -18,6 +18,8 @@ PREFIXES = (
     "module.", "_orig_mod.", "model.", "backbone.", "teacher.", "encoder_q.",
     "opt/target/", "params/", "target/",
 )  # fmt: skip
+# What flax's training scripts keep beside the weights, in one tree of names.
+_OPTIMIZER = re.compile(r"(opt/(?!target/)|opt_state/|optimizer/|target_opt/)")
 # Of a model of images and texts, the part that is read here; the texts' has as many names.
 TOWER = "img/"
 
@@ -32,12 +34,13 @@ def unwrap(tree: Mapping[str, Any], *, path: Path) -> dict[str, Tensor]:
     tensors = {
         str(name): value.detach() for name, value in inner.items() if isinstance(value, Tensor)
     }
-    if not tensors or set(tree) <= {"optimizer", "optimizer_state_dict", "state", "param_groups"}:
+    if not tensors:
         keys = ", ".join(sorted(map(str, tree))[:6]) or "nothing"
         raise ModelFileError(
             f"{path} holds no model: it has {keys}. Give the file that holds the weights"
         )
-    return {name: _as_float32(tensor) for name, tensor in _strip(tensors).items()}
+    own = {name: tensor for name, tensor in tensors.items() if not _OPTIMIZER.match(name)}
+    return {name: _as_float32(tensor) for name, tensor in _strip(own, path=path).items()}
 
 
 def _find_state(tree: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -48,15 +51,26 @@ def _find_state(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return tree
 
 
-def _strip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off prefixes; what does not share a prefix that most names have is kept as it is."""
+def _strip(tensors: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
+    """Take off prefixes; what does not share a prefix that most names have is kept as it is.
+
+    Raises:
+        ModelFileError: two tensors would get one name.
+    """
     names = dict(tensors)
     while True:
         for prefix in (*PREFIXES, TOWER):
             own = [name for name in names if name.startswith(prefix)]
             wanted = 0 if prefix == TOWER else len(names) / 2
             if len(own) > wanted and not _is_layer(own, prefix):
-                names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+                stripped = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+                if len(stripped) < len(names):
+                    twice = next(n for n in own if n.removeprefix(prefix) in names)
+                    raise ModelFileError(
+                        f"{path} holds both {twice} and {twice.removeprefix(prefix)}: which one is "
+                        "the model's can't be told; save one model in a file"
+                    )
+                names = stripped
                 break
         else:
             return names

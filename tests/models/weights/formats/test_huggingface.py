@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import build_small
 from torch import Tensor
 
 from vitral.data.transforms import preprocess
 from vitral.errors import ModelFileError, RequestError
 from vitral.models.build import create_model
 from vitral.models.model import Model
+from vitral.models.weights.formats.huggingface_processor import read_processor
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
 from vitral.spec.preprocessing import Preprocessing
@@ -748,3 +750,29 @@ def test_older_processors_state_plain_numbers(folder: Path) -> None:
     assert load_model(folder).preprocessing.resize == "shorter"
     edit_json(folder / "preprocessor_config.json", resample=1)
     assert load_model(folder).preprocessing.interpolation == "bicubic"
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"size": {"shortest_edge": 64}, "crop_size": {"height": 16, "width": 64}},
+        {"size": {"height": 40, "width": 60}, "crop_size": {"height": 20, "width": 60}},
+    ],
+)
+def test_a_crop_of_other_shares_down_and_across_is_said(
+    caplog: pytest.LogCaptureFixture, processor: dict[str, Any]
+) -> None:
+    read_processor(processor | {"do_center_crop": True}, size=(16, 64), channels=3)
+    assert "which has no place here: they will see more or less" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"size": {"shortest_edge": 0}}, {"rescale_factor": 0}])
+def test_a_processor_of_nonsense_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    save_model(build_small("ViT", image_size=32), tmp_path / "m", format="huggingface")
+    path = tmp_path / "m" / "preprocessor_config.json"
+    crop = {"do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | crop | change))
+    weights = tmp_path / "m" / "model.safetensors"
+    save_file(load_file(weights), weights)
+    with pytest.raises(ModelFileError, match="its tensors make no model"):
+        load_model(tmp_path / "m")

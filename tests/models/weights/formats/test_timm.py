@@ -627,7 +627,7 @@ def test_a_grid_that_is_no_square_asks_for_the_image_size(build: Build, tmp_path
     save_model(build(), tmp_path / "model.safetensors", format="timm")
     path = without_header(tmp_path / "model.safetensors")
     with pytest.raises(
-        ModelFileError, match=r"12 patches, which is no square: state the image_size"
+        ModelFileError, match=r"12 patches, which is no square: state the stored_image_size"
     ):
         load_model(path, num_heads=2)
 

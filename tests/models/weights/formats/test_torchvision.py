@@ -240,6 +240,8 @@ def test_what_torchvision_would_compute_otherwise_is_said(
 def test_a_model_with_torchvision_s_conventions_needs_no_caution(
     build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    model = build()
+    model.preprocessing = torchvision.preprocessing(Source("", {}), model.config)
     with caplog.at_level(logging.WARNING, logger="vitral"):
-        save_model(build(), tmp_path / "vit.safetensors", format="torchvision")
+        save_model(model, tmp_path / "vit.safetensors", format="torchvision")
     assert caplog.text == ""

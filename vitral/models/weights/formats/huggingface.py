@@ -74,7 +74,13 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     """Return what `preprocessor_config.json` says; else what published weights of the type have."""
-    processor = source.processor or DEFAULTS[_type_of(source)]
+    kind = _type_of(source)
+    if not source.processor:
+        source.assume(
+            f"the preprocessing of published {kind} weights: there is no preprocessor_config.json "
+            "beside it"
+        )
+    processor = source.processor or DEFAULTS[kind]
     return read_processor(processor, size=config.image_hw, channels=config.in_channels)
 
 

@@ -64,6 +64,13 @@ def read_processor(
         )
     resize, resized = _resized(processor)
     crop = cropped_size(processor) or resized
+    if crop[0] * resized[1] != crop[1] * resized[0]:
+        _log.warning(
+            "the weights' images are cut to %d x %d of %d x %d there, which has no place here: "
+            "they will see more or less of an image than in training",
+            *crop,
+            *resized,
+        )
     mean, std = _normalization(processor, channels)
     return Preprocessing(
         size=size,

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from vitral.errors import ModelFileError
-from vitral.models.weights.formats.shapes import heads_of, side_of, vit_name
+from vitral.models.weights.formats.shapes import (
+    assume_depth,
+    check_depth,
+    heads_of,
+    side_of,
+    vit_name,
+)
 from vitral.models.weights.mapping import SAME, STACKED, Entry, Layout, Tensors, pair
 from vitral.models.weights.source import Source
 from vitral.spec.vit import ViTConfig
@@ -103,18 +109,24 @@ def infer_trunk(
     except KeyError as error:
         raise ModelFileError(f"{source.path} has no tensor {error.args[0]}") from None
     heads = source.config.get("num_attention_heads")
+    depth = len({name.split(".")[2] for name in tensors if name.startswith("encoder.layer.")})
+    check_depth(depth, source.config.get("num_hidden_layers"), path=source.path)
     shape = {
         "embed_dim": embed_dim,
-        "depth": len({name.split(".")[2] for name in tensors if name.startswith("encoder.layer.")}),
+        "depth": depth,
         "mlp_dim": mlp_dim,
-        "num_heads": heads or heads_of(embed_dim, source.stated, path=source.path),
+        "num_heads": heads or heads_of(embed_dim, source),
     }
-    sizes = {"image_size": source.config["image_size"]} if "image_size" in source.config else {}
-    sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+    if not source.config:
+        assume_depth(shape, source)
+        source.assume("the exact GELU and the norms' epsilon: there is no config.json beside it")
+    stated = dict(source.stated)
+    if "image_size" in source.config:
+        own = source.config["image_size"]
+        stated["stored_image_size"] = tuple(own) if isinstance(own, list) else own
     image_size = side_of(
-        num_positions - num_prefix_tokens, (height, width), sizes or source.stated,
-        path=source.path,
-    )  # fmt: skip
+        num_positions - num_prefix_tokens, (height, width), stated, path=source.path
+    )
     return shape, {
         "patch_size": (height, width), "image_size": image_size, "in_channels": channels,
     }  # fmt: skip

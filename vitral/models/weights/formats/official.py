@@ -12,7 +12,14 @@ from torch import Tensor
 
 from vitral.errors import ModelFileError
 from vitral.models.model import Model
-from vitral.models.weights.formats.shapes import name_of, resnet_shape, side_of, stem_name, vit_name
+from vitral.models.weights.formats.shapes import (
+    assume_depth,
+    name_of,
+    resnet_shape,
+    side_of,
+    stem_name,
+    vit_name,
+)
 from vitral.models.weights.mapping import (
     FLAX_CONV,
     FLAX_DENSE,
@@ -95,6 +102,7 @@ def infer(source: Source) -> ModelConfig:
     shape: dict[str, Any] = {
         "embed_dim": embed_dim, "depth": depth, "mlp_dim": mlp.shape[1], "num_heads": num_heads,
     }  # fmt: skip
+    assume_depth(shape, source)
     stem = None
     if "conv_root/kernel" in tensors:
         stem = _infer_resnet(tensors, has_head=False)

@@ -84,6 +84,12 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     """Return what the BiT authors do in evaluation, which is as for the official ViT."""
+    height, width = config.image_hw
+    if source.stated.get("image_size") is None:
+        source.assume(
+            f"images of {height} x {width}, as in training; those fine-tuned on ILSVRC-2012 were "
+            "scored at 480 (R152x4 and R101x3 among them) or 384: image_size= states it"
+        )
     return official.preprocessing(source, config)
 
 

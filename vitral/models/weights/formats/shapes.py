@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vitral.errors import ModelFileError
+from vitral.models.weights.source import Source
 from vitral.spec.resnet import ResNetConfig
 from vitral.spec.sizes import as_pair
 from vitral.spec.variants import RESNET_STAGES, VARIANTS
@@ -18,40 +19,78 @@ def side_of(
     Args:
         num_patches: rows of the table, without prefix tokens.
         pixels: of the image for each patch, down and across.
-        stated: `image_size` is believed where it gives that many patches; else the grid is square.
+        stated: `stored_image_size` says it; else the grid is square, and where it can't be,
+            `image_size`, the one that is wanted, is believed if it fits.
         path: for the message.
 
     Raises:
         ModelFileError: the grid is no square, and no image size was stated that fits it.
     """
-    if stated.get("image_size") is not None:
-        size = as_pair(stated["image_size"], name="image_size")
+    side = round(num_patches**0.5)
+    is_square = side * side == num_patches
+    name = "stored_image_size"
+    if stated.get(name) is None and not is_square:
+        name = "image_size"
+    if stated.get(name) is not None:
+        size = as_pair(stated[name], name=name)
         if (size[0] // pixels[0]) * (size[1] // pixels[1]) == num_patches:
             return size
-    side = round(num_patches**0.5)
-    if side * side != num_patches:
+        if name == "stored_image_size":
+            raise ModelFileError(
+                f"{path} has positions for {num_patches} patches, which {name}={size} does not "
+                f"give with {pixels[0]} x {pixels[1]} pixels each"
+            )
+    if not is_square:
         raise ModelFileError(
             f"{path} has positions for {num_patches} patches, which is no square: state the "
-            "image_size=(height, width) that the weights are for"
+            "stored_image_size=(height, width) that the weights are for"
         )
     return (side * pixels[0], side * pixels[1])
 
 
-def heads_of(embed_dim: int, stated: Mapping[str, Any], *, path: str) -> int:
+def heads_of(embed_dim: int, source: Source) -> int:
     """Return the number of heads, which no shape tells: stated, or that of the known width.
 
     Raises:
         ModelFileError: a width that no variant has, and nothing was stated.
     """
-    if stated.get("num_heads") is not None:
-        return int(stated["num_heads"])
-    for variant in VARIANTS.values():
+    if source.stated.get("num_heads") is not None:
+        return int(source.stated["num_heads"])
+    for letter, variant in VARIANTS.items():
         if variant.embed_dim == embed_dim:
+            source.assume(
+                f"{variant.num_heads} attention heads, as ViT-{letter} of that width has: the "
+                "weights do not tell; num_heads= states another number"
+            )
             return variant.num_heads
     raise ModelFileError(
-        f"{path} has tokens of width {embed_dim}, and a bare file does not tell the number of "
-        "attention heads: state num_heads="
+        f"{source.path} has tokens of width {embed_dim}, and a bare file does not tell the number "
+        "of attention heads: state num_heads="
     )
+
+
+def check_depth(found: int, stated: Any, *, path: str) -> None:
+    """Compare the layers that are there with the number that `config.json` states, if it does.
+
+    Raises:
+        ModelFileError: they differ: layers are missing, or it is another model's.
+    """
+    if stated is not None and found != stated:
+        raise ModelFileError(
+            f"{path} has {found} layers, its config.json states {stated}: it is damaged or not "
+            "whole"
+        )
+
+
+def assume_depth(shape: Mapping[str, int], source: Source) -> None:
+    """Note a depth that is not that of the variant whose widths these are."""
+    for letter, variant in VARIANTS.items():
+        same = {name for name, value in vars(variant).items() if shape[name] == value}
+        if same == {"embed_dim", "mlp_dim", "num_heads"}:
+            source.assume(
+                f"that all {shape['depth']} layers are there: ViT-{letter} of these widths has "
+                f"{variant.depth}"
+            )
 
 
 def resnet_shape(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitral.errors import ModelFileError
 from vitral.models.weights.formats.imagenet import imagenet_preprocessing
-from vitral.models.weights.formats.shapes import heads_of, vit_name
+from vitral.models.weights.formats.shapes import assume_depth, check_depth, heads_of, vit_name
 from vitral.models.weights.formats.timm_config import (
     activation_of,
     arguments_of,
@@ -96,14 +96,17 @@ def infer(source: Source) -> ViTConfig:
     kernel, hidden, out = (tensors[name] for name in _NEEDED)
     embed_dim, channels, *patch = kernel.shape
     stem = infer_stem(tensors)
-    stated = dict(source.stated)
-    if stated.get("num_heads") is None:
-        stated["num_heads"] = heads_of_architecture(source, embed_dim)
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    check_depth(depth, arguments_of(source).get("depth"), path=path)
     shape: dict[str, Any] = {
         "embed_dim": embed_dim, "depth": depth, "mlp_dim": out.shape[1],
-        "num_heads": heads_of(embed_dim, stated, path=path),
+        "num_heads": (
+            (None if source.stated.get("num_heads") else heads_of_architecture(source, embed_dim))
+            or heads_of(embed_dim, source)
+        ),
     }  # fmt: skip
+    if "depth" not in arguments_of(source):
+        assume_depth(shape, source)
     is_gated = hidden.shape[0] == 2 * out.shape[1]
     start = arguments_of(source).get("init_values") or LAYER_SCALE_START
     return ViTConfig(
@@ -160,6 +163,12 @@ def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     else:
         usual = default_preprocessing(
             config.image_hw, channels=config.in_channels, crop_share=0.9, interpolation="bicubic"
+        )
+    if not source.config:
+        source.assume(
+            "the preprocessing and conventions of timm's own ViTs: there is no config.json beside "
+            "it. Weights of DeiT III, MAE, DINO or CLIP with these names want others: "
+            "format='mae' or 'dino' reads them so"
         )
     return stated_preprocessing(source, usual)
 

@@ -95,18 +95,15 @@ def heads_of_architecture(source: Source, embed_dim: int) -> int | None:
 
 
 def image_sizes_of(source: Source) -> list[tuple[int, int]]:
-    """Return the image sizes that something says the weights are for, the surest first.
-
-    That which the caller states may be the one that is wanted instead.
-    """
+    """Return the image sizes that something says the weights are for, the surest first."""
     own = source.own.get("model") if source.own else None
     stated = [
+        source.stated.get("stored_image_size"),
         own.get("image_size") if isinstance(own, Mapping) else None,
         arguments_of(source).get("img_size"),
         (_pretrained(source).get("input_size") or [])[1:],
-        source.stated.get("image_size"),
     ]
-    return [size for value in stated if (size := _as_size(value))]
+    return [size for value in stated if (size := as_size(value))]
 
 
 def stated_preprocessing(source: Source, usual: Preprocessing) -> Preprocessing:
@@ -206,7 +203,7 @@ def _warn_of_preprocessing(preprocessing: Preprocessing) -> None:
         )
 
 
-def _as_size(value: Any) -> tuple[int, int] | None:
+def as_size(value: Any) -> tuple[int, int] | None:
     """Return (height, width), or None for what is no size."""
     pair = [value, value] if isinstance(value, int) else value
     if not isinstance(pair, list | tuple) or len(pair) != 2:

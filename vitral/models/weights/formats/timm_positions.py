@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitral.models.weights.formats.shapes import side_of
-from vitral.models.weights.formats.timm_config import image_sizes_of
+from vitral.models.weights.formats.timm_config import as_size, image_sizes_of
 from vitral.models.weights.formats.timm_resnet import stride_of_stem
 from vitral.models.weights.mapping import Layout, Tensors
 from vitral.models.weights.source import Source
@@ -55,12 +55,17 @@ def image_size(source: Source) -> tuple[int, int]:
     if TABLE not in tensors:
         return sizes[0] if sizes else (224, 224)
     num_patches = tensors[TABLE].shape[1] - ("cls_token" in tensors)
+    if round(num_patches**0.5) ** 2 != num_patches:
+        # No square grid: the size that is wanted is that of the weights, if it fits.
+        wanted = as_size(source.stated.get("image_size"))
+        sizes += [wanted] if wanted else []
     for size in sizes:
         if _num_patches(size, tensors) == num_patches:
             return size
     stride = stride_of_stem(tensors)
     height, width = tensors[KERNEL].shape[2:]
-    return side_of(num_patches, (height * stride, width * stride), {}, path=source.path)
+    pixels = (height * stride, width * stride)
+    return side_of(num_patches, pixels, source.stated, path=source.path)
 
 
 def positions_layout(config: ViTConfig) -> Layout:
@@ -96,6 +101,16 @@ def _num_prefix_rows(named: Tensors, source: Source, num_rows: int, num_tokens: 
             return num_rows - num_patches
     sides = {count: round(max(num_rows - count, 0) ** 0.5) for count in (num_tokens, 0)}
     square = [count for count, side in sides.items() if side * side == num_rows - count]
+    if num_tokens not in square:
+        wanted = as_size(source.stated.get("image_size"))
+        num_patches = _num_patches(wanted, named) if wanted else -1
+        if num_patches in (num_rows - num_tokens, num_rows):
+            return num_rows - num_patches
+    if square == [0]:
+        source.assume(
+            f"positions for {sides[0]} x {sides[0]} patches and none for the class token (timm's "
+            "no_embed_class): stored_image_size= states another grid"
+        )
     return square[0] if square else num_tokens
 
 

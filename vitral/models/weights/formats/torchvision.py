@@ -11,7 +11,7 @@ from torch import Tensor
 from vitral.errors import ModelFileError
 from vitral.models.model import Model
 from vitral.models.weights.formats.imagenet import imagenet_preprocessing
-from vitral.models.weights.formats.shapes import heads_of, side_of, vit_name
+from vitral.models.weights.formats.shapes import assume_depth, heads_of, side_of, vit_name
 from vitral.models.weights.mapping import SAME, Entry, pair
 from vitral.models.weights.source import Source
 from vitral.spec.model import ModelConfig
@@ -59,8 +59,9 @@ def infer(source: Source) -> ViTConfig:
     layers = {match[1] for n in tensors if (match := re.match(rf"{re.escape(LAYER)}(\d+)\.", n))}
     shape: dict[str, Any] = {
         "embed_dim": embed_dim, "depth": len(layers), "mlp_dim": mlp_dim,
-        "num_heads": heads_of(embed_dim, source.stated, path=path),
+        "num_heads": heads_of(embed_dim, source),
     }  # fmt: skip
+    assume_depth(shape, source)
     return ViTConfig(
         name=vit_name(shape, patch=(height, width)),
         **shape,
@@ -108,6 +109,10 @@ def entries(config: ModelConfig) -> list[Entry]:
 def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     """Return what torchvision's weights of that size and architecture are evaluated with."""
     assert isinstance(config, ViTConfig)
+    source.assume(
+        f"the preprocessing of torchvision's weights for {config.image_hw[0]} pixels; its linear "
+        "SWAG weights want bicubic, 224 of 224"
+    )
     if config.image_hw[0] in _WHOLE_SIZES:
         return imagenet_preprocessing(config, interpolation="bicubic", crop_share=1.0)
     resized = 242 if (config.embed_dim, config.patch_hw) == (1024, (16, 16)) else 256
