@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import build_small
+from small_models import build_small, small_batch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitral.models.build import create_model
+from vitral.models.layers import Attention, EncoderBlock
 from vitral.models.vit import ViT
 
 Build = Callable[..., ViT]
@@ -636,3 +637,57 @@ def test_an_exported_model_runs_only_fused_attention(
     calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     assert calls.count("aten.scaled_dot_product_attention.default") == 3
     assert [call for call in calls if "softmax" in call] == []
+
+
+# What is traced is what was computed.
+def mixed_by(attention: Tensor, module: Attention, tokens: Tensor) -> Tensor:
+    """Return what attention (N, heads, M, L) makes of tokens (N, L, D), value by value."""
+    width = tokens.shape[-1]
+    value = tokens @ module.qkv.weight[2 * width :].T + module.qkv.bias[2 * width :]
+    heads = value.unflatten(2, (module.num_heads, -1))
+    mixed = torch.einsum("nhml,nlhd->nmhd", attention, heads).flatten(2)
+    return mixed @ module.out.weight.T + module.out.bias
+
+
+@pytest.mark.parametrize("position_at", ["stem", "every", "shared"])
+@pytest.mark.parametrize("position", ["1d", "2d", "sincos2d", "relative"])
+@torch.no_grad()
+def test_the_traced_attention_of_each_block_gives_its_output(
+    position: str, position_at: str
+) -> None:
+    fields = {"depth": 3, "position": position, "position_at": position_at, "num_registers": 1}
+    model = build_small("ViT", **fields)
+    assert isinstance(model, ViT)
+    traced = model.trace(small_batch(model), model.trace_names)
+    before = model._assemble(traced["embedding"])
+    for index, block in enumerate(model.blocks):
+        assert isinstance(block, EncoderBlock)
+        tokens = before
+        if position_at != "stem" and position != "relative":
+            tokens = model.positions[index if position_at == "every" else 0](before)
+        attention = traced[f"block{index:02}/attention"]
+        after = tokens + mixed_by(attention, block.attention, block.norm1(tokens))
+        expected = after + block.mlp(block.norm2(after))
+        before = traced[f"block{index:02}"]
+        torch.testing.assert_close(before, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "swiglu"])
+@torch.no_grad()
+def test_the_traced_attention_of_the_probe_gives_the_features(activation: str) -> None:
+    model = build_small("ViT map", num_registers=1, class_token=True, activation=activation)
+    assert isinstance(model, ViT)
+    traced = model.trace(small_batch(model), ["tokens", "pool/attention", "features"])
+    pool = model.attention_pool
+    pooled = mixed_by(traced["pool/attention"], pool.attention, traced["tokens"])
+    hidden = pool.norm(pooled) @ pool.mlp.hidden.weight.T + pool.mlp.hidden.bias
+    if activation == "swiglu":
+        gate, value = hidden.chunk(2, dim=-1)
+        active = gate * torch.sigmoid(gate) * value
+    elif activation == "gelu":
+        active = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+    else:
+        inner = (2 / torch.pi) ** 0.5 * (hidden + 0.044715 * hidden**3)
+        active = hidden * 0.5 * (1 + torch.tanh(inner))
+    expected = (pooled + active @ pool.mlp.out.weight.T + pool.mlp.out.bias)[:, 0]
+    torch.testing.assert_close(traced["features"], expected, atol=2e-5, rtol=1e-4)
