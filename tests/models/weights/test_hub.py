@@ -46,7 +46,7 @@ def test_an_address_has_a_repository_a_revision_and_a_path(text: str, address: H
     assert parse_address(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["hf://google", "hf://a/", "hf://a/b@", "hf:///a"])
+@pytest.mark.parametrize("text", ["hf://google", "hf://a/", "hf://a/b@", "hf://", "hf:///a"])
 def test_an_address_without_a_repository_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="write hf://owner/name" if text != "hf:///a" else "not"):
         load_model(text)

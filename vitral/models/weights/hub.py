@@ -60,7 +60,7 @@ def find_address(name: str | Path) -> HubAddress | None:
         RequestError: `hf://` without owner and name, or a name of the catalogue for another place.
     """
     text = str(name)
-    if _SCHEME.match(text):
+    if _SCHEME.match(text) or re.fullmatch(r"hf:/*", text):
         return parse_address(text)
     if Path(name).exists():
         return None
