@@ -367,8 +367,24 @@ def test_training_images_are_held_out_by_group(tmp_path, fill):
     assert any("held out for validation by group" in note for note in data.notes)
 
 
-def test_several_labels_an_image_are_refused(tmp_path, fill):
-    fill(tmp_path, ["1.png"])
-    (tmp_path / "own.csv").write_text("path,labels\n1.png,a|b\n")
-    with pytest.raises(DataError, match="several labels an image, which can't be trained on yet"):
+def test_images_of_any_classes_get_marks(tmp_path, fill):
+    rows = ["path,labels"]
+    for number in range(60):
+        fill(tmp_path, [f"{number}.png"])
+        rows.append(f"{number}.png,{['b|a', 'a', '', 'c'][number % 4]}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    data = open_images(tmp_path / "own.csv")
+    assert data.classes == ("a", "b", "c")
+    assert data.is_multi_label
+    marks = {"0": [1, 1, 0], "1": [1, 0, 0], "2": [0, 0, 0], "3": [0, 0, 1]}
+    for part in data.splits.values():
+        for number in range(len(part)):
+            kind = str(int(part.name(number).removesuffix(".png")) % 4)
+            assert part.labels[number].tolist() == marks[kind]
+
+
+def test_images_without_any_label_are_no_data(tmp_path, fill):
+    fill(tmp_path, ["1.png", "2.png"])
+    (tmp_path / "own.csv").write_text("path,labels\n1.png,\n2.png,\n")
+    with pytest.raises(DataError, match="has no training image with a label"):
         open_images(tmp_path / "own.csv")

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 import vitral.models.vit
 from vitral.data.images import Examples
 from vitral.data.stores.arrays import ArrayStore
-from vitral.evaluate.controls import majority_class, pixel_accuracy
+from vitral.evaluate.controls import majority_control, pixel_accuracy
 from vitral.evaluate.linear import fit_logistic_regression
 from vitral.evaluate.mistakes import attention_to_patches, confident_mistakes
 from vitral.evaluate.score import Predictions, predict_examples, summarise, wilson_interval
@@ -112,19 +112,33 @@ def test_the_pixels_of_easy_patterns_tell_their_class() -> None:
 
 
 def test_the_majority_is_the_most_frequent_class() -> None:
-    assert majority_class(np.array([2, 1, 2, 0]), num_classes=4) == 2
+    control = majority_control(np.array([2, 1, 2, 0]), np.array([2, 0, 1, 1]), tuple("abcd"))
+    assert control == {"majority_accuracy": 0.25, "majority_class": "c"}
+
+
+def test_the_most_frequent_set_of_classes_is_a_control_too() -> None:
+    train = np.array([[1, 0, 1], [0, 0, 0], [1, 0, 1]], np.uint8)
+    scored = np.array([[1, 0, 1], [1, 0, 0]], np.uint8)
+    control = majority_control(train, scored, tuple("abc"))
+    assert control == {"majority_accuracy": 0.5, "majority_class": "a|c"}
+    assert majority_control(train[1:2], scored, tuple("abc"))["majority_class"] == ""
 
 
 def test_mistakes_are_the_most_confident_wrong_ones_in_order() -> None:
     model, examples = some_model(), some_examples()
     scored = predict_examples(model, examples, preprocessing=READY, batch_size=8, device=CPU)
-    found = confident_mistakes(model, examples, scored, preprocessing=READY, device=CPU, count=5)
+    names = tuple("abcd")
+    found = confident_mistakes(
+        model, examples, scored, preprocessing=READY, device=CPU, classes=names, count=5
+    )
     predicted, confidence = scored.probabilities.argmax(1), scored.probabilities.max(1)
     wrong = np.flatnonzero(predicted != examples.labels)
     best = wrong[np.argsort(-confidence[wrong])][:5]
     assert found["names"].tolist() == [str(index) for index in best]
     np.testing.assert_array_equal(found["images"][0], examples.read(int(best[0])))
     assert found["attention"].shape == (5, 2, 2)
+    assert found["labels"].tolist() == [names[examples.labels[index]] for index in best]
+    assert found["predictions"].tolist() == [names[predicted[index]] for index in best]
 
 
 @pytest.mark.parametrize("pool", ["token", "gap"])

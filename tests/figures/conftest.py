@@ -32,7 +32,9 @@ def _predictions(classes: list[str], per_class: int) -> dict[str, np.ndarray]:
     return {"labels": labels, "probabilities": shares.astype(np.float32), "names": names}
 
 
-def _mistakes(found: dict[str, np.ndarray], channels: int) -> dict[str, np.ndarray]:
+def _mistakes(
+    found: dict[str, np.ndarray], classes: list[str], channels: int
+) -> dict[str, np.ndarray]:
     random = np.random.default_rng(8)
     predictions = found["probabilities"].argmax(axis=1)
     wrong = np.flatnonzero(predictions != found["labels"])[:5]
@@ -40,8 +42,8 @@ def _mistakes(found: dict[str, np.ndarray], channels: int) -> dict[str, np.ndarr
         "images": random.integers(0, 256, (len(wrong), 12, 10, channels), dtype=np.uint8),
         "attention": random.random((len(wrong), 3, 2)).astype(np.float32),
         "names": found["names"][wrong],
-        "labels": found["labels"][wrong],
-        "predictions": predictions[wrong],
+        "labels": np.array(classes)[found["labels"][wrong]],
+        "predictions": np.array(classes)[predictions[wrong]],
         "probabilities": found["probabilities"].max(axis=1)[wrong],
     }
 
@@ -62,7 +64,7 @@ def build_run(
     num_examples = len(found["labels"])
     accuracy = float((found["probabilities"].argmax(axis=1) == found["labels"]).mean())
     np.savez(path / "test_predictions.npz", **found)
-    np.savez(path / "mistakes.npz", **_mistakes(found, channels))
+    np.savez(path / "mistakes.npz", **_mistakes(found, classes, channels))
     score = {
         "accuracy": accuracy,
         "accuracy_interval": [accuracy - 0.05, accuracy + 0.04],

@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
 from vitral.figures.measures import (
+    average_precisions,
     calibrate,
     count_confusions,
+    decision_counts,
+    f1_scores,
     frequent_confusions,
     precision_and_recall,
+    right_answers,
 )
 
 
@@ -79,3 +86,47 @@ def test_a_confidence_of_one_falls_into_the_last_bin():
     found = calibrate(_two_class_probabilities(np.ones(4)), np.zeros(4, dtype=np.int64))
     assert found.counts[-1] == 4
     assert found.error == 0
+
+
+# Images of any classes.
+
+TABLES = st.integers(2, 12).flatmap(
+    lambda n: st.tuples(
+        hnp.arrays(np.float64, (n, 3), elements=st.sampled_from([0.0, 0.2, 0.5, 0.51, 0.9, 1.0])),
+        hnp.arrays(np.int64, (n, 3), elements=st.integers(0, 1)),
+    )
+)
+
+
+@given(TABLES)
+def test_average_precision_is_scikit_learn_s(table):
+    probabilities, labels = table
+    found = average_precisions(probabilities, labels)
+    for own, scores, marks in zip(found, probabilities.T, labels.T, strict=True):
+        if marks.any():
+            assert own == pytest.approx(metrics.average_precision_score(marks, scores))
+        else:
+            assert np.isnan(own)
+
+
+@given(TABLES)
+def test_f1_is_scikit_learn_s(table):
+    probabilities, labels = table
+    found = f1_scores(*decision_counts(probabilities, labels))
+    expected = metrics.f1_score(labels, probabilities > 0.5, average=None, zero_division=np.nan)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_an_image_is_right_in_all_of_its_classes_or_wrong():
+    probabilities = np.array([[0.9, 0.1, 0.6], [0.9, 0.6, 0.6], [0.1, 0.2, 0.5]])
+    labels = np.array([[1, 0, 1], [1, 0, 1], [0, 0, 0]])
+    assert right_answers(probabilities, labels).tolist() == [True, False, True]
+    assert right_answers(probabilities, np.array([0, 1, 2])).tolist() == [True, False, True]
+
+
+def test_each_pair_of_image_and_class_counts_in_the_calibration():
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.95]])
+    calibration = calibrate(probabilities, np.array([[1, 0], [1, 0]]), num_bins=2)
+    assert calibration.counts.tolist() == [1, 3]
+    np.testing.assert_allclose(calibration.accuracy, [0, 2 / 3])
+    np.testing.assert_allclose(calibration.error, (0.05 + 3 * abs(2 / 3 - 0.95)) / 4)

@@ -92,15 +92,21 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     if summary["accuracy"] is None:
         return ["accuracy  not known: the data has no test and no validation images"]
     low, high = summary["accuracy_interval"]
-    majority = f"always {summary['majority_class']!r}"
+    majority = f"always {summary['majority_class'] or 'no class'!r}"
     controls = [f"{majority} {_percent(summary['majority_accuracy'])}"]
     if summary.get("pixel_accuracy") is not None:
         controls.append(f"logistic regression on the pixels {_percent(summary['pixel_accuracy'])}")
     skipped = f", {summary['num_skipped']:,} could not be read" if summary["num_skipped"] else ""
+    several = []
+    if "f1_micro" in summary:
+        names = ("mean_average_precision", "f1_micro", "f1_macro")
+        precision, micro, macro = (_percent(summary[name] or 0.0) for name in names)
+        several = [f"classes   mean average precision {precision}, F1 {micro} micro, {macro} macro"]
     return [
         f"accuracy  {_percent(summary['accuracy'])} (95 % interval {_percent(low)} to "
         f"{_percent(high)}) "
         f"on {summary['num_examples']:,} {summary['split']} images{skipped}",
+        *several,
         f"controls  {', '.join(controls)}",
     ]
 

@@ -1,6 +1,7 @@
 """A batch on its way into the model: to the device, into the model's range, mixed in pairs."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitral.data.loader import Batch
@@ -12,7 +13,7 @@ def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing
     """Move a loaded batch to the device, normalise its images and mix them if it says so.
 
     Returns:
-        The batch with `image` as floats in the model's range; with mixup also `mix_label` (N,), the
+        The batch with `image` as floats in the model's range; with mixup also `mix_label`, the
         label of the image that was mixed in.
     """
     batch = {name: _move(tensor, device) for name, tensor in batch.items()}
@@ -23,6 +24,13 @@ def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing
         batch["mix_label"] = batch["label"][partner]
         batch["image"] = share * batch["image"] + (1 - share) * batch["image"][partner]
     return batch
+
+
+def class_marks(labels: Tensor, *, num_classes: int) -> Tensor:
+    """Return labels as floats of 0 and 1 (N, K), from class numbers (N,) or from marks (N, K)."""
+    if labels.ndim == 2:
+        return labels.float()
+    return F.one_hot(labels, num_classes).float()
 
 
 def partner_of(count: int, *, device: torch.device) -> Tensor:

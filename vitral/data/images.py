@@ -135,11 +135,6 @@ def open_images(
         DataError: the contents can't be used.
     """
     listing = list_source(find_source(data))
-    if listing.is_multi_label:
-        raise DataError(
-            f"{listing.source} has several labels an image, which can't be trained on yet: give "
-            "one in a column label"
-        )
     channels = channels or _own_channels(listing.store)
     findings = survey(listing, channels=channels, report_progress=report_progress)
     usable = np.array([not finding.problem for finding in findings], bool)

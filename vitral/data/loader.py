@@ -38,10 +38,11 @@ _MAX_WORKERS = 16
 
 
 Batch = dict[str, Tensor]
-"""`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; `label` (N,) int64; `index`
-(N,) int64, the example within its split; `valid` (N,) bool, false where the image could not be read
-and is 0; with mixup `mix_share` (N,) float32, what each image keeps of itself; with stochastic
-depth `path_numbers` (N, branches of the model) float32 in [0, 1)."""
+"""`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; `label` (N,) int64, or
+where images may have any classes (N, K) uint8 of 0 and 1; `index` (N,) int64, the example within
+its split; `valid` (N,) bool, false where the image could not be read and is 0; with mixup
+`mix_share` (N,) float32, what each image keeps of itself; with stochastic depth `path_numbers` (N,
+branches of the model) float32 in [0, 1)."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.images import ImageData
+from vitral.data.labels import class_counts
 
 _MAX_EXAMPLES = 20
 
@@ -22,7 +23,7 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
         "splits": {
             split: {
                 "num_images": len(examples),
-                "per_class": np.bincount(examples.labels, minlength=len(data.classes)).tolist(),
+                "per_class": class_counts(examples.labels, num_classes=len(data.classes)).tolist(),
             }
             for split, examples in data.splits.items()
         },

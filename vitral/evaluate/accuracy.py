@@ -11,9 +11,11 @@ import numpy as np
 
 from vitral.data.datasets import data_name
 from vitral.data.images import SPLITS, Examples, ImageData, open_images
+from vitral.data.labels import is_multi_label, label_text
 from vitral.errors import DataError, RequestError
-from vitral.evaluate.controls import majority_class
+from vitral.evaluate.controls import majority_control
 from vitral.evaluate.score import Predictions, predict_examples, summarise
+from vitral.figures.measures import THRESHOLD
 from vitral.models.model import check_classifier
 from vitral.models.weights.folder import find_model_folder, read_config
 from vitral.models.weights.load import load_model
@@ -83,6 +85,11 @@ def evaluate(
         channels=config.in_channels,
         classes=network.classes or tuple(str(number) for number in range(config.num_classes)),
     )
+    if images.is_multi_label and network.objective != "sigmoid":
+        raise DataError(
+            f"{images.source} has several labels an image, the model was trained for one: give "
+            "data of one label, or a model trained on such data"
+        )
     scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
     chosen_device = choose_device(device)
     network = network.to(chosen_device)
@@ -99,13 +106,11 @@ def evaluate(
     )
     if not len(predictions.labels):
         raise DataError(f"no image of {images.source} could be read")
-    majority = majority_class(predictions.labels, num_classes=config.num_classes)
     summary = summarise(predictions)
     summary["num_skipped"] += len(problems)
     summary |= {
         "split": scored,
-        "majority_accuracy": float((predictions.labels == majority).mean()),
-        "majority_class": images.classes[majority],
+        **majority_control(predictions.labels, predictions.labels, images.classes),
         "model": config.name,
         "data": data_name(data),
         "precision": str(chosen_precision).removeprefix("torch."),
@@ -121,12 +126,20 @@ def prediction_rows(
     for index in range(len(examples)):
         row: dict[str, Any] = {
             "path": examples.name(index),
-            "label": classes[examples.labels[index]],
+            "label": label_text(examples.labels[index], classes),
         }
         if index in place:
             shares = predictions.probabilities[place[index]]
-            row |= {"class": classes[shares.argmax()], "probability": float(shares.max())}
+            row |= {"class": answer_text(shares, examples.labels, classes)}
+            row |= {"probability": float(shares.max())}
         yield row | {"error": predictions.errors.get(index, "")}
+
+
+def answer_text(shares: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    """Return the class that probabilities (K,) answer, or all of them where images may have any."""
+    if is_multi_label(labels):
+        return label_text(shares > THRESHOLD, classes)
+    return classes[int(shares.argmax())]
 
 
 def _choose(

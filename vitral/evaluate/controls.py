@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from vitral.data.images import Examples
+from vitral.data.labels import is_multi_label, label_text
 from vitral.data.loader import evaluation_batches
 from vitral.data.order import epoch_order
 from vitral.evaluate.linear import fit_logistic_regression
@@ -19,9 +21,26 @@ _BATCH_SIZE = 256
 _STEPS = 60
 
 
-def majority_class(labels: np.ndarray, *, num_classes: int) -> int:
-    """Return the most frequent class of the training labels; the first of equals."""
-    return int(np.bincount(labels, minlength=num_classes).argmax())
+def majority_control(
+    train_labels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Score the answer that is right most often in training; the first of equals.
+
+    Args:
+        train_labels: (N,) classes, or (N, K) of 0 and 1: then the answer is a set of classes.
+        labels: of the images that are scored.
+        classes: names, in order.
+
+    Returns:
+        `majority_accuracy`, and `majority_class`, the answer as text.
+    """
+    answers, counts = np.unique(train_labels, axis=0, return_counts=True)
+    answer = answers[counts.argmax()]
+    same = labels == answer
+    return {
+        "majority_accuracy": float((same if labels.ndim == 1 else same.all(axis=1)).mean()),
+        "majority_class": label_text(answer, classes),
+    }
 
 
 def pixel_accuracy(
@@ -33,8 +52,10 @@ def pixel_accuracy(
     training images are used, drawn evenly.
 
     Returns:
-        None when no image of one of the two could be read.
+        None when no image of one of the two could be read, and where images may have any classes.
     """
+    if is_multi_label(train.labels):
+        return None
     small = _small(preprocessing)
     if len(train) > MAX_TRAIN_IMAGES:
         train = train.select(np.sort(epoch_order(0, 0, len(train))[:MAX_TRAIN_IMAGES]))

@@ -6,8 +6,11 @@ from torch import Tensor, nn
 
 from vitral.data.batches import to_model
 from vitral.data.images import Examples
+from vitral.data.labels import is_multi_label, label_text
 from vitral.data.loader import evaluation_batches
+from vitral.evaluate.accuracy import answer_text
 from vitral.evaluate.score import Predictions
+from vitral.figures.measures import right_answers
 from vitral.models.vit import ViT
 from vitral.spec.preprocessing import Preprocessing
 
@@ -20,18 +23,18 @@ def confident_mistakes(
     *,
     preprocessing: Preprocessing,
     device: torch.device,
+    classes: tuple[str, ...],
     count: int = 24,
 ) -> dict[str, np.ndarray]:
     """Return the wrong predictions of highest probability, the most confident first.
 
     Returns:
         `images` (M, h, w, C) uint8 as the model gets them, `attention` (M, gh, gw) of the last
-        block (zeros where the model has none over the whole grid), `names`, `labels`,
-        `predictions`, `probabilities` (M,).
+        block (zeros where the model has none over the whole grid), `names`, `labels` and
+        `predictions` as text, `probabilities` (M,).
     """
-    predicted = predictions.probabilities.argmax(axis=1)
-    confidence = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != predictions.labels)
+    confidence = _confidence(predictions)
+    wrong = np.flatnonzero(~right_answers(predictions.probabilities, predictions.labels))
     rows = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     indices = predictions.indices[rows]
     images, attention = [], []
@@ -49,10 +52,27 @@ def confident_mistakes(
         "images": np.concatenate([empty, *images]),
         "attention": np.concatenate(attention) if attention else np.zeros((0, 1, 1), np.float32),
         "names": np.array([examples.name(index) for index in indices.tolist()], np.str_),
-        "labels": predictions.labels[rows],
-        "predictions": predicted[rows],
+        "labels": np.array(
+            [label_text(label, classes) for label in predictions.labels[rows]], np.str_
+        ),
+        "predictions": np.array(
+            [
+                answer_text(shares, predictions.labels, classes)
+                for shares in predictions.probabilities[rows]
+            ],
+            np.str_,
+        ),
         "probabilities": confidence[rows],
     }
+
+
+def _confidence(predictions: Predictions) -> np.ndarray:
+    """Return how sure each answer (N,) is; of several classes, how far off the worst of them is."""
+    if is_multi_label(predictions.labels):
+        off: np.ndarray = np.abs(predictions.probabilities - predictions.labels).max(axis=1)
+        return off
+    most: np.ndarray = predictions.probabilities.max(axis=1)
+    return most
 
 
 def attention_to_patches(model: nn.Module, images: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitral.data.batches import to_model
+from vitral.data.batches import class_marks, to_model
 from vitral.data.images import Examples
+from vitral.data.labels import is_multi_label
 from vitral.data.loader import evaluation_batches
 from vitral.errors import DataError
+from vitral.figures.measures import average_precisions, decision_counts, f1_scores, right_answers
 from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
 from vitral.spec.preprocessing import Preprocessing
@@ -27,7 +29,7 @@ class Predictions:
     indices: np.ndarray
     """(N,) int64: the examples that were scored."""
     labels: np.ndarray
-    """(N,) int64."""
+    """(N,) int64; where images may have any classes (N, K) uint8 of 0 and 1."""
     probabilities: np.ndarray
     """(N, K) float32."""
     losses: np.ndarray
@@ -94,16 +96,36 @@ def predict_examples(
 
 
 def summarise(predictions: Predictions) -> dict[str, Any]:
-    """Return `accuracy` with its 95 % interval, `loss`, and how many were scored or not."""
-    count = len(predictions.labels)
-    right = int((predictions.probabilities.argmax(axis=1) == predictions.labels).sum())
-    return {
+    """Return `accuracy` with its 95 % interval, `loss`, and how many were scored or not.
+
+    Where images may have any classes, `accuracy` is the share of images whose classes are all
+    right; beside it stand `mean_average_precision`, `f1_macro` (the mean over classes) and
+    `f1_micro` (over all pairs of image and class).
+    """
+    labels, probabilities = predictions.labels, predictions.probabilities
+    count = len(labels)
+    right = int(right_answers(probabilities, labels).sum())
+    summary = {
         "accuracy": right / count if count else None,
         "accuracy_interval": list(wilson_interval(right, count)) if count else None,
         "loss": math.fsum(predictions.losses) / count if count else None,
         "num_examples": count,
         "num_skipped": len(predictions.errors),
     }
+    if count and is_multi_label(labels):
+        counts = decision_counts(probabilities, labels)
+        summary |= {
+            "mean_average_precision": _mean(average_precisions(probabilities, labels)),
+            "f1_macro": _mean(f1_scores(*counts)),
+            "f1_micro": _mean(f1_scores(*(own.sum(keepdims=True) for own in counts))),
+        }
+    return summary
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Return the mean over what is a number, or None."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
@@ -121,7 +143,7 @@ def _losses_and_probabilities(
     logits: torch.Tensor, labels: torch.Tensor, *, loss: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if loss == "sigmoid":
-        targets = nn.functional.one_hot(labels, logits.shape[1]).float()
+        targets = class_marks(labels, num_classes=logits.shape[1])
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return losses.sum(dim=1).double(), logits.sigmoid()
     return nn.functional.cross_entropy(logits, labels, reduction="none").double(), logits.softmax(

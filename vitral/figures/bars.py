@@ -15,7 +15,8 @@ def draw_bars(summary: Record) -> Html:
         pixel_accuracy = float(summary["pixel_accuracy"])
         bars.append(("logistic regression on the pixels", pixel_accuracy, "bar-control"))
     if summary.get("majority_accuracy") is not None:
-        label = f"always {shorten(summary.get('majority_class', 'the majority class'))}"
+        answer = summary.get("majority_class", "the majority class") or "no class"
+        label = f"always {shorten(answer)}"
         bars.append((label, float(summary["majority_accuracy"]), "bar-control"))
     height = ROW_HEIGHT * len(bars)
     parts = [_ruler(height)]

@@ -1,5 +1,6 @@
 """What a reader must know before believing a score."""
 
+from vitral.figures.measures import right_answers
 from vitral.figures.page import Html, count, element, note, quoted
 from vitral.figures.run_folder import Record, RunFolder
 
@@ -53,7 +54,7 @@ def disagreement(run: RunFolder) -> Html | None:
     if not run.predictions:
         return None
     labels = run.predictions["labels"]
-    right = int((run.predictions["probabilities"].argmax(axis=1) == labels).sum())
+    right = int(right_answers(run.predictions["probabilities"], labels).sum())
     scored, accuracy = int(run.summary["num_examples"]), float(run.summary["accuracy"])
     if len(labels) == scored and abs(right - accuracy * scored) < 0.5:
         return None

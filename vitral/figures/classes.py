@@ -3,13 +3,18 @@
 import numpy as np
 
 from vitral.figures.measures import (
+    THRESHOLD,
     Calibration,
     Floats,
     Integers,
+    average_precisions,
     calibrate,
     count_confusions,
+    decision_counts,
+    f1_scores,
     frequent_confusions,
     precision_and_recall,
+    ratio,
 )
 from vitral.figures.page import (
     Html,
@@ -46,6 +51,8 @@ def classes_section(run: RunFolder) -> Html:
     title = "Classes"
     if not _has_predictions(run):
         return section("classes", title, missing(ABSENT))
+    if run.is_multi_label:
+        return section("classes", title, _table_of_decisions(run))
     classes = run.classes
     predictions = run.predictions["probabilities"].argmax(axis=1)
     confusions = count_confusions(run.predictions["labels"], predictions, num_classes=len(classes))
@@ -72,12 +79,68 @@ def calibration_section(run: RunFolder) -> Html:
         return section("calibration", title, missing(ABSENT))
     calibration = calibrate(run.predictions["probabilities"], run.predictions["labels"])
     path = run.path / "calibration.png"
-    save_figure(draw_reliability(calibration), path)
+    of_pairs = {"right": "has the class", "counted": "pairs"} if run.is_multi_label else {}
+    save_figure(draw_reliability(calibration, **of_pairs), path)
     picture = inline_image(
         path.read_bytes(), alt="Reliability diagram: accuracy over confidence", class_="plot"
     )
-    words = element("div", *_calibration_in_words(calibration))
+    in_words = _decisions_in_words if run.is_multi_label else _calibration_in_words
+    words = element("div", *in_words(calibration))
     return section("calibration", title, element("div", words, picture, class_="beside"))
+
+
+def _table_of_decisions(run: RunFolder) -> Html:
+    """Write images, average precision, precision, recall and F1 a class, where images have any."""
+    probabilities, labels = run.predictions["probabilities"], run.predictions["labels"]
+    has, given, both = decision_counts(probabilities, labels)
+    columns = [
+        average_precisions(probabilities, labels),
+        ratio(both, given),
+        ratio(both, has),
+        f1_scores(has, given, both),
+    ]
+    worst = lowest(columns[0])
+    rows = [
+        row(
+            name_of(name),
+            element("td", count(int(has[index])), class_="number"),
+            *(share_cell(float(column[index])) for column in columns),
+            class_="worst" if index in worst else None,
+        )
+        for index, name in enumerate(run.classes)
+    ]
+    split = f"{run.summary.get('split', 'scored')} images".capitalize()
+    head = ["Class", split, "Average precision", "Precision", "Recall", "F1"]
+    return join(
+        [
+            table(head, rows, class_="classes several", label="Figures by class"),
+            paragraph(
+                "Images may have any classes. Average precision: how well the images of a class "
+                "stand before the others when all are sorted by its probability; 100 % where no "
+                "other stands before them. Precision, recall and F1: where a class is given above "
+                f"a probability of {percent(THRESHOLD)}. Marked: the lowest average precisions.",
+                class_="small",
+            ),
+        ]
+    )
+
+
+def _decisions_in_words(calibration: Calibration) -> list[Html]:
+    """Say how far the probability of a class can be believed, where images may have any."""
+    return [
+        element(
+            "p", element("strong", percent(calibration.error)), " calibration error", class_="score"
+        ),
+        paragraph(
+            "Each pair of image and class counts. On average a class is given a probability of "
+            f"{percent(calibration.mean_confidence)}, and an image has it in "
+            f"{percent(calibration.mean_accuracy)}."
+        ),
+        paragraph(
+            "In the picture a bar that ends at the dashed line means what it says: of the pairs "
+            "with a probability of 80 %, 80 % have the class."
+        ),
+    ]
 
 
 def _has_predictions(run: RunFolder) -> bool:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+THRESHOLD = 0.5
+"""Probability above which an image that may have any classes is said to have one."""
 NUM_BINS = 15
 """Bins of the calibration error: Guo et al. 2017 use 15 in Table 1."""
 
@@ -27,6 +29,71 @@ class Calibration:
     """Expected calibration error, 0..1."""
     mean_confidence: float
     mean_accuracy: float
+
+
+def right_answers(probabilities: NDArray[np.floating], labels: Integers) -> NDArray[np.bool_]:
+    """Say which images are answered right (N,).
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,) classes: right is the most probable one; or (N, K) of 0 and 1, where an image
+            may have any classes: right is an image whose classes are just those above THRESHOLD.
+    """
+    if labels.ndim == 1:
+        right: NDArray[np.bool_] = probabilities.argmax(axis=1) == labels
+        return right
+    return ((probabilities > THRESHOLD) == labels.astype(bool)).all(axis=1)
+
+
+def average_precisions(probabilities: NDArray[np.floating], labels: Integers) -> Floats:
+    """Compute each class's average precision (K,), NaN for a class that no image has.
+
+    With the images sorted by their probability, the sum over thresholds of precision times the gain
+    in recall; images of one probability come in together, so that their order does not count.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N, K) of 0 and 1.
+
+    Source: Manning et al., Introduction to Information Retrieval (2008), 8.4, not interpolated.
+    """
+    return np.array(
+        [
+            _average_precision(own.astype(np.float64), marks.astype(np.float64))
+            for own, marks in zip(probabilities.T, labels.T, strict=True)
+        ]
+    )
+
+
+def _average_precision(scores: Floats, marks: Floats) -> float:
+    if not marks.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(marks[order])
+    last_of_equals = np.append(np.diff(scores[order]) != 0, True)
+    found, given = found[last_of_equals], np.flatnonzero(last_of_equals) + 1
+    gains = np.diff(found, prepend=0.0)
+    return float((gains * found / given).sum() / marks.sum())
+
+
+def decision_counts(
+    probabilities: NDArray[np.floating], labels: Integers
+) -> tuple[Integers, Integers, Integers]:
+    """Count for each class, (K,) each, images that have it, that were given it, and both.
+
+    Args:
+        probabilities: (N, K); above THRESHOLD the class is given.
+        labels: (N, K) of 0 and 1.
+    """
+    has, given = labels.astype(bool), probabilities > THRESHOLD
+    counts = (own.sum(axis=0, dtype=np.int64) for own in (has, given, has & given))
+    first, second, third = counts
+    return first, second, third
+
+
+def f1_scores(has: Integers, given: Integers, both: Integers) -> Floats:
+    """Compute F1 from counts: 2 both / (has + given); NaN where both are 0."""
+    return ratio(2.0 * both, has + given)
 
 
 def count_confusions(labels: Integers, predictions: Integers, *, num_classes: int) -> Integers:
@@ -65,14 +132,18 @@ def calibrate(
     expected calibration error is the sum over m of |B_m|/n * |acc(B_m) - conf(B_m)|.
 
     Args:
-        probabilities: (N, K), rows sum to 1; N > 0.
-        labels: (N,) true classes.
+        probabilities: (N, K); N > 0.
+        labels: (N,) true classes; or (N, K) of 0 and 1: then each pair of image and class counts,
+            with its probability as confidence, right where the image has the class.
         num_bins: M.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2, 3 and 5.
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    if labels.ndim == 2:
+        confidence, right = _as_floats(probabilities.ravel()), _as_floats(labels.ravel())
+    else:
+        confidence = _as_floats(probabilities.max(axis=1))
+        right = _as_floats(right_answers(probabilities, labels))
     bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins).astype(np.int64)
     bin_confidence = ratio(np.bincount(bins, weights=confidence, minlength=num_bins), counts)
@@ -82,10 +153,14 @@ def calibrate(
         counts=counts,
         confidence=bin_confidence,
         accuracy=bin_accuracy,
-        error=float((counts * gaps).sum() / len(labels)),
+        error=float((counts * gaps).sum() / len(right)),
         mean_confidence=float(confidence.mean()),
         mean_accuracy=float(right.mean()),
     )
+
+
+def _as_floats(values: NDArray[Any]) -> Floats:
+    return values.astype(np.float64)
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:

@@ -20,6 +20,8 @@ from vitral.figures.run_folder import RunFolder
 
 NUM_SHOWN, NUM_OPEN = 24, 12
 """Mistakes in the page, and those that need not be unfolded."""
+NOTHING = "nothing"
+"""What an image of no class is, where images may have any."""
 
 
 def mistakes_section(run: RunFolder) -> Html:
@@ -31,8 +33,7 @@ def mistakes_section(run: RunFolder) -> Html:
     order = np.argsort(-run.mistakes["probabilities"], kind="stable")[:NUM_SHOWN].tolist()
     if not order:
         return section("mistakes", title, paragraph("There are none: every image is right."))
-    classes = run.classes
-    cards = [_card(run, index, classes) for index in order]
+    cards = [_card(run, index) for index in order]
     looked = "attention" in run.mistakes
     how = (
         "Beside each picture: where the last block's attention went, from dark (least) to yellow "
@@ -55,12 +56,10 @@ def mistakes_section(run: RunFolder) -> Html:
     )
 
 
-def _card(run: RunFolder, index: int, classes: list[str]) -> Html:
+def _card(run: RunFolder, index: int) -> Html:
     """Write one mistake: picture, attention, what it is and what it was taken for."""
     found = run.mistakes
-    true, predicted = (
-        _class_name(classes, int(found[key][index])) for key in ("labels", "predictions")
-    )
+    true, predicted = (str(found[key][index]) or NOTHING for key in ("labels", "predictions"))
     picture = to_picture(found["images"][index])
     alt = f"{true}, taken for {predicted}"
     pictures = [inline_image(to_png(picture), alt=alt)]
@@ -79,7 +78,3 @@ def _card(run: RunFolder, index: int, classes: list[str]) -> Html:
         element("div", name_of(found["names"][index]), class_="file"),
     )
     return element("figure", element("div", join(pictures), class_="pair"), caption)
-
-
-def _class_name(classes: list[str], index: int) -> str:
-    return classes[index] if index < len(classes) else str(index)

@@ -221,8 +221,16 @@ def _write_counts(
 
 
 @mpl.rc_context(STYLE)
-def draw_reliability(calibration: Calibration) -> Figure:
-    """Draw the reliability diagram: accuracy over confidence, and how many images lie where."""
+def draw_reliability(
+    calibration: Calibration, *, right: str = "right", counted: str = "images"
+) -> Figure:
+    """Draw the reliability diagram: accuracy over confidence, and how many images lie where.
+
+    Args:
+        calibration: what is drawn.
+        right: what the share is of, on the axis.
+        counted: what is counted.
+    """
     figure = Figure(figsize=(4.6, 5.4), layout="constrained")
     axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     num_bins = len(calibration.counts)
@@ -232,13 +240,13 @@ def draw_reliability(calibration: Calibration) -> Figure:
     accuracy = 100 * calibration.accuracy[filled]
     gap = 100 * calibration.confidence[filled] - accuracy
     bars: dict[str, Any] = {"width": 0.92 * width, "zorder": 2}
-    axes.bar(centers[filled], accuracy, color=COBALT, label="right", **bars)
+    axes.bar(centers[filled], accuracy, color=COBALT, label=right, **bars)
     gaps: dict[str, Any] = {"bottom": accuracy, **bars}
     axes.bar(centers[filled], np.maximum(gap, 0), color="#e9a3af", label="too sure", **gaps)
     axes.bar(centers[filled], np.minimum(gap, 0), color="#7fd0b4", label="too modest", **gaps)
     axes.plot([0, 100], [0, 100], "--", color=INK, lw=1, label="as stated", zorder=3)
-    axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="right (%)")
+    axes.set(xlim=(0, 100), ylim=(0, 100), ylabel=f"{right} (%)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     count_axes.bar(centers, calibration.counts, color=MUTED, **bars)
-    count_axes.set(xlabel="confidence of the prediction (%)", ylabel="images")
+    count_axes.set(xlabel="confidence of the prediction (%)", ylabel=counted)
     return figure

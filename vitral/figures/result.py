@@ -40,6 +40,7 @@ def result_section(run: RunFolder) -> Html:
         "Result",
         element("div", big, draw_bars(summary), class_="beside"),
         paragraph(*_in_words(run, split), class_="lead"),
+        _of_several_classes(summary),
         paragraph(_against_controls(summary)),
         not_a_test(split),
         copies_across_splits(run),
@@ -56,10 +57,11 @@ def _in_words(run: RunFolder, split: str) -> list[object]:
     words: list[object] = [
         f"On {count(summary['num_examples'], f'{split} image')}"
         f"{' that training never saw' if unseen else ''}, "
-        f"{percent(summary['accuracy'])} are right (95 % interval {interval(low, high)}).",
+        f"{percent(summary['accuracy'])} are right{_how_right(summary)} "
+        f"(95 % interval {interval(low, high)}).",
     ]
     if summary.get("majority_accuracy") is not None:
-        majority = quoted(summary.get("majority_class", "the majority class"))
+        majority = quoted(summary.get("majority_class", "the majority class") or "no class")
         words += [" Always answering ", majority, " would be right in "]
         words.append(percent(summary["majority_accuracy"]))
         if summary.get("pixel_accuracy") is None:
@@ -68,6 +70,25 @@ def _in_words(run: RunFolder, split: str) -> list[object]:
             pixels = percent(summary["pixel_accuracy"])
             words.append(f", logistic regression on the pixels in {pixels}.")
     return words
+
+
+def _how_right(summary: Record) -> str:
+    return " in all of their classes" if "f1_micro" in summary else ""
+
+
+def _of_several_classes(summary: Record) -> Html | None:
+    """Say how the classes fare one by one, where images may have any."""
+    if "f1_micro" not in summary:
+        return None
+    known = {
+        name: float("nan") if summary[name] is None else float(summary[name])
+        for name in ("mean_average_precision", "f1_macro", "f1_micro")
+    }
+    return paragraph(
+        f"Mean average precision {percent(known['mean_average_precision'])}. F1 at a probability "
+        f"of 50 %: {percent(known['f1_micro'])} over all pairs of image and class, "
+        f"{percent(known['f1_macro'])} on average over classes."
+    )
 
 
 def _against_controls(summary: Record) -> str | None:

@@ -41,9 +41,15 @@ class RunFolder:
     timings: list[Record]
     """One row a clock reading."""
     predictions: Arrays
-    """`labels` (N,), `probabilities` (N, K), `names` (N,)."""
+    """`labels` (N,), or (N, K) of 0 and 1 where images may have any classes; `probabilities`
+    (N, K), `names` (N,)."""
     mistakes: Arrays
-    """`images` (M, h, w, C) uint8, `attention` (M, gh, gw), and who they are."""
+    """`images` (M, h, w, C) uint8, `attention` (M, gh, gw), and who they are, as text."""
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether images may have any classes."""
+        return bool(self.predictions) and self.predictions["labels"].ndim == 2
 
     @property
     def classes(self) -> list[str]:

@@ -11,6 +11,7 @@ from typing import IO, Any
 import yaml
 
 from vitral.data.images import ImageData
+from vitral.data.labels import label_text
 from vitral.errors import RequestError
 from vitral.files import atomic
 from vitral.files.rows import append_row, csv_text, keep_rows, read_rows
@@ -192,7 +193,7 @@ class RunFolder:
             {
                 "path": examples.name(index),
                 "split": split,
-                "label": data.classes[examples.labels[index]],
+                "label": label_text(examples.labels[index], data.classes),
             }
             for split, examples in data.splits.items()
             for index in range(len(examples))

@@ -13,7 +13,13 @@ MetricFunction = Callable[[nn.Module, Batch], Tensor]
 
 
 def top5(model: nn.Module, batch: Batch) -> Tensor:
-    """Say for each example whether its label is among the five largest logits."""
+    """Say for each example whether its label is among the five largest logits.
+
+    Raises:
+        RequestError: images may have any classes.
+    """
+    if batch["label"].ndim == 2:
+        raise RequestError("the metric top5 is for images of one class each: leave it out")
     logits = model(batch["image"])
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     return (best == batch["label"].unsqueeze(1)).any(dim=1).float()

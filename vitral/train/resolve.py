@@ -55,6 +55,10 @@ def resolve_run(
         raise DataError(
             f"{data.source} has no training images: it has {', '.join(data.splits)} only"
         )
+    if data.is_multi_label and asked["objective.name"] == "softmax":
+        raise RequestError(
+            "objective.name='softmax' is for one class an image, these may have any: use sigmoid"
+        )
     layers = {"file": dict(from_file), "option": dict(asked)}
     model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
     facts = _facts(data, model_settings, preprocessing)

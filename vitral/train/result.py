@@ -12,7 +12,7 @@ from torch import nn
 from vitral.data.images import ImageData
 from vitral.data.order import steps_per_epoch
 from vitral.evaluate.accuracy import prediction_rows
-from vitral.evaluate.controls import majority_class, pixel_accuracy
+from vitral.evaluate.controls import majority_control, pixel_accuracy
 from vitral.evaluate.mistakes import confident_mistakes
 from vitral.evaluate.score import Predictions, predict_examples, summarise
 from vitral.figures.report import write_report
@@ -85,13 +85,14 @@ class Ending:
 
     def _predict(self, split: str) -> Predictions:
         config = self.resolved.config
+        is_sigmoid = config.objective.name == "sigmoid" or self.data.is_multi_label
         return predict_examples(
             self.model,
             self.data.splits[split],
             preprocessing=config.preprocessing,
             batch_size=config.evaluation.batch_size,
             device=self.machine.device,
-            loss="sigmoid" if config.objective.name == "sigmoid" else "softmax",
+            loss="sigmoid" if is_sigmoid else "softmax",
             workers=config.data.workers,
             ranks=self.machine.ranks,
         )
@@ -135,10 +136,8 @@ class Ending:
 
     def _controls(self, split: str, predictions: Predictions) -> dict[str, Any]:
         train, classes = self.data.splits["train"], self.data.classes
-        majority = majority_class(train.labels, num_classes=len(classes))
         return {
-            "majority_accuracy": float((predictions.labels == majority).mean()),
-            "majority_class": classes[majority],
+            **majority_control(train.labels, predictions.labels, classes),
             "pixel_accuracy": pixel_accuracy(
                 train,
                 self.data.splits[split],
@@ -168,5 +167,6 @@ class Ending:
             predictions,
             preprocessing=self.resolved.config.preprocessing,
             device=self.machine.device,
+            classes=self.data.classes,
         )
         np.savez_compressed(path / "mistakes.npz", **mistakes)  # type: ignore[arg-type]

@@ -55,8 +55,8 @@ def train(
             fits the images.
         data: a path, the name of a built-in set, a sized object with [i] -> (image, label), or None
             for the built-in set.
-        objective: "softmax" (also when None), "sigmoid", or a function (model, batch) -> loss or
-            (loss, metrics).
+        objective: "softmax", "sigmoid", or a function (model, batch) -> loss or (loss, metrics).
+            None: softmax, or sigmoid where images may have any classes.
         metrics: measured on the validation images beside the objective's own: names ("top5") or
             functions (model, batch) -> (N,) or a scalar mean, which a mapping may name.
         image_size: of the model's input.
@@ -102,10 +102,13 @@ def train(
     model, from_file = _choose_model(model, asked.pop("model.name", None), from_file)
     both = from_file | asked
     data = both.get("data.source", DEFAULT_NAME) if data is None else data
-    objective = both.get("objective.name", "softmax") if objective is None else objective
+    objective = both.get("objective.name") if objective is None else objective
+    # Unknown names are told before the data is opened.
     if isinstance(model, str):
-        parse_model_name(model)  # an unknown name is told before the data is opened
-    asked |= {"data.source": _source_text(data), "objective.name": _objective_name(objective)}
+        parse_model_name(model)
+    if objective is not None:
+        _objective_name(objective)
+    asked |= {"data.source": _source_text(data)}
     ranks = ranks_from_environment()
     chosen_device = choose_device(both.get("train.device", "auto"), local_rank=ranks.local_rank)
     with (
@@ -114,6 +117,9 @@ def train(
     ):
         view = ProgressView(quiet=quiet or not ranks.is_first)
         images = _open_data(data, both, model=model, ranks=ranks, view=view)
+        if objective is None:
+            objective = "sigmoid" if images.is_multi_label else "softmax"
+        asked |= {"objective.name": _objective_name(objective)}
         resolved = resolve_run(images, model=model, recipe=recipe, asked=asked, from_file=from_file)
         run = Execution(
             resolved,

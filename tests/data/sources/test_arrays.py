@@ -92,6 +92,24 @@ def test_bad_arrays_are_an_error_that_says_what_is_wrong(tmp_path, arrays, messa
         list_source(write_npz(tmp_path, **arrays))
 
 
+def test_marks_are_any_number_of_classes(tmp_path):
+    marks = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
+    listing = list_source(write_npz(tmp_path, images=IMAGES, labels=marks))
+    assert listing.labels == [("0", "2"), (), ("1",), ("0", "1", "2")]
+    named = list_source(write_npz(tmp_path, images=IMAGES, labels=marks > 0, classes=list("abc")))
+    assert named.labels == [("a", "c"), (), ("b",), ("a", "b", "c")]
+    assert named.classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("marks", "classes"), [(np.full((4, 3), 2), None), (np.ones((4, 3), int), ["a", "b"])]
+)
+def test_marks_that_are_no_marks_are_an_error(tmp_path, marks, classes):
+    arrays = {} if classes is None else {"classes": classes}
+    with pytest.raises(DataError, match="give 0 or 1 for each image and class"):
+        list_source(write_npz(tmp_path, images=IMAGES, labels=marks, **arrays))
+
+
 def test_pickled_arrays_are_not_opened(tmp_path):
     path = write_npz(tmp_path, images=IMAGES, labels=np.array([0, "a", None, {}], object))
     with pytest.raises(DataError, match=r"can't be read as \.npz.*allow_pickle"):

@@ -3,6 +3,7 @@
 import operator
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ def list_npz(path: Path) -> Listing:
             raise DataError(f"{path} has no array {key!r}: it has {', '.join(arrays) or 'none'}")
     images, labels = arrays["images"], arrays["labels"]
     store = ArrayStore(images, path=str(path))
+    is_table = labels.ndim == 2 and labels.dtype.kind in "iub" and labels.shape[1] > 1
+    if is_table and len(labels) == len(images):
+        return _list_marks(arrays, store, path=path)
     if labels.ndim != 1 or labels.dtype.kind not in "iuU" or len(labels) != len(images):
         raise DataError(
             f"{path}: labels of type {labels.dtype} and shape {labels.shape}, wanted one whole "
             "number "
             f"or name for each of {len(images)} images"
         )
-    classes = tuple(map(str, np.atleast_1d(arrays["classes"]))) if "classes" in arrays else None
-    if classes is not None and len(set(classes)) < max(2, len(classes)):
-        raise DataError(f"{path}: `classes` must be different names, two or more, not {classes}")
+    classes = _npz_classes(arrays, path=path)
     if classes and labels.dtype.kind in "iu":
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             raise DataError(
@@ -51,6 +53,30 @@ def list_npz(path: Path) -> Listing:
         names = [str(label) for label in labels]
     splits = _npz_splits(arrays.get("split"), count=len(images), path=path)
     return Listing(str(path.resolve()), store, names, splits, classes=classes)
+
+
+def _list_marks(arrays: Mapping[str, np.ndarray], store: ArrayStore, *, path: Path) -> Listing:
+    """List images with labels (N, K) of 0 and 1: each has any number of the K classes."""
+    marks = arrays["labels"]
+    count = marks.shape[1]
+    classes = _npz_classes(arrays, path=path) or tuple(map(str, range(count)))
+    if len(classes) != count or not np.isin(marks, (0, 1)).all():
+        raise DataError(
+            f"{path}: labels of shape {marks.shape} for {len(classes)} classes: give 0 or 1 for "
+            "each image and class, or one whole number or name for each image"
+        )
+    labels = [tuple(classes[k] for k in np.flatnonzero(row).tolist()) for row in marks]
+    splits = _npz_splits(arrays.get("split"), count=len(marks), path=path)
+    return Listing(str(path.resolve()), store, labels, splits, classes=classes)
+
+
+def _npz_classes(arrays: Mapping[str, np.ndarray], *, path: Path) -> tuple[str, ...] | None:
+    if "classes" not in arrays:
+        return None
+    classes = tuple(map(str, np.atleast_1d(arrays["classes"])))
+    if len(set(classes)) < max(2, len(classes)):
+        raise DataError(f"{path}: `classes` must be different names, two or more, not {classes}")
+    return classes
 
 
 def _npz_splits(column: np.ndarray | None, *, count: int, path: Path) -> list[str | None]:

@@ -1,9 +1,10 @@
-"""Cross-entropy over classes, softmax or sigmoid."""
+"""Cross-entropy over classes, softmax or sigmoid; sigmoid also for images of any classes."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitral.data.batches import class_marks
 from vitral.data.loader import Batch
 
 
@@ -28,8 +29,7 @@ class Classification(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (N,) and the metrics, (N,) each, of every example."""
         logits = self._logits(batch).float()
-        accuracy = (logits.argmax(dim=1) == _main_label(batch)).float()
-        return self.losses(logits, batch), {"accuracy": accuracy}
+        return self.losses(logits, batch), {"accuracy": _right(logits, batch).float()}
 
     def _logits(self, batch: Batch) -> Tensor:
         if "path_numbers" not in batch:
@@ -52,17 +52,27 @@ class Classification(nn.Module):
 
     def targets(self, batch: Batch, *, num_classes: int) -> Tensor:
         """Return the share of each class (N, K) that the logits should show."""
-        targets = F.one_hot(batch["label"], num_classes).float()
+        targets = class_marks(batch["label"], num_classes=num_classes)
         if "mix_share" in batch:
-            other = F.one_hot(batch["mix_label"], num_classes).float()
+            other = class_marks(batch["mix_label"], num_classes=num_classes)
             targets = torch.lerp(other, targets, batch["mix_share"].unsqueeze(1))
         if self.training and self.label_smoothing:
             targets = targets * (1 - self.label_smoothing) + self.label_smoothing / num_classes
         return targets
 
 
+def _right(logits: Tensor, batch: Batch) -> Tensor:
+    """Say for each image (N,) whether its class is right, or all of its classes are."""
+    label = _main_label(batch)
+    if label.ndim == 2:
+        return ((logits > 0) == label.bool()).all(dim=1)
+    return logits.argmax(dim=1) == label
+
+
 def _main_label(batch: Batch) -> Tensor:
     """Return the label of which each image shows most."""
+    label = batch["label"]
     if "mix_share" not in batch:
-        return batch["label"]
-    return torch.where(batch["mix_share"] >= 0.5, batch["label"], batch["mix_label"])
+        return label
+    is_own = batch["mix_share"] >= 0.5
+    return torch.where(is_own.view(-1, *[1] * (label.ndim - 1)), label, batch["mix_label"])
