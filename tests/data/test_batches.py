@@ -56,6 +56,20 @@ def test_pairs_are_mixed_by_their_share():
     assert ready["mix_label"].tolist() == batch["label"].numpy()[partner].tolist()
 
 
+def test_boxes_are_filled_from_the_partner_and_other_pairs_are_blended():
+    boxes = torch.tensor([[1, 0, 3, 4], [1, 0, 3, 4], [0] * 4, [0] * 4, [0, 2, 4, 5]])
+    batch = loaded(5, shares=[0.6, 0.6, 0.3, 0.3, 1.0]) | {"mix_box": boxes}
+    ready = to_model(batch, device=CPU, preprocessing=HOW)
+    images = normalised(batch)
+    expected = images.copy()
+    for row, other in ((0, 1), (1, 0)):
+        expected[row, :, 1:3, 0:4] = images[other, :, 1:3, 0:4]
+    for row, other in ((2, 3), (3, 2)):
+        expected[row] = 0.3 * images[row] + 0.7 * images[other]
+    np.testing.assert_allclose(ready["image"], expected, atol=1e-5)
+    assert torch.equal(ready["mix_share"], batch["mix_share"])
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_share_of_one_leaves_the_image(count):
     mixed, plain = loaded(count, shares=[1.0] * count), loaded(count)

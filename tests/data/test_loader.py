@@ -16,6 +16,8 @@ from vitral.spec.run import AugmentSettings
 
 HOW = default_preprocessing((8, 8), channels=3)
 MIXED = AugmentSettings(mixup=0.4)
+CUT = AugmentSettings(cutmix=1.0)
+BOTH = AugmentSettings(mixup=0.4, cutmix=1.0)
 PLAIN = AugmentSettings()
 NUM_IMAGES = 37
 
@@ -88,7 +90,7 @@ def assert_equal(first, second):
 # What a batch is
 
 
-@pytest.mark.parametrize("mixup", [PLAIN, MIXED])
+@pytest.mark.parametrize("mixup", [PLAIN, MIXED, BOTH])
 def test_a_training_batch_is_a_function_of_seed_epoch_and_index(examples_of, contents, mixup):
     examples = examples_of()
     steps = list(training(examples, augment=mixup).steps(0, 8))
@@ -122,6 +124,37 @@ def test_shares_are_those_of_the_epochs_positions(examples_of):
         shares = [b["mix_share"] for s in steps for b in s.micro_batches if s.plan.epoch == epoch]
         expected = mixup_shares(3, epoch, NUM_IMAGES, alpha=0.4)
         np.testing.assert_array_equal(torch.cat(shares), expected)
+
+
+@pytest.mark.parametrize("settings", [CUT, BOTH])
+def test_the_share_that_an_image_keeps_is_what_lies_outside_of_its_box(examples_of, settings):
+    batches = flat(training(examples_of(), augment=settings).steps(0, 8))
+    num_cut = 0
+    for batch in batches:
+        assert batch["mix_box"].shape == (len(batch["index"]), 4)
+        for box, share in zip(batch["mix_box"].tolist(), batch["mix_share"].tolist(), strict=True):
+            top, left, bottom, right = box
+            assert 0 <= top <= bottom <= HOW.size[0]
+            assert 0 <= left <= right <= HOW.size[1]
+            area = (bottom - top) * (right - left)
+            num_cut += area > 0
+            if settings is CUT or area:
+                assert share == pytest.approx(1 - area / (HOW.size[0] * HOW.size[1]))
+    assert num_cut > 10
+    odd = batches[3]
+    assert len(odd["index"]) == 7
+    assert odd["mix_share"][-1] == 1
+    assert not odd["mix_box"][-1].any()
+
+
+def test_a_pair_with_a_broken_image_is_not_cut(examples_of):
+    broken = examples_of({place: OSError("gone") for place in range(0, NUM_IMAGES, 5)})
+    for batch in flat(training(broken, augment=CUT).steps(0, 8)):
+        valid = batch["valid"].numpy()
+        partner = np.minimum(np.arange(len(valid)) ^ 1, len(valid) - 1)
+        alone = ~(valid & valid[partner])
+        assert not batch["mix_box"].numpy()[alone].any()
+        assert (batch["mix_share"].numpy()[alone] == 1).all()
 
 
 def test_without_mixup_there_are_no_shares(examples_of):
@@ -191,7 +224,7 @@ def test_arrays_are_pixels_already():
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("mixup", [PLAIN, MIXED])
+@pytest.mark.parametrize("mixup", [PLAIN, MIXED, BOTH])
 def test_the_number_of_workers_changes_nothing(examples_of, workers, mixup):
     broken = {5: OSError("the disk is gone")}
     alone, threaded = (

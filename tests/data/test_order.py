@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.data.order import (
+    cutmix_boxes,
     epoch_order,
     micro_batches,
     mixup_shares,
@@ -184,6 +185,35 @@ def test_shares_have_the_moments_of_a_beta_distribution(alpha):
     assert pairs.mean() == pytest.approx(0.5, abs=4.5 * np.sqrt(variance / 40_000))
     spread = np.sqrt((fourth - variance**2) / 40_000)
     assert ((pairs - 0.5) ** 2).mean() == pytest.approx(variance, abs=4.5 * spread)
+
+
+@given(SEEDS, st.integers(0, 50), st.integers(1, 60), st.floats(0.05, 5), st.booleans())
+def test_the_two_of_a_pair_have_the_same_box(seed, epoch, count, alpha, beside_mixup):
+    boxes = cutmix_boxes(seed, epoch, count, alpha=alpha, beside_mixup=beside_mixup)
+    assert boxes.shape == (count, 4)
+    assert ((boxes >= 0) & (boxes <= 1)).all()
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    pairs = boxes[: count // 2 * 2].reshape(-1, 2, 4)
+    assert (pairs[:, 0] == pairs[:, 1]).all()
+    assert (boxes[count // 2 * 2 :] == 0).all()
+
+
+def test_boxes_are_square_shares_of_a_beta_distribution_about_even_places():
+    boxes = cutmix_boxes(5, 1, 40_000, alpha=1.0, beside_mixup=False)[::2]
+    whole = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < 1).all(axis=1)
+    sides = boxes[whole, 2:] - boxes[whole, :2]
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1])
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert abs(middle.mean() - 0.5) < 0.01
+    # A side is sqrt(1 - share), of mean 2/3 where shares are even; it may be cut at the edges.
+    assert 0.4 < (boxes[:, 2:] - boxes[:, :2]).mean() < 2 / 3
+
+
+def test_beside_mixup_half_of_the_pairs_are_cut():
+    boxes = cutmix_boxes(5, 1, 40_000, alpha=1.0, beside_mixup=True)[::2]
+    assert abs(boxes.any(axis=1).mean() - 0.5) < 0.015
+    alone = cutmix_boxes(5, 1, 40_000, alpha=1.0, beside_mixup=False)[::2]
+    assert alone.any(axis=1).all()
 
 
 def test_shares_differ_by_seed_and_epoch():

@@ -91,6 +91,13 @@ def build(**sections: Any) -> run.RunConfig:
             "train.micro_batch_size=3 is odd: mixup works on pairs, use 4 or augment.mixup=0",
         ),
         (
+            {
+                "augment": run.AugmentSettings(cutmix=1.0),
+                "train": run.TrainSettings(steps=10, batch_size=7),
+            },
+            "train.batch_size=7 is odd: cutmix works on pairs, use 8 or augment.cutmix=0",
+        ),
+        (
             {"schedule": run.ScheduleSettings(warmup_steps=10)},
             "schedule.warmup_steps=10 leaves nothing of train.steps=10: use fewer",
         ),

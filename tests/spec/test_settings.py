@@ -93,6 +93,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "augment.shift": ("0.05", 0.05),  # another has no effect beside an inception crop
     "augment.flip": ("no", False),
     "augment.mixup": ("0.2", 0.2),
+    "augment.cutmix": ("1", 1.0),
     "objective.name": ("sigmoid", "sigmoid"),
     "objective.label_smoothing": ("0.1", 0.1),
     "optimizer.learning_rate": ("3e-4", 3e-4),

@@ -27,7 +27,8 @@ from vitral.train.optimizer import build_optimizer
 
 STEPS = 20
 SETTINGS: dict[str, Any] = TINY_MODEL | {
-    "augment.mixup": 0.3, "optimizer.learning_rate": 2e-3, "model.drop_path": 0.5,
+    "augment.mixup": 0.3, "augment.cutmix": 1.0, "optimizer.learning_rate": 2e-3,
+    "model.drop_path": 0.5,
 }  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
             "train.micro_batch_size": micro_batch_size,
             "model.drop_path": 0.5,
             "augment.mixup": 0.3,
+            "augment.cutmix": 1.0,
             "objective.label_smoothing": 0.1,
             "model.name": "tiny",
             "model.patch_size": 4,
@@ -68,7 +70,7 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
     batches = TrainingBatches(
         data.splits["train"],
         config.preprocessing,
-        AugmentSettings(mixup=0.3),
+        AugmentSettings(mixup=0.3, cutmix=1.0),
         seed=0,
         batch_size=24,
         micro_batch_size=micro_batch_size,

@@ -22,7 +22,12 @@ def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing
         share = batch["mix_share"].view(-1, 1, 1, 1)
         partner = partner_of(len(share), device=device)
         batch["mix_label"] = batch["label"][partner]
-        batch["image"] = share * batch["image"] + (1 - share) * batch["image"][partner]
+        images, others = batch["image"], batch["image"][partner]
+        if "mix_box" in batch:
+            inside = _inside(batch["mix_box"], height=images.shape[2], width=images.shape[3])
+            is_cut = inside.flatten(1).any(dim=1).view(-1, 1, 1, 1)
+            images, share = torch.where(inside, others, images), share.masked_fill(is_cut, 1.0)
+        batch["image"] = share * images + (1 - share) * others
     return batch
 
 
@@ -31,6 +36,14 @@ def class_marks(labels: Tensor, *, num_classes: int) -> Tensor:
     if labels.ndim == 2:
         return labels.float()
     return F.one_hot(labels, num_classes).float()
+
+
+def _inside(boxes: Tensor, *, height: int, width: int) -> Tensor:
+    """Return which pixels (N, 1, H, W) lie in boxes (N, 4) of top, left, bottom, right."""
+    top, left, bottom, right = boxes.view(-1, 4, 1, 1).unbind(1)
+    y = torch.arange(height, device=boxes.device).view(1, -1, 1)
+    x = torch.arange(width, device=boxes.device).view(1, 1, -1)
+    return ((y >= top) & (y < bottom) & (x >= left) & (x < right)).unsqueeze(1)
 
 
 def partner_of(count: int, *, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from vitral.data.decode import UnreadableImageError, UnsupportedImageError, deco
 from vitral.data.images import Examples
 from vitral.data.order import (
     StepPlan,
+    cutmix_boxes,
     epoch_order,
     micro_batches,
     mixup_shares,
@@ -40,9 +41,10 @@ _MAX_WORKERS = 16
 Batch = dict[str, Tensor]
 """`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; `label` (N,) int64, or
 where images may have any classes (N, K) uint8 of 0 and 1; `index` (N,) int64, the example within
-its split; `valid` (N,) bool, false where the image could not be read and is 0; with mixup
-`mix_share` (N,) float32, what each image keeps of itself; with stochastic depth `path_numbers` (N,
-branches of the model) float32 in [0, 1)."""
+its split; `valid` (N,) bool, false where the image could not be read and is 0; with mixup or cutmix
+`mix_share` (N,) float32, what each image keeps of itself; with cutmix `mix_box` (N, 4) int64, the
+pixels top, left, bottom, right that its pair's other image fills, zeros for none; with stochastic
+depth `path_numbers` (N, branches of the model) float32 in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class _Job:
     indices: np.ndarray
     numbers: np.ndarray | None = None
     mix_share: np.ndarray | None = None
+    mix_box: np.ndarray | None = None
     path_numbers: np.ndarray | None = None
     counts: bool = True
     """False: a process without a share of the step passes an example that does not count."""
@@ -150,25 +153,40 @@ class TrainingBatches:
             # Every process must pass something through the model: an example that does not count.
             indices = order[start:stop] if stop > start else order[:1]
             numbers = uniforms(self.seed, plan.epoch, indices, count=NUM_UNIFORMS)
-            mix_share = self._mix_share(plan, start, stop)
+            share, box = self._mixing(plan, start, stop)
             path_numbers = self._path_numbers(plan, indices)
-            yield _Job(indices, numbers, mix_share, path_numbers, counts=stop > start)
+            yield _Job(indices, numbers, share, box, path_numbers, counts=stop > start)
 
     def _path_numbers(self, plan: StepPlan, indices: np.ndarray) -> np.ndarray | None:
         if not self.num_paths:
             return None
         return uniforms(self.seed, plan.epoch, indices, count=self.num_paths, purpose="depth")
 
-    def _mix_share(self, plan: StepPlan, start: int, stop: int) -> np.ndarray | None:
-        if not self.settings.mixup:
-            return None
-        shares = mixup_shares(self.seed, plan.epoch, len(self.examples), alpha=self.settings.mixup)[
-            start:stop
-        ]
-        if (stop - start) % 2 == 0 and stop > start:
-            return shares
-        # The last of an odd number has no partner here.
-        return np.append(shares[:-1], np.float32(1))
+    def _mixing(
+        self, plan: StepPlan, start: int, stop: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return what each image keeps of itself, and the boxes that its partner fills."""
+        settings, epoch = self.settings, (self.seed, plan.epoch, len(self.examples))
+        if not settings.mixes:
+            return None, None
+        count = max(stop - start, 1)
+        shares, boxes = np.ones(count, np.float32), None
+        if settings.mixup:
+            shares[: stop - start] = mixup_shares(*epoch, alpha=settings.mixup)[start:stop]
+        if settings.cutmix:
+            beside = bool(settings.mixup)
+            drawn = cutmix_boxes(*epoch, alpha=settings.cutmix, beside_mixup=beside)[start:stop]
+            boxes = np.zeros((count, 4), np.int64)
+            boxes[: stop - start] = np.rint(drawn * np.tile(self.preprocessing.size, 2))
+            is_cut = drawn.any(axis=1)
+            shares[: stop - start][is_cut] = kept_share(boxes, self.preprocessing.size)[
+                : stop - start
+            ][is_cut]
+        if count % 2:  # the last of an odd number has no partner here
+            shares[-1] = 1
+            if boxes is not None:
+                boxes[-1] = 0
+        return shares, boxes
 
 
 def choose_workers(workers: int) -> int:
@@ -252,9 +270,11 @@ class _Loading:
         """Return the filled batch."""
         indices = self._job.indices
         valid = np.array([index not in self._errors for index in indices.tolist()], bool)
-        mix_share = self._job.mix_share
+        mix_share, mix_box = self._job.mix_share, self._job.mix_box
         if mix_share is not None and not valid.all():
-            mix_share = np.where(_both_of_pair(valid), mix_share, np.float32(1))
+            both = _both_of_pair(valid)
+            mix_share = np.where(both, mix_share, np.float32(1))
+            mix_box = None if mix_box is None else np.where(both[:, None], mix_box, 0)
         batch = {
             "image": torch.from_numpy(self._images).permute(0, 3, 1, 2),
             "label": torch.from_numpy(self._examples.labels[indices]),
@@ -263,6 +283,8 @@ class _Loading:
         }
         if mix_share is not None:
             batch["mix_share"] = torch.from_numpy(np.array(mix_share))
+        if mix_box is not None:
+            batch["mix_box"] = torch.from_numpy(np.array(mix_box))
         if self._job.path_numbers is not None:
             batch["path_numbers"] = torch.from_numpy(self._job.path_numbers).float()
         return batch
@@ -271,6 +293,13 @@ class _Loading:
 def decode(content: Content, *, channels: int) -> np.ndarray:
     """Return the pixels (H, W, C) of a file's bytes; arrays are pixels already."""
     return decode_image(content, channels=channels) if isinstance(content, bytes) else content
+
+
+def kept_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the share of pixels (N,) float32 outside of boxes (N, 4) in an image of `size`."""
+    inside = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    share: np.ndarray = (1 - inside / (size[0] * size[1])).astype(np.float32)
+    return share
 
 
 def _both_of_pair(valid: np.ndarray) -> np.ndarray:

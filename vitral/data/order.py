@@ -98,13 +98,43 @@ def mixup_shares(seed: int, epoch: int, num_examples: int, *, alpha: float) -> n
     return _read_only(np.append(shares, np.ones(num_examples % 2)).astype(np.float32))
 
 
+@lru_cache(maxsize=2)
+def cutmix_boxes(
+    seed: int, epoch: int, num_examples: int, *, alpha: float, beside_mixup: bool
+) -> np.ndarray:
+    """Return the box of each position of an epoch that its pair's other image fills.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        num_examples: of an epoch, N.
+        alpha: of Beta(alpha, alpha), the share that is kept before the box is cut at the edges.
+        beside_mixup: whether half of the pairs, drawn evenly, are left to mixup.
+
+    Returns:
+        (N, 4) float64 in 0..1: top, left, bottom, right; zeros for no box. Equal for the two of a
+        pair.
+
+    Source: arXiv 1905.04899, equation 2.
+    """
+    generator = np.random.Generator(np.random.Philox(key=int(_key(seed, epoch, "cutmix"))))
+    num_pairs = num_examples // 2
+    half = np.sqrt(1 - generator.beta(alpha, alpha, size=(num_pairs, 1))) / 2
+    centre = generator.random((num_pairs, 2))
+    is_cut = (generator.random((num_pairs, 1)) < 0.5) | (not beside_mixup)
+    corners = np.concatenate([centre - half, centre + half], axis=1).clip(0, 1)
+    boxes = np.zeros((num_examples, 4))
+    boxes[: 2 * num_pairs] = np.repeat(np.where(is_cut, corners, 0.0), 2, axis=0)
+    return _read_only(boxes)
+
+
 def torch_seed(seed: int, step: int, *, rank: int, micro_batch: int) -> int:
     """Return the seed of dropout in one micro-batch, below 2**63."""
     key = _hash(_key(seed, step, "dropout"), np.array([rank], np.uint64))
     return int(_hash(key, np.array([micro_batch], np.uint64))[0] >> np.uint64(1))
 
 
-_PURPOSES = {"order": 1, "augment": 2, "mixup": 3, "dropout": 4, "depth": 5}
+_PURPOSES = {"order": 1, "augment": 2, "mixup": 3, "dropout": 4, "depth": 5, "cutmix": 6}
 
 
 def _key(seed: int, epoch: int, purpose: str) -> np.uint64:

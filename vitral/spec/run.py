@@ -45,6 +45,10 @@ class AugmentSettings:
     """Whether images are mirrored left to right, each with probability 0.5."""
     mixup: float = 0.0
     """Alpha of Beta(alpha, alpha), an image's share in its pair (arXiv 1710.09412); 0: off."""
+    cutmix: float = 0.0
+    """Alpha of Beta(alpha, alpha), the share of an image that is not replaced by a box of its
+    pair's other one (arXiv 1905.04899); 0: off. Beside mixup each pair gets one of the two, drawn
+    evenly."""
 
     def __post_init__(self) -> None:
         check_choice(("inception", "shift", "none"), crop=self.crop)
@@ -53,7 +57,12 @@ class AugmentSettings:
         if self.max_aspect < 1:
             raise RequestError(f"max_aspect={self.max_aspect}: give 1 or more")
         check_share(shift=self.shift)
-        check_not_negative(mixup=self.mixup)
+        check_not_negative(mixup=self.mixup, cutmix=self.cutmix)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pairs of images are mixed."""
+        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True)
@@ -216,16 +225,14 @@ class RunConfig:
                 f"takes {self.model.in_channels} of {self.model.image_hw}: set model.image_size "
                 "and model.in_channels, preprocessing follows"
             )
-        if self.augment.mixup and self.train.batch_size % 2:
-            raise RequestError(
-                f"train.batch_size={self.train.batch_size} is odd: mixup works on pairs, "
-                f"use {self.train.batch_size + 1} or augment.mixup=0"
-            )
-        if self.augment.mixup and self.train.micro_batch_size % 2:
-            raise RequestError(
-                f"train.micro_batch_size={self.train.micro_batch_size} is odd: mixup works on "
-                f"pairs, use {self.train.micro_batch_size + 1} or augment.mixup=0"
-            )
+        kind = "mixup" if self.augment.mixup else "cutmix"
+        for name in ("batch_size", "micro_batch_size"):
+            size = getattr(self.train, name)
+            if self.augment.mixes and size % 2:
+                raise RequestError(
+                    f"train.{name}={size} is odd: {kind} works on pairs, use {size + 1} or "
+                    f"augment.{kind}=0"
+                )
         if self.train.steps <= self.schedule.warmup_steps:
             raise RequestError(
                 f"schedule.warmup_steps={self.schedule.warmup_steps} leaves nothing of "
