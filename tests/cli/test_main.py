@@ -175,9 +175,10 @@ def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
-    assert ended.value.code == 0
+    try:
+        assert main([verb, "--help"]) == 0
+    except SystemExit as ended:  # of the standard library's parser
+        assert ended.code == 0
     assert f"usage: vitral {verb}" in capsys.readouterr().out
 
 

@@ -20,6 +20,7 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
         "name": name,
         "path": data.source,
         "classes": list(data.classes),
+        "labels": "any" if data.is_multi_label else "one",
         "splits": {
             split: {
                 "num_images": len(examples),
@@ -44,6 +45,8 @@ def describe_report(report: dict[str, Any]) -> list[str]:
         f"{part['num_images']:,} {split}" for split, part in report["splits"].items()
     )
     lines = [f"data: {report['name']}: {len(report['classes'])} classes, {counts} images"]
+    if report["labels"] == "any":
+        lines.append("      each image may have any of the classes")
     if "sizes" in report:
         smallest, largest = (_size(report["sizes"][key]) for key in ("smallest", "largest"))
         sizes = smallest if smallest == largest else f"{smallest} to {largest}"
