@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from listings import skipped, used
 
 from vitral.data.images import open_images
 from vitral.data.sources.find import list_source
@@ -212,6 +213,26 @@ def test_files_may_be_read_from_any_thread(tmp_path, examples, fill, pack, form)
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(store.read, numbers))
     assert read == [store.read(number) for number in numbers]
+
+
+def test_a_table_beside_class_folders_is_a_file_like_others(tmp_path, fill):
+    fill(tmp_path, ["cat/1.png", "dog/1.png"])
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "features.parquet")
+    (tmp_path / "state.json").write_text("{}")
+    listing = list_source(tmp_path)
+    assert used(listing) == {"cat/1.png": "cat", "dog/1.png": "dog"}
+    assert skipped(listing) == dict.fromkeys(
+        ["features.parquet", "state.json"], "not in a class folder"
+    )
+
+
+def test_what_a_folder_s_own_list_leaves_out_is_listed(tmp_path, fill):
+    fill(tmp_path, ["a/1.png", "a/2.png", "notes.txt"])
+    (tmp_path / "metadata.csv").write_text("file_name,label\na/1.png,cat\n")
+    listing = list_source(tmp_path)
+    assert used(listing) == {"a/1.png": "cat"}
+    assert skipped(listing) == dict.fromkeys(["a/2.png", "notes.txt"], "not in metadata.csv")
+    assert listing.notes == ["the examples are those of metadata.csv in it"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from vitral.data.sources.listing import SPLIT_NAMES, Listing
 from vitral.data.sources.lists import list_file
 from vitral.data.sources.rows import take_rows
 from vitral.data.stores.arrow import TableStore, is_parquet, open_arrow
-from vitral.errors import DataError
+from vitral.errors import DataError, RequestError
 from vitral.files.arrow import import_pyarrow
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
@@ -66,6 +66,15 @@ def list_tables(paths: Sequence[Path], *, source: str, splits: Sequence[str | No
     )
     store = TableStore(paths, image, names=[str(number) for number in range(len(rows))])
     return taken.listing(source, taken.of(store), classes=classes)
+
+
+def holds_examples(path: Path) -> bool:
+    """Say whether a table can be read and has images and labels."""
+    try:
+        schema = _schema(path)
+    except (DataError, RequestError):
+        return False
+    return _image_column(schema) is not None and not {"label", "labels"}.isdisjoint(schema.names)
 
 
 def split_of_file(name: str) -> str | None:

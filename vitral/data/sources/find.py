@@ -5,15 +5,22 @@ out and why. What is in the files is the survey's to say.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vitral.data.sources.archives import list_archive
 from vitral.data.sources.arrays import list_npz, list_object
-from vitral.data.sources.arrow import TABLE_SUFFIXES, list_table, list_tables, split_of_file
-from vitral.data.sources.folders import list_folder
+from vitral.data.sources.arrow import (
+    TABLE_SUFFIXES,
+    holds_examples,
+    list_table,
+    list_tables,
+    split_of_file,
+)
+from vitral.data.sources.folders import list_folder, walk_files
 from vitral.data.sources.huggingface import is_saved_dataset, list_saved_dataset
-from vitral.data.sources.listing import READ_HINT, Listing
+from vitral.data.sources.listing import READ_HINT, Listing, Skipped
 from vitral.data.sources.lists import LIST_SUFFIXES, find_list, list_file
 from vitral.data.sources.shards import expand_pattern, find_shards, is_pattern, list_shards
 from vitral.data.stores.archives import is_archive
@@ -54,7 +61,7 @@ def _list_directory(path: Path) -> Listing:
     if is_saved_dataset(path):
         return list_saved_dataset(path)
     if own := find_list(path):
-        return list_file(own)
+        return _with_rest(list_file(own), path, own.name)
     tables = _find_tables(path)
     if tables:
         return _list_files(tables, source=str(path.resolve()))
@@ -76,11 +83,27 @@ def _list_files(paths: list[Path], *, source: str) -> Listing:
     raise RequestError(f"{source} names files of several forms: name shards, or tables")
 
 
+def _with_rest(listing: Listing, folder: Path, list_name: str) -> Listing:
+    """Return the listing of a folder's own list, with what the list leaves out as skipped."""
+    names, skipped = walk_files(folder)
+    listed = {*listing.store.names, list_name}
+    rest = [Skipped(name, f"not in {list_name}") for name in names if name not in listed]
+    note = f"the examples are those of {list_name} in it"
+    return replace(
+        listing, skipped=[*listing.skipped, *skipped, *rest], notes=[*listing.notes, note]
+    )
+
+
 def _find_tables(folder: Path) -> list[Path]:
-    """Return the tables of a folder, or of its `data` folder, as on the Hub; empty if none."""
+    """Return the tables of a folder, or of its `data` folder, as on the Hub; empty if none.
+
+    Folders beside a table may be classes: then it must hold images and labels to be the data.
+    """
+    inner = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    may_be_classes = any(name != "data" and not name.startswith(".") for name in inner)
     for place in (folder, folder / "data"):
-        if place.is_dir():
-            files = sorted(place.iterdir())
-            if tables := [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]:
-                return tables
+        files = sorted(place.iterdir()) if place.is_dir() else []
+        tables = [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
+        if tables and (not may_be_classes or holds_examples(tables[0])):
+            return tables
     return []

@@ -9,13 +9,14 @@ from vitral.data.sources.rows import take_rows
 from vitral.data.stores.store import Content
 from vitral.errors import DataError, RequestError
 
-_MARKS = ("dataset_dict.json", "state.json")
+_MARKS = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
+"""Files of a folder of splits, and of a folder of rows."""
 _LABELS = ("label", "labels")
 
 
 def is_saved_dataset(folder: Path) -> bool:
     """Say whether a folder was written by `save_to_disk`."""
-    return any((folder / name).is_file() for name in _MARKS)
+    return any(all((folder / name).is_file() for name in names) for names in _MARKS)
 
 
 def list_saved_dataset(folder: Path) -> Listing:
