@@ -10,7 +10,7 @@ from vitral.data.decode import decode_image
 from vitral.data.images import Examples
 from vitral.data.loader import TrainingBatches, choose_workers, decode, evaluation_batches
 from vitral.data.order import epoch_order, mixup_shares, uniforms
-from vitral.data.transforms import NUM_UNIFORMS, augment, preprocess
+from vitral.data.transforms import augment, num_uniforms, preprocess
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 
@@ -19,6 +19,7 @@ MIXED = AugmentSettings(mixup=0.4)
 CUT = AugmentSettings(cutmix=1.0)
 BOTH = AugmentSettings(mixup=0.4, cutmix=1.0)
 PLAIN = AugmentSettings()
+CHANGED = AugmentSettings(randaugment=2, mixup=0.4)
 NUM_IMAGES = 37
 
 
@@ -90,20 +91,20 @@ def assert_equal(first, second):
 # What a batch is
 
 
-@pytest.mark.parametrize("mixup", [PLAIN, MIXED, BOTH])
-def test_a_training_batch_is_a_function_of_seed_epoch_and_index(examples_of, contents, mixup):
+@pytest.mark.parametrize("changes", [PLAIN, MIXED, BOTH, CHANGED])
+def test_a_training_batch_is_a_function_of_seed_epoch_and_index(examples_of, contents, changes):
     examples = examples_of()
-    steps = list(training(examples, augment=mixup).steps(0, 8))
+    steps = list(training(examples, augment=changes).steps(0, 8))
     for step in steps:
         plan, (batch,) = step.plan, step.micro_batches
         order = epoch_order(3, plan.epoch, NUM_IMAGES)[plan.start : plan.stop]
         assert batch["index"].tolist() == order.tolist()
         assert batch["label"].tolist() == examples.labels[order].tolist()
         assert batch["valid"].all()
-        drawn = uniforms(3, plan.epoch, order, count=NUM_UNIFORMS)
+        drawn = uniforms(3, plan.epoch, order, count=num_uniforms(changes))
         for row, index in enumerate(order):
             pixels = decode_image(contents[NUM_IMAGES - 1 - index])
-            expected = augment(pixels, drawn[row], settings=mixup, preprocessing=HOW)
+            expected = augment(pixels, drawn[row], settings=changes, preprocessing=HOW)
             np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), expected)
     assert [len(batch["index"]) for batch in flat(steps)] == [10, 10, 10, 7, 10, 10, 10, 7]
     assert [step.plan.epoch for step in steps] == [0, 0, 0, 0, 1, 1, 1, 1]
@@ -224,7 +225,7 @@ def test_arrays_are_pixels_already():
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("mixup", [PLAIN, MIXED, BOTH])
+@pytest.mark.parametrize("mixup", [PLAIN, MIXED, BOTH, CHANGED])
 def test_the_number_of_workers_changes_nothing(examples_of, workers, mixup):
     broken = {5: OSError("the disk is gone")}
     alone, threaded = (

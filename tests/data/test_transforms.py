@@ -12,6 +12,7 @@ from PIL import Image
 
 from vitral.data.decode import decode_image
 from vitral.data.order import uniforms
+from vitral.data.randaugment import randaugment
 from vitral.data.resize import crop, resize
 from vitral.data.transforms import (
     CROP_TRIES,
@@ -21,6 +22,7 @@ from vitral.data.transforms import (
     inception_box,
     match_model,
     normalise,
+    num_uniforms,
     preprocess,
     resized_size,
     shift,
@@ -382,6 +384,19 @@ def test_half_of_the_images_are_mirrored(number, mirrored):
         preprocessing=PLAIN,
     )
     np.testing.assert_array_equal(result, pixels[:, ::-1] if mirrored else pixels)
+
+
+def test_the_changes_of_randaugment_come_last_and_move_no_box():
+    pixels, settings_ = photograph(50, 70), AugmentSettings(randaugment=2)
+    assert num_uniforms(settings_) == NUM_UNIFORMS + 8
+    numbers = uniforms(0, 0, np.array([4]), count=num_uniforms(settings_))[0]
+    before = augment(
+        pixels, numbers[:NUM_UNIFORMS], settings=AugmentSettings(), preprocessing=PLAIN
+    )
+    result = augment(pixels, numbers, settings=settings_, preprocessing=PLAIN)
+    expected = randaugment(before, numbers[NUM_UNIFORMS:], magnitude=10)
+    assert (expected != before).any()
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_no_image_is_mirrored_when_that_is_off():

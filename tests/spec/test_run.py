@@ -14,6 +14,22 @@ SECTIONS = [
     (run.AugmentSettings, {"crop": "centre"}, "crop='centre' is not known: use one of inception"),
     (run.AugmentSettings, {"min_area": 0.0}, "min_area=0.0: give a share above 0, at most 1"),
     (run.AugmentSettings, {"min_area": 1.5}, "min_area=1.5: give a share above 0"),
+    (run.AugmentSettings, {"randaugment": -1}, "randaugment=-1 must be 0 or more"),
+    (
+        run.AugmentSettings,
+        {"randaugment": 2, "randaugment_magnitude": 1.0},
+        "randaugment_magnitude=1.0: give 5 to 20",
+    ),
+    (
+        run.AugmentSettings,
+        {"randaugment": 2, "randaugment_magnitude": 21.0},
+        "randaugment_magnitude=21.0: give 5 to 20",
+    ),
+    (
+        run.AugmentSettings,
+        {"randaugment_magnitude": 15.0},
+        "randaugment_magnitude=15.0 has no effect with randaugment=0: give the number of changes",
+    ),
     (run.AugmentSettings, {"max_aspect": 0.75}, "max_aspect=0.75: give 1 or more"),
     (run.AugmentSettings, {"shift": 1.0}, "shift=1.0 is a share"),
     (run.AugmentSettings, {"mixup": -0.2}, "mixup=-0.2 must be 0 or more"),

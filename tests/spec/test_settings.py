@@ -92,6 +92,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "augment.max_aspect": ("2", 2.0),
     "augment.shift": ("0.05", 0.05),  # another has no effect beside an inception crop
     "augment.flip": ("no", False),
+    "augment.randaugment": ("2", 2),
+    "augment.randaugment_magnitude": ("10", 10.0),  # another has no effect without changes
     "augment.mixup": ("0.2", 0.2),
     "augment.cutmix": ("1", 1.0),
     "objective.name": ("sigmoid", "sigmoid"),

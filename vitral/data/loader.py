@@ -25,7 +25,7 @@ from vitral.data.order import (
     uniforms,
 )
 from vitral.data.stores.store import Content
-from vitral.data.transforms import NUM_UNIFORMS, augment, preprocess
+from vitral.data.transforms import augment, num_uniforms, preprocess
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
@@ -152,7 +152,8 @@ class TrainingBatches:
         for start, stop in self._spans(plan):
             # Every process must pass something through the model: an example that does not count.
             indices = order[start:stop] if stop > start else order[:1]
-            numbers = uniforms(self.seed, plan.epoch, indices, count=NUM_UNIFORMS)
+            count = num_uniforms(self.settings)
+            numbers = uniforms(self.seed, plan.epoch, indices, count=count)
             share, box = self._mixing(plan, start, stop)
             path_numbers = self._path_numbers(plan, indices)
             yield _Job(indices, numbers, share, box, path_numbers, counts=stop > start)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vitral.data.decode import luma
 from vitral.data.levels import to_eight_bit_range
+from vitral.data.randaugment import UNIFORMS_OF_CHANGE, randaugment
 from vitral.data.resize import Box, Size, crop, resize
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
@@ -44,17 +45,18 @@ def augment(
     settings: AugmentSettings,
     preprocessing: Preprocessing,
 ) -> np.ndarray:
-    """Crop, resize and mirror decoded pixels for training.
+    """Crop, resize, mirror and change decoded pixels for training.
 
     Args:
         pixels: (H, W, C), as decoded.
-        numbers: (NUM_UNIFORMS,) in [0, 1), of this example in this epoch.
+        numbers: (num_uniforms(settings),) in [0, 1), of this example in this epoch.
         settings: which changes.
         preprocessing: of the model.
 
     Returns:
         (h, w, C) in 0..255, as `preprocess` does.
     """
+    numbers, numbers_of_changes = np.split(numbers, [NUM_UNIFORMS])
     if settings.crop == "inception":
         pixels = match_model(pixels, preprocessing)
         height, width = preprocessing.size
@@ -64,7 +66,16 @@ def augment(
         image = preprocess(pixels, preprocessing)
         if settings.crop == "shift":
             image = shift(image, numbers[-3], numbers[-2], share=settings.shift)
-    return image[:, ::-1] if settings.flip and numbers[-1] < 0.5 else image
+    if settings.flip and numbers[-1] < 0.5:
+        image = image[:, ::-1]
+    if settings.randaugment:
+        image = randaugment(image, numbers_of_changes, magnitude=settings.randaugment_magnitude)
+    return image
+
+
+def num_uniforms(settings: AugmentSettings) -> int:
+    """Return how many random numbers an example needs in an epoch."""
+    return NUM_UNIFORMS + UNIFORMS_OF_CHANGE * settings.randaugment
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -113,6 +113,8 @@ def _scratch_large(facts: Facts) -> dict[str, Any]:
         "train.batch_size": 1024,
         "augment.crop": "inception",
         "augment.min_area": 0.05,
+        "augment.randaugment": 2,
+        "augment.randaugment_magnitude": 10.0,
         "augment.mixup": 0.2,
         "optimizer.learning_rate": 1e-3,
         "optimizer.weight_decay": 0.1,

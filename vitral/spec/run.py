@@ -43,6 +43,11 @@ class AugmentSettings:
     """Shift: the largest move along each axis, as a share of the side; edges are repeated."""
     flip: bool = True
     """Whether images are mirrored left to right, each with probability 0.5."""
+    randaugment: int = 0
+    """Changes of colour or shape that each image gets, drawn from sixteen (arXiv 1909.13719); 0:
+    none."""
+    randaugment_magnitude: float = 10.0
+    """Strength of these changes, 5 to 20; arXiv 2106.10270 uses 10, 15 and 20."""
     mixup: float = 0.0
     """Alpha of Beta(alpha, alpha), an image's share in its pair (arXiv 1710.09412); 0: off."""
     cutmix: float = 0.0
@@ -57,7 +62,17 @@ class AugmentSettings:
         if self.max_aspect < 1:
             raise RequestError(f"max_aspect={self.max_aspect}: give 1 or more")
         check_share(shift=self.shift)
-        check_not_negative(mixup=self.mixup, cutmix=self.cutmix)
+        check_not_negative(randaugment=self.randaugment, mixup=self.mixup, cutmix=self.cutmix)
+        if not 5 <= self.randaugment_magnitude <= 20:
+            raise RequestError(
+                f"randaugment_magnitude={self.randaugment_magnitude}: give 5 to 20 (outside, "
+                "posterizing or moving may leave almost nothing of an image)"
+            )
+        if not self.randaugment and self.randaugment_magnitude != 10:
+            raise RequestError(
+                f"randaugment_magnitude={self.randaugment_magnitude} has no effect with "
+                "randaugment=0: give the number of changes, such as 2"
+            )
 
     @property
     def mixes(self) -> bool:
