@@ -16,7 +16,7 @@ from helpers import TINY_MODEL
 import vitral
 from vitral.errors import ModelFileError, RequestError
 from vitral.files.rows import read_rows
-from vitral.train.checkpoint import checkpoint_paths
+from vitral.train.checkpoint import checkpoint_paths, save_checkpoint
 from vitral.train.signals import InterruptedRunError
 
 STEPS = 18
@@ -137,6 +137,30 @@ def test_killed_runs_end_as_the_unbroken_one(
     )
     assert hits >= 1
     assert result_bytes(output) == result_bytes(unbroken)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_run_that_ends_beside_its_last_checkpoint_ends_as_the_unbroken_one(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class PowerCutError(BaseException):
+        pass
+
+    def save_and_end(*args: Any, progress: dict[str, Any], **further: Any) -> None:
+        is_last = progress["step"] == STEPS
+        if is_last and moment == "before":
+            raise PowerCutError
+        save_checkpoint(*args, progress=progress, **further)
+        if is_last:
+            raise PowerCutError
+
+    train_here(patterns, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr("vitral.train.session.save_checkpoint", save_and_end)
+        with pytest.raises(PowerCutError):
+            train_here(patterns, tmp_path / "broken")
+    train_here(patterns, tmp_path / "broken")
+    assert result_bytes(tmp_path / "broken") == result_bytes(tmp_path / "straight")
 
 
 @pytest.mark.slow

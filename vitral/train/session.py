@@ -149,6 +149,8 @@ class Session:
     def _write_checkpoint(self, sums: list[dict[str, Any]]) -> None:
         state = self._state
         self._folder.sync_rows()
+        # A run that is killed after its last checkpoint has no step left that would write this.
+        self._folder.write_results_csv()
         save_checkpoint(
             self._folder.checkpoints,
             model=self._model(),
@@ -168,7 +170,6 @@ class Session:
             keep=self._config.checkpoint.keep,
         )
         self._folder.write_status("running", step=state.step, steps=self._config.train.steps)
-        self._folder.write_results_csv()
 
     def _log(self, result: StepResult, since: "_Clock") -> None:
         """Write a row of the mean over the steps since the last row, over all processes."""
