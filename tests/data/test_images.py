@@ -336,17 +336,21 @@ def test_nothing_there_is_a_bad_request(tmp_path):
 # Groups
 
 
+def groups_of_six(data):
+    """Return by split which sixes of the numbered files are in it."""
+    return {
+        split: {int(name.removesuffix(".png")) // 6 for name in names}
+        for split, names in names_by_split(data).items()
+    }
+
+
 def test_images_of_a_group_stay_in_one_split(tmp_path, fill):
     rows = ["path,label,group"]
     for number in range(120):
         fill(tmp_path, [f"{number}.png"])
         rows.append(f"{number}.png,{'ab'[number % 2]},patient {number // 6}")
     (tmp_path / "own.csv").write_text("\n".join(rows))
-    data = open_images(tmp_path / "own.csv", validation_share=0.2)
-    groups = {
-        split: {int(name.removesuffix(".png")) // 6 for name in names}
-        for split, names in names_by_split(data).items()
-    }
+    groups = groups_of_six(open_images(tmp_path / "own.csv", validation_share=0.2))
     assert set(groups) == {"train", "validation", "test"}
     assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 20
 
@@ -359,10 +363,7 @@ def test_training_images_are_held_out_by_group(tmp_path, fill):
         rows.append(f"{number}.png,{'ab'[number % 2]},{split},film {number // 6}")
     (tmp_path / "own.csv").write_text("\n".join(rows))
     data = open_images(tmp_path / "own.csv", validation_share=0.3)
-    groups = {
-        split: {int(name.removesuffix(".png")) // 6 for name in names}
-        for split, names in names_by_split(data).items()
-    }
+    groups = groups_of_six(data)
     assert groups["validation"] and not groups["validation"] & groups["train"]
     assert any("held out for validation by group" in note for note in data.notes)
 
