@@ -83,7 +83,7 @@ def test_the_report_is_plain_data(report):
 def test_the_report_is_told_in_a_few_lines(report):
     assert describe_report(report) == [
         "data: birds: 2 classes, 5 train, 1 test images",
-        "      10 x 12 to 50 x 60 pixels; PNG 4, JPEG 1, WEBP 1; RGB 4, RGBA 1, L 1",
+        "      10 x 12 to 50 x 60 pixels; PNG 4, JPEG 1, WEBP 1; RGB 4, RGBA 1, grey 1",
         "      skipped 4 files: 2 not an image, 1 not in a class folder, 1 HEIC is not read yet",
         "      1 images are in two splits, such as train/a/1.png (train) and test/a/1.png (test): "
         "the test score will flatter",
@@ -128,9 +128,13 @@ def test_what_was_not_looked_at_is_not_claimed(tmp_path, fill, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA"), (13, "13 channels")]
-)
-def test_arrays_are_reported_too(tmp_path, channels, mode):
+    ("channels", "mode", "said"),
+    [
+        (1, "L", "grey"), (2, "LA", "grey with alpha"), (3, "RGB", "RGB"), (4, "RGBA", "RGBA"),
+        (13, "13 channels", "13 channels"),
+    ],
+)  # fmt: skip
+def test_arrays_are_reported_too(tmp_path, channels, mode, said):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 5, 4, channels), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 2)
@@ -138,3 +142,4 @@ def test_arrays_are_reported_too(tmp_path, channels, mode):
     assert report["formats"] == {"array": 40}
     assert report["modes"] == {mode: 40}
     assert report["sizes"]["largest"] == [5, 4]
+    assert describe_report(report)[1] == f"      5 x 4 pixels; array 40; {said} 40"

@@ -9,6 +9,11 @@ from vitral.data.images import ImageData
 from vitral.data.labels import class_counts
 
 _MAX_EXAMPLES = 20
+# Pillow's names that say nothing to who does not know it.
+_MODES = {
+    "1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette",
+    "PA": "palette with alpha", "I;16": "16-bit grey", "I;16B": "16-bit grey", "F": "float grey",
+}  # fmt: skip
 
 
 def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
@@ -51,7 +56,9 @@ def describe_report(report: dict[str, Any]) -> list[str]:
         smallest, largest = (_size(report["sizes"][key]) for key in ("smallest", "largest"))
         sizes = smallest if smallest == largest else f"{smallest} to {largest}"
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in report["formats"].items())
-        modes = ", ".join(f"{mode} {count:,}" for mode, count in report["modes"].items())
+        modes = ", ".join(
+            f"{_MODES.get(mode, mode)} {count:,}" for mode, count in report["modes"].items()
+        )
         lines.append(f"      {sizes} pixels; {kinds}; {modes}")
     if report["skipped"]["count"]:
         reasons = ", ".join(
