@@ -18,6 +18,13 @@ def test_an_archive_may_hold_splits(tmp_path, pack, name, lead):
     )
 
 
+def test_files_above_the_splits_of_an_archive_are_left_out(tmp_path, pack):
+    names = [f"photos/{own}" for own in TREE]
+    listing = list_source(pack(tmp_path / "a.zip", ["README.txt", *names]))
+    assert set(used(listing)) == set(names)
+    assert skipped(listing) == {"README.txt": "not in a split's folder"}
+
+
 def test_an_archive_may_hold_class_folders(tmp_path, pack):
     listing = list_source(pack(tmp_path / "a.zip", ["cat/1.png", "dog/1.png", "dog/a.txt"]))
     assert used(listing) == {"cat/1.png": "cat", "dog/1.png": "dog"}

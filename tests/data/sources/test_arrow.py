@@ -34,6 +34,17 @@ def test_numbers_become_the_names_that_hugging_face_writes_beside(tmp_path):
     assert [listing.store.read(n) for n in range(2)] == [b"0", b"1"]
 
 
+def test_the_stamp_of_a_row_is_its_own_and_no_earlier_files(tmp_path):
+    for name in "ab":
+        write(tmp_path / f"{name}.parquet")
+    store = list_source(tmp_path).store
+    stamps = [store.stamp(number) for number in range(8)]
+    assert len(set(stamps[:4])) == 4
+    pq.write_table(pa.table({"image": [b"0"], "label": ["a"]}), tmp_path / "a.parquet")
+    after = list_source(tmp_path).store
+    assert [after.stamp(number) for number in range(1, 5)] == stamps[4:]
+
+
 def test_labels_of_other_descriptions_stay_numbers(tmp_path):
     listing = list_source(with_features(tmp_path / "a.parquet", {"_type": "Value"}))
     assert listing.labels == ["1", "0", "-1"]

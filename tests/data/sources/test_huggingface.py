@@ -24,6 +24,16 @@ def test_a_data_set_without_splits_is_split_by_content(tmp_path, picture, encode
     assert not opened.has_own_splits
 
 
+def test_groups_stay_together_beside_declared_splits(tmp_path, picture, encode):
+    own = {
+        "train": rows(picture, encode, 4, label=["a", "b"] * 2, group=["x", "x", "y", ""]),
+        "test": rows(picture, encode, 2, label=["a", "b"], group=["z", "z"]),
+    }
+    listing = list_source(save(datasets.DatasetDict(own), tmp_path / "saved"))
+    assert len(listing.groups) == len(listing.labels) == 6
+    assert sorted(map(listing.groups.count, set(listing.groups))) == [1, 1, 2, 2]
+
+
 def test_rows_without_a_known_label_are_listed(tmp_path, picture, encode):
     names = datasets.ClassLabel(names=["owl", "wren"])
     data = rows(picture, encode, 3, label=[1, 0, -1]).cast_column("label", names)

@@ -48,6 +48,11 @@ def test_groups_are_kept_and_a_row_without_one_is_its_own():
     assert take([{"path": "a", "label": "x"}]).groups is None
 
 
+def test_rows_of_tables_without_a_group_are_each_its_own():
+    rows = [{"label": "x", "group": own} for own in (None, "", "g")]
+    assert take(rows, needs_path=False).groups == ["0", "1", "g"]
+
+
 def test_rows_of_tables_are_named_by_their_numbers():
     taken = take([{"label": "x"}, {"label": None}, {"label": "y"}], needs_path=False)
     assert (taken.names, taken.numbers) == (["0", "2"], [0, 2])

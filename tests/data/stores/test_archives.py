@@ -24,7 +24,7 @@ def contents(store):
 def test_an_archive_gives_its_members(tmp_path, pack, name):
     store = open_archive(pack(tmp_path / name, FILES))
     assert contents(store) == FILES
-    assert len({store.stamp(number) for number in range(3)}) == 1
+    assert len({store.stamp(number) for number in range(3)}) == 3  # a name may stand twice
 
 
 def test_names_of_archives_are_known_by_their_ends():

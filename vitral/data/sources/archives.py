@@ -32,13 +32,10 @@ def list_splits_in(source: str, store: Store) -> Listing | None:
     places = {place: SPLIT_NAMES.get(place.lower()) for place in sorted(deep)}
     if len(set(places.values()) - {None}) < 2:
         return None
+    owners = [own[lead] if len(own) > lead and own[lead] in places else "" for own in names]
     parts, prefixes = [], []
     for place, split in [*places.items(), ("", None)]:
-        inside = [
-            number
-            for number, own in enumerate(names)
-            if (own[lead] == place if place else own[lead] not in places)
-        ]
+        inside = [number for number, own in enumerate(owners) if own == place]
         prefix = "/".join([*names[inside[0]][:lead], place]) + "/" if inside and place else ""
         short = [store.names[number].removeprefix(prefix) for number in inside]
         part = SelectedStore(store, inside, names=short)

@@ -66,6 +66,10 @@ def join_listings(
     classes: tuple[str, ...] | None = None,
 ) -> Listing:
     """Put listings one after the other, each with a prefix before its names."""
+    groups = None
+    if any(part.groups is not None for part in parts):
+        # An image of no group is one of its own.
+        groups = [group for part in parts for group in part.groups or part.store.names]
     return Listing(
         source,
         JoinedStore([part.store for part in parts], prefixes),
@@ -78,6 +82,7 @@ def join_listings(
         ],
         classes=classes,
         notes=[note for part in parts for note in part.notes],
+        groups=groups,
     )
 
 

@@ -89,7 +89,7 @@ def take_rows(
         taken.labels.append(label)
         taken.splits.append(_split(_text(row.get("split")), where=f"{where} line {line}"))
         if taken.groups is not None:
-            taken.groups.append(_text(row.get("group")) or name)
+            taken.groups.append(_text(row.get("group")) or taken.names[-1])
     if None in taken.splits and len(set(taken.splits)) > 1:
         raise DataError(
             f"{where}: some rows have a split and some have none: fill the column or drop it"

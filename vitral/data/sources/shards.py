@@ -74,11 +74,12 @@ def list_shard(
     keys = {_key(name): n for n, name in enumerate(store.names) if name.endswith(LABEL_SUFFIX)}
     if not keys:
         return list_class_folders(source, store, [], split=split)
+    used = set(keys.values())
     numbers: list[int] = []
     labels: list[str] = []
     skipped: list[Skipped] = []
     for number, name in enumerate(store.names):
-        if number in keys.values() and name.endswith(LABEL_SUFFIX):
+        if number in used:
             continue
         reason = None
         if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:

@@ -51,8 +51,8 @@ class TarStore:
             return file.read(size)
 
     def stamp(self, number: int) -> str | None:
-        """Return the archive's size and time of change."""
-        return self._stamp
+        """Return the archive's size and time of change, and the place of the member."""
+        return f"{self._stamp}-{self._places[number][0]}"
 
 
 class ZipStore:
@@ -91,8 +91,8 @@ class ZipStore:
         return content
 
     def stamp(self, number: int) -> str | None:
-        """Return the archive's size and time of change."""
-        return self._stamp
+        """Return the archive's size and time of change, and the place of the member."""
+        return f"{self._stamp}-{self._members[number].header_offset}"
 
 
 def open_archive(path: Path) -> Store:

@@ -68,8 +68,12 @@ class TableStore:
         return (self._paths[file].parent / str(cell)).read_bytes()
 
     def stamp(self, number: int) -> str | None:
-        """Return the file's size and time of change."""
-        return self._stamps[self._find(number)[0]]
+        """Return the file's size and time of change, and the place in it.
+
+        Rows are numbered over all files, so a number alone may come to mean another row.
+        """
+        file, block, row = self._find(number)
+        return f"{self._stamps[file]}-{block}-{row}"
 
     def _find(self, number: int) -> tuple[int, int, int]:
         which = int(np.searchsorted(self.block_starts, number, side="right")) - 1
