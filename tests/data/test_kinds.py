@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitral.data.kinds import IMAGE_SUFFIXES, READ_KINDS, SUFFIXES, is_read, kind_of, suffix_fits
+from vitral.data.kinds import IMAGE_SUFFIXES, READ_KINDS, SUFFIXES, is_read, kind_of
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"])
@@ -19,12 +19,6 @@ def test_telling_the_kind_never_fails(start):
 def test_every_kind_that_is_read_has_endings_of_its_own():
     assert set(READ_KINDS) == set(SUFFIXES)
     assert len(IMAGE_SUFFIXES) == sum(map(len, SUFFIXES.values()))
-
-
-def test_an_ending_fits_its_kind_in_any_case():
-    assert suffix_fits(".JPG", "JPEG")
-    assert not suffix_fits(".jpg", "PNG")
-    assert not suffix_fits("", "PNG")
 
 
 def test_avif_is_read_where_pillow_can(monkeypatch):

@@ -15,7 +15,13 @@ from vitral.data.labels import is_multi_label, label_text, names_in, number_labe
 from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.find import list_source
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
-from vitral.data.split import group_shares, hash_shares, hold_out_by_hash, split_by_hash
+from vitral.data.split import (
+    group_shares,
+    hash_shares,
+    hold_out_by_hash,
+    split_by_hash,
+    split_by_shares,
+)
 from vitral.data.stores.store import Content, Store
 from vitral.data.survey import MAX_FILES_READ, Finding, survey
 from vitral.errors import DataError
@@ -218,9 +224,7 @@ def _splits(
             f"{MAX_FILES_READ:,} they are not read to be split by content, put them into train/, "
             "validation/ and test/"
         )
-    splits = np.where(shares < 0.8, "train", np.where(shares < 0.9, "validation", "test")).astype(
-        "<U10"
-    )
+    splits = split_by_shares(shares)
     splits[usable] = split_by_hash(shares[usable], labels[usable], grouped=bool(listing.groups))
     return splits
 

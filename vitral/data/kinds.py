@@ -39,8 +39,3 @@ def kind_of(start: bytes) -> str | None:
 def is_read(kind: str) -> bool:
     """Say whether images of a kind are read here; AVIF needs a Pillow that was built with it."""
     return kind in READ_KINDS and (kind != "AVIF" or bool(features.check("avif")))
-
-
-def suffix_fits(suffix: str, kind: str) -> bool:
-    """Say whether a file name's ending, in any case, belongs to a kind."""
-    return suffix.lower() in SUFFIXES.get(kind, ())

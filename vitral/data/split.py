@@ -24,6 +24,14 @@ def group_shares(groups: Sequence[str]) -> np.ndarray:
     return hash_shares([hashlib.sha256(group.encode()).hexdigest() for group in groups])
 
 
+def split_by_shares(shares: np.ndarray) -> np.ndarray:
+    """Split examples by shares (N,) alone, whatever their classes."""
+    splits = np.select(
+        [shares < TRAIN_BELOW, shares < VALIDATION_BELOW], ["train", "validation"], "test"
+    )
+    return splits.astype("<U10")
+
+
 def split_by_hash(shares: np.ndarray, labels: np.ndarray, *, grouped: bool = False) -> np.ndarray:
     """Split examples by their hashes: below 0.8 train, below 0.9 validation, else test.
 
@@ -39,10 +47,7 @@ def split_by_hash(shares: np.ndarray, labels: np.ndarray, *, grouped: bool = Fal
     Returns:
         (N,) of "train", "validation", "test".
     """
-    splits = np.select(
-        [shares < TRAIN_BELOW, shares < VALIDATION_BELOW], ["train", "validation"], "test"
-    )
-    splits = splits.astype("<U10")
+    splits = split_by_shares(shares)
     for wanted in ("test", "train"):
         for members in members_by_class(labels):
             own = shares[members]
