@@ -67,6 +67,9 @@ class _CountingStore:
     def stamp(self, number):
         return self.store.stamp(number)
 
+    def blocks(self):
+        return self.store.blocks()
+
 
 @pytest.fixture(scope="session")
 def picture():

@@ -41,6 +41,9 @@ class MemoryStore:
     def stamp(self, number):
         return None
 
+    def blocks(self):
+        return None
+
 
 @pytest.fixture(scope="session")
 def contents(picture, encode):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vitral.data.order import (
@@ -31,6 +31,52 @@ LIMIT_OF_TEN = 33.72
 @given(SEEDS, st.integers(0, 1000), st.integers(1, 300))
 def test_an_epoch_is_a_permutation(seed, epoch, count):
     assert sorted(epoch_order(seed, epoch, count).tolist()) == list(range(count))
+
+
+def blocks_of(sizes):
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+@given(SEEDS, st.integers(0, 1000), SIZES, st.integers(1, 100))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_epoch_of_blocks_reads_each_once_and_window_by_window(
+    monkeypatch, seed, epoch, sizes, window
+):
+    monkeypatch.setattr("vitral.data.order.WINDOW", window)
+    blocks = blocks_of(sizes)
+    order = epoch_order(seed, epoch, len(blocks), blocks=blocks)
+    assert sorted(order.tolist()) == list(range(len(blocks)))
+    # No block that is done comes again, and no more are open than fit the window.
+    met = blocks[order].tolist()
+    spans = [(met.index(b), len(met) - 1 - met[::-1].index(b)) for b in range(len(sizes))]
+    width = max(window, 2 * max(sizes)) + max(sizes)
+    assert all(last - first < width for first, last in spans)
+
+
+def spearman(order):
+    return np.corrcoef(np.arange(len(order)), order)[0, 1]
+
+
+@pytest.mark.parametrize("blocks", [None, blocks_of([100] * 400), blocks_of([1, 7, 300] * 100)])
+def test_the_order_has_no_memory_of_the_files(blocks, monkeypatch):
+    monkeypatch.setattr("vitral.data.order.WINDOW", 500)
+    count = 40_000 if blocks is None else len(blocks)
+    ranks = [spearman(epoch_order(0, epoch, count, blocks=blocks)) for epoch in range(20)]
+    # Of n things in random order the correlation's deviation is 1 / sqrt(n - 1); the things that
+    # are in random order here are the windows.
+    things = count if blocks is None else count / 500
+    assert abs(np.mean(ranks)) < 4 / np.sqrt(20 * things)
+    assert np.abs(ranks).max() < 5 / np.sqrt(things)
+
+
+def test_at_least_two_blocks_are_mixed(monkeypatch):
+    monkeypatch.setattr("vitral.data.order.WINDOW", 1)
+    blocks = blocks_of([50] * 10)
+    met = blocks[epoch_order(0, 0, 500, blocks=blocks)].reshape(5, 100)
+    assert [len(set(window)) for window in met.tolist()] == [2] * 5
 
 
 def test_orders_differ_by_seed_and_epoch():

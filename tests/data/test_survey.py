@@ -128,6 +128,9 @@ class FailingOnce:
     def stamp(self, number):
         return self.store.stamp(number)
 
+    def blocks(self):
+        return self.store.blocks()
+
 
 def test_what_could_not_be_read_is_tried_again(listed):
     listing = listed()
@@ -175,6 +178,9 @@ class OneFile:
         return self.content
 
     def stamp(self, number):
+        return None
+
+    def blocks(self):
         return None
 
 

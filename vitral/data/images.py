@@ -51,6 +51,11 @@ class Examples:
         """Return the path of example `index` within its source."""
         return self.store.names[int(self.numbers[index])]
 
+    def blocks(self) -> np.ndarray | None:
+        """Return which examples are read together, (N,) int64; None: each by itself."""
+        blocks = self.store.blocks()
+        return None if blocks is None else blocks[self.numbers]
+
     def select(self, indices: np.ndarray) -> "Examples":
         """Return some of the examples, in the given order."""
         return Examples(self.store, self.numbers[indices], self.labels[indices])

@@ -9,12 +9,7 @@ from vitral.data.sources.listing import Label
 
 def names_in(labels: Iterable[Label]) -> set[str]:
     """Return all class names that labels have."""
-    return {name for label in labels for name in names_of(label)}
-
-
-def names_of(label: Label) -> tuple[str, ...]:
-    """Return the class names of one label."""
-    return (label,) if isinstance(label, str) else label
+    return {name for own in labels for name in ((own,) if isinstance(own, str) else own)}
 
 
 def number_labels(labels: Sequence[Label], classes: Sequence[str]) -> np.ndarray:

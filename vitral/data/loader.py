@@ -148,7 +148,7 @@ class TrainingBatches:
         return list(micro_batches(start, stop, size=self.micro_batch_size)) or [(start, start)]
 
     def _jobs(self, plan: StepPlan) -> Iterator[_Job]:
-        order = epoch_order(self.seed, plan.epoch, len(self.examples))
+        order = self._order_of(plan.epoch)
         for start, stop in self._spans(plan):
             # Every process must pass something through the model: an example that does not count.
             indices = order[start:stop] if stop > start else order[:1]
@@ -157,6 +157,14 @@ class TrainingBatches:
             share, box = self._mixing(plan, start, stop)
             path_numbers = self._path_numbers(plan, indices)
             yield _Job(indices, numbers, share, box, path_numbers, counts=stop > start)
+
+    @functools.cached_property
+    def _order_of(self) -> Callable[[int], np.ndarray]:
+        """The order of an epoch; two are kept, since the next one begins ahead of its use."""
+        blocks, count = self.examples.blocks(), len(self.examples)
+        return functools.lru_cache(maxsize=2)(
+            lambda epoch: epoch_order(self.seed, epoch, count, blocks=blocks)
+        )
 
     def _path_numbers(self, plan: StepPlan, indices: np.ndarray) -> np.ndarray | None:
         if not self.num_paths:

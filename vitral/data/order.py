@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+WINDOW = 4096
+"""Examples, at least, that are mixed where they can only be read in blocks."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,34 @@ def micro_batches(start: int, stop: int, *, size: int) -> Iterator[tuple[int, in
         yield begin, min(begin + (size or stop - start), stop)
 
 
-@lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Return the examples in an epoch's order: a permutation (N,) int64."""
+def epoch_order(
+    seed: int, epoch: int, num_examples: int, *, blocks: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the examples in an epoch's order: a permutation (N,) int64.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        num_examples: N.
+        blocks: (N,) int64, the block of each example, where blocks can only be read as a whole.
+            Their order is drawn first; then the examples of as many blocks as hold WINDOW of them,
+            and of two at least, are mixed. None: all are mixed.
+    """
     keys = _hash(_key(seed, epoch, "order"), np.arange(num_examples, dtype=np.uint64))
-    return _read_only(np.argsort(keys, kind="stable"))
+    if blocks is None:
+        return _read_only(np.argsort(keys, kind="stable"))
+    return _read_only(np.lexsort((keys, _windows(seed, epoch, blocks))))
+
+
+def _windows(seed: int, epoch: int, blocks: np.ndarray) -> np.ndarray:
+    """Return the window (N,) of each example: blocks in random order, some to a window."""
+    _, inverse, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
+    order = epoch_order(int(_key(seed, epoch, "blocks")), epoch, len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    window_of_block = np.empty_like(order)
+    window_of_block[order] = before // max(WINDOW, 2 * int(sizes.max(initial=1)))
+    windows: np.ndarray = window_of_block[inverse]
+    return windows
 
 
 def uniforms(
@@ -134,7 +159,15 @@ def torch_seed(seed: int, step: int, *, rank: int, micro_batch: int) -> int:
     return int(_hash(key, np.array([micro_batch], np.uint64))[0] >> np.uint64(1))
 
 
-_PURPOSES = {"order": 1, "augment": 2, "mixup": 3, "dropout": 4, "depth": 5, "cutmix": 6}
+_PURPOSES = {
+    "order": 1,
+    "augment": 2,
+    "mixup": 3,
+    "dropout": 4,
+    "depth": 5,
+    "cutmix": 6,
+    "blocks": 7,
+}
 
 
 def _key(seed: int, epoch: int, purpose: str) -> np.uint64:

@@ -32,6 +32,45 @@ def read_parquet_rows(
     return table.column_names, table.to_pylist()
 
 
+class ArrowFile:
+    """An Arrow file, of the form of a file or of a stream, mapped into memory."""
+
+    def __init__(self, path: Path) -> None:
+        pyarrow = import_pyarrow()
+        self._source = pyarrow.memory_map(str(path))
+        try:
+            self._reader = pyarrow.ipc.open_file(self._source)
+            self.schema = self._reader.schema
+            self._batches = None
+        except pyarrow.ArrowInvalid:
+            self._source.seek(0)
+            table = pyarrow.ipc.open_stream(self._source).read_all()
+            self.schema, self._batches = table.schema, table.to_batches()
+
+    def batch_sizes(self, *, heavy: str) -> list[int]:
+        """Return the number of rows of each batch, without unpacking the column `heavy`."""
+        light = next((name for name in self.schema.names if name != heavy), heavy)
+        return [batch.num_rows for batch in self._select([light])]
+
+    def read_batch(self, number: int, column: str) -> Any:
+        """Return the cells of one column of one batch."""
+        batch = self._batches[number] if self._batches else self._reader.get_batch(number)
+        return batch.column(column)
+
+    def rows(self, columns: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return some columns as rows, without unpacking the others."""
+        return [row for batch in self._select(columns) for row in batch.to_pylist()]
+
+    def _select(self, columns: Sequence[str]) -> list[Any]:
+        if self._batches is not None:
+            return [batch.select(columns) for batch in self._batches]
+        ipc = import_pyarrow("pyarrow.ipc")
+        wanted = [self.schema.get_field_index(name) for name in columns]
+        reader = ipc.open_file(self._source, options=ipc.IpcReadOptions(included_fields=wanted))
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+        return [batch.select(columns) for batch in batches]
+
+
 def import_pyarrow(name: str = "pyarrow") -> ModuleType:
     """Import pyarrow or a part of it.
 

@@ -164,3 +164,7 @@ class _GivenImages:
     def stamp(self, number: int) -> str | None:
         """Nothing is cached."""
         return None
+
+    def blocks(self) -> np.ndarray | None:
+        """Each image is read by itself."""
+        return None

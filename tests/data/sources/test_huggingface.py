@@ -3,6 +3,7 @@ import pytest
 
 from vitral.data.images import open_images
 from vitral.data.sources.find import list_source
+from vitral.data.sources.huggingface import RowsStore
 from vitral.errors import DataError, RequestError
 
 
@@ -87,3 +88,12 @@ def test_without_the_library_the_extra_is_named(tmp_path, picture, encode, monke
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(RequestError, match=r"pip install 'vitral\[hf\]'"):
         list_source(path)
+
+
+def test_rows_that_name_files_have_no_stamp(tmp_path, fill):
+    fill(tmp_path, ["a.png"])
+    data = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png")], "label": ["a"]})
+    store = RowsStore(data.cast_column("image", datasets.Image()), "image")
+    assert store.read(0) == (tmp_path / "a.png").read_bytes()
+    assert store.stamp(0) is None
+    assert store.blocks() is None

@@ -23,6 +23,30 @@ def test_joined_stores_number_through(tmp_path, fill, pack):
     assert store.stamp(2) == folder.stamp(2)
 
 
+class _Blocks(FolderStore):
+    """Files that are read together, so many at a time."""
+
+    def __init__(self, sizes):
+        super().__init__(None, [str(n) for n in range(sum(sizes))])
+        self.sizes = sizes
+
+    def blocks(self):
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+
+def test_joined_blocks_stay_apart(tmp_path):
+    single = FolderStore(tmp_path, ["a", "b"])
+    joined = JoinedStore([_Blocks([2, 1]), single, _Blocks([]), _Blocks([3])], "wxyz")
+    assert joined.blocks().tolist() == [0, 0, 1, 2, 3, 4, 4, 4]
+    assert JoinedStore([single, single], "xy").blocks() is None
+
+
+def test_selected_files_keep_their_blocks():
+    selected = SelectedStore(_Blocks([2, 2, 1]), [4, 0, -1, 1], names="abcd")
+    assert selected.blocks().tolist() == [2, 0, 3, 0]
+    assert SelectedStore(FolderStore(None, ["a"]), [0]).blocks() is None
+
+
 def test_selected_files_are_renumbered(tmp_path, fill):
     store = FolderStore(fill(tmp_path, FILES), list(FILES))
     selected = SelectedStore(store, [2, 0])

@@ -1,20 +1,18 @@
 """Tables with images in their rows: Parquet and Arrow files."""
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitral.data.sources.listing import SPLIT_NAMES, Listing
+from vitral.data.sources.listing import Listing
 from vitral.data.sources.lists import list_file
-from vitral.data.sources.rows import take_rows
-from vitral.data.stores.arrow import TableStore, is_parquet, open_arrow
+from vitral.data.sources.rows import LABEL_COLUMNS, STATED_COLUMNS, class_namer, take_rows
+from vitral.data.stores.arrow import TableStore, is_parquet
 from vitral.errors import DataError, RequestError
-from vitral.files.arrow import import_pyarrow
+from vitral.files.arrow import ArrowFile, import_pyarrow, read_parquet_rows
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
-_LABEL_COLUMNS = ("label", "labels", "split", "group")
 
 
 def list_table(path: Path) -> Listing:
@@ -47,22 +45,22 @@ def list_tables(paths: Sequence[Path], *, source: str, splits: Sequence[str | No
             f"{paths[0]} has no column of images (bytes, or bytes and path): "
             f"it has {', '.join(schema.names)}"
         )
-    wanted = [name for name in schema.names if name in _LABEL_COLUMNS]
-    rows: list[dict[str, Any]] = []
+    wanted = [name for name in schema.names if name in STATED_COLUMNS]
+    rows: list[Mapping[str, Any]] = []
     for path, split in zip(paths, splits, strict=True):
         own = _schema(path)
         if not {image, *wanted} <= set(own.names):
             raise DataError(f"{path} has other columns than {paths[0]}: {', '.join(own.names)}")
         read = _read_columns(path, wanted)
-        rows += [row | {"split": split} for row in read] if split else read
-    names, classes = _class_names(schema)
+        rows += [{**row, "split": split} for row in read] if split else read
+    classes = _class_names(schema)
     taken = take_rows(
         rows,
         columns=[*wanted, "split"],
         where=source,
         needs_path=False,
         first_line=0,
-        class_name=names,
+        class_name=class_namer(classes),
     )
     store = TableStore(paths, image, names=[str(number) for number in range(len(rows))])
     return taken.listing(source, taken.of(store), classes=classes)
@@ -74,32 +72,25 @@ def holds_examples(path: Path) -> bool:
         schema = _schema(path)
     except (DataError, RequestError):
         return False
-    return _image_column(schema) is not None and not {"label", "labels"}.isdisjoint(schema.names)
-
-
-def split_of_file(name: str) -> str | None:
-    """Return the split that the beginning of a file's name says, as in `train-00000.tar`."""
-    match = re.match(r"[A-Za-z]+", name)
-    return SPLIT_NAMES.get(match[0].lower()) if match else None
+    return _image_column(schema) is not None and not {*LABEL_COLUMNS}.isdisjoint(schema.names)
 
 
 def _schema(path: Path) -> Any:
-    pyarrow = import_pyarrow()
     try:
         if is_parquet(path):
             return import_pyarrow("pyarrow.parquet").read_schema(path)
-        return open_arrow(pyarrow, path).schema
+        return ArrowFile(path).schema
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}") from None
 
 
-def _read_columns(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+def _read_columns(path: Path, columns: list[str]) -> Sequence[Mapping[str, Any]]:
     if is_parquet(path):
-        table = import_pyarrow("pyarrow.parquet").read_table(path, columns=columns)
-    else:
-        table = open_arrow(import_pyarrow(), path).select(columns)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+        return read_parquet_rows(path, where=str(path), columns=columns)[1]
+    try:
+        return ArrowFile(path).rows(columns)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}") from None
 
 
 def _image_column(schema: Any) -> str | None:
@@ -116,18 +107,11 @@ def _image_column(schema: Any) -> str | None:
     return next(iter([*usual, *found]), None)
 
 
-def _class_names(schema: Any) -> tuple[Callable[[Any], str], tuple[str, ...] | None]:
+def _class_names(schema: Any) -> tuple[str, ...] | None:
     """Return what numbers stand for, from the description that Hugging Face writes beside."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         feature = features.get("label") or features["labels"]
-        names = tuple(str(name) for name in feature.get("feature", feature)["names"])
+        return tuple(str(name) for name in feature.get("feature", feature)["names"])
     except (KeyError, TypeError, ValueError):
-        return str, None
-
-    def name_of(value: Any) -> str:
-        if not isinstance(value, int):
-            return str(value)
-        return names[value] if 0 <= value < len(names) else ""
-
-    return name_of, names
+        return None

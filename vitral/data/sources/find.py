@@ -16,11 +16,10 @@ from vitral.data.sources.arrow import (
     holds_examples,
     list_table,
     list_tables,
-    split_of_file,
 )
 from vitral.data.sources.folders import list_folder, walk_files
 from vitral.data.sources.huggingface import is_saved_dataset, list_saved_dataset
-from vitral.data.sources.listing import READ_HINT, Listing, Skipped
+from vitral.data.sources.listing import READ_HINT, Listing, Skipped, split_of_file
 from vitral.data.sources.lists import LIST_SUFFIXES, find_list, list_file
 from vitral.data.sources.shards import expand_pattern, find_shards, is_pattern, list_shards
 from vitral.data.stores.archives import is_archive

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitral.data.sources.listing import SPLIT_NAMES, Listing, join_listings
-from vitral.data.sources.rows import take_rows
+from vitral.data.sources.rows import LABEL_COLUMNS, STATED_COLUMNS, class_namer, take_rows
 from vitral.data.stores.store import Content
 from vitral.errors import DataError, RequestError
 
 _MARKS = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
 """Files of a folder of splits, and of a folder of rows."""
-_LABELS = ("label", "labels")
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -59,6 +60,8 @@ class RowsStore:
 
         self._rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
         self._column = column
+        chunks = [chunk for own in self._rows.data.columns for chunk in own.chunks]
+        self._has_all_bytes = not any(chunk.field("bytes").null_count for chunk in chunks)
         self.names: Sequence[str] = [str(number) for number in range(len(rows))]
 
     def read(self, number: int) -> Content:
@@ -70,8 +73,12 @@ class RowsStore:
         return content
 
     def stamp(self, number: int) -> str | None:
-        """The library names each state of a data set by a fingerprint."""
-        return str(self._rows._fingerprint)
+        """The library names each state of a data set by a fingerprint, but not of files beside."""
+        return str(self._rows._fingerprint) if self._has_all_bytes else None
+
+    def blocks(self) -> np.ndarray | None:
+        """Each row is read by itself."""
+        return None
 
 
 def _list_rows(rows: Any, *, source: str, split: str | None) -> Listing:
@@ -81,21 +88,20 @@ def _list_rows(rows: Any, *, source: str, split: str | None) -> Listing:
     images = [name for name, own in features.items() if isinstance(own, datasets.Image)]
     if not images:
         raise DataError(f"{source} has no column of images: it has {', '.join(features)}")
-    column = next((name for name in _LABELS if name in features), None)
+    column = next((name for name in LABEL_COLUMNS if name in features), None)
     feature = features.get(column)
     names = getattr(getattr(feature, "feature", feature), "names", None)
-
-    def name_of(value: Any) -> str:
-        if names is None or not isinstance(value, int):
-            return str(value)
-        return str(names[value]) if 0 <= value < len(names) else ""
-
-    wanted = [name for name in (*_LABELS, "split", "group") if name in features]
+    classes = tuple(map(str, names)) if names else None
+    wanted = [name for name in STATED_COLUMNS if name in features]
     table = rows.select_columns(wanted) if wanted else rows
     taken = take_rows(
-        table, columns=wanted, where=source, needs_path=False, first_line=0, class_name=name_of
+        table,
+        columns=wanted,
+        where=source,
+        needs_path=False,
+        first_line=0,
+        class_name=class_namer(classes),
     )
     if split:
         taken.splits = [split] * len(taken.names)
-    classes = tuple(map(str, names)) if names else None
     return taken.listing(source, taken.of(RowsStore(rows, images[0])), classes=classes)

@@ -1,5 +1,6 @@
 """What a source says of its examples: labels and a split each, and what is left out and why."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -84,6 +85,12 @@ def join_listings(
         notes=[note for part in parts for note in part.notes],
         groups=groups,
     )
+
+
+def split_of_file(name: str) -> str | None:
+    """Return the split that the beginning of a file's name says, as in `train-00000.tar`."""
+    match = re.match(r"[A-Za-z]+", name)
+    return SPLIT_NAMES.get(match[0].lower()) if match else None
 
 
 def class_order(name: str) -> tuple[int, int, str]:

@@ -9,6 +9,9 @@ from vitral.data.stores.store import SelectedStore, Store
 from vitral.errors import DataError
 
 PATH_COLUMNS = ("path", "file_name", "image_path")
+LABEL_COLUMNS = ("label", "labels")
+STATED_COLUMNS = (*LABEL_COLUMNS, "split", "group")
+"""What a row may say of its image."""
 _COLUMNS_HINT = "name path,label[,split][,group], or path,labels with labels joined by |"
 
 
@@ -46,7 +49,7 @@ class Rows:
 
 def states_examples(columns: Sequence[str]) -> bool:
     """Say whether there is a column of files and one of labels."""
-    return not {*PATH_COLUMNS}.isdisjoint(columns) and not {"label", "labels"}.isdisjoint(columns)
+    return not {*PATH_COLUMNS}.isdisjoint(columns) and not {*LABEL_COLUMNS}.isdisjoint(columns)
 
 
 def take_rows(
@@ -97,8 +100,22 @@ def take_rows(
     return taken
 
 
+def class_namer(names: Sequence[str] | None) -> Callable[[Any], str]:
+    """Return what turns a table's value into a class name: numbers count in `names`, if any.
+
+    A number without a name, such as the -1 of an unknown label, becomes "".
+    """
+
+    def name_of(value: Any) -> str:
+        if names is None or not isinstance(value, int):
+            return str(value)
+        return names[value] if 0 <= value < len(names) else ""
+
+    return name_of
+
+
 def _label_column(columns: Sequence[str], where: str) -> str:
-    found = [name for name in ("label", "labels") if name in columns]
+    found = [name for name in LABEL_COLUMNS if name in columns]
     if not found:
         raise DataError(f"{where} has no column 'label': its columns must {_COLUMNS_HINT}")
     if len(found) > 1:

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from vitral.data.kinds import IMAGE_SUFFIXES
-from vitral.data.sources.arrow import split_of_file
 from vitral.data.sources.folders import list_class_folders
-from vitral.data.sources.listing import NOT_AN_IMAGE, Listing, Skipped, join_listings
+from vitral.data.sources.listing import (
+    NOT_AN_IMAGE,
+    Listing,
+    Skipped,
+    join_listings,
+    split_of_file,
+)
 from vitral.data.stores.archives import is_archive, open_archive
 from vitral.data.stores.store import SelectedStore, Store
 from vitral.errors import DataError, RequestError

@@ -54,6 +54,10 @@ class TarStore:
         """Return the archive's size and time of change, and the place of the member."""
         return f"{self._stamp}-{self._places[number][0]}"
 
+    def blocks(self) -> np.ndarray | None:
+        """Each member is read by itself."""
+        return None
+
 
 class ZipStore:
     """Members of a zip, read at their offsets."""
@@ -93,6 +97,10 @@ class ZipStore:
     def stamp(self, number: int) -> str | None:
         """Return the archive's size and time of change, and the place of the member."""
         return f"{self._stamp}-{self._members[number].header_offset}"
+
+    def blocks(self) -> np.ndarray | None:
+        """Each member is read by itself."""
+        return None
 
 
 def open_archive(path: Path) -> Store:

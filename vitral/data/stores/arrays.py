@@ -41,6 +41,10 @@ class ArrayStore:
         """Arrays are not cached."""
         return None
 
+    def blocks(self) -> np.ndarray | None:
+        """Each image is read by itself."""
+        return None
+
 
 class ObjectStore:
     """Any sized object with [i] -> (image, label), such as a torch data set."""
@@ -55,6 +59,10 @@ class ObjectStore:
 
     def stamp(self, number: int) -> str | None:
         """Objects are not cached."""
+        return None
+
+    def blocks(self) -> np.ndarray | None:
+        """Each image is read by itself."""
         return None
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vitral.data.stores.store import Content
 
 
@@ -23,6 +25,10 @@ class FolderStore:
             return file_stamp(self.root / self.names[number])
         except OSError:
             return None
+
+    def blocks(self) -> np.ndarray | None:
+        """Each file is read by itself."""
+        return None
 
 
 def file_stamp(path: Path) -> str:

@@ -24,6 +24,10 @@ class Store(Protocol):
         """Return what changes when the content does, such as size and time; None: not known."""
         ...
 
+    def blocks(self) -> np.ndarray | None:
+        """Return which files are read together, (N,) int64 block numbers; None: each by itself."""
+        ...
+
 
 class JoinedStore:
     """Several stores, one after the other; names carry a prefix each."""
@@ -46,6 +50,20 @@ class JoinedStore:
         """Return what changes when the content does."""
         store, inner = self._find(number)
         return store.stamp(inner)
+
+    def blocks(self) -> np.ndarray | None:
+        """Return which files are read together; None: each by itself."""
+        parts = [store.blocks() for store in self._stores]
+        if all(part is None for part in parts):
+            return None
+        # A file that is read by itself is a block of its own.
+        whole = [
+            np.arange(len(store.names)) if part is None else part
+            for store, part in zip(self._stores, parts, strict=True)
+        ]
+        counts = [int(part.max()) + 1 if len(part) else 0 for part in whole]
+        firsts = itertools.accumulate(counts, initial=0)
+        return np.concatenate([part + first for part, first in zip(whole, firsts, strict=False)])
 
     def _find(self, number: int) -> tuple[Store, int]:
         which = bisect.bisect_right(self._starts, number) - 1
@@ -82,3 +100,11 @@ class SelectedStore:
         """Return what changes when the content does."""
         inner = int(self._numbers[number])
         return self._store.stamp(inner) if inner >= 0 else None
+
+    def blocks(self) -> np.ndarray | None:
+        """Return which files are read together; None: each by itself."""
+        blocks = self._store.blocks()
+        if blocks is None:
+            return None
+        absent = self._numbers < 0
+        return np.where(absent, blocks.max(initial=0) + 1, blocks[self._numbers])
