@@ -1,15 +1,19 @@
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.data.decode import decode_image
-from vitral.data.images import Examples
+from vitral.data.images import Examples, open_images
 from vitral.data.loader import TrainingBatches, choose_workers, decode, evaluation_batches
-from vitral.data.order import epoch_order, mixup_shares, uniforms
+from vitral.data.order import epoch_order, mixup_shares, steps_per_epoch, uniforms
+from vitral.data.pack import pack
+from vitral.data.pack_shard import PackSettings
 from vitral.data.transforms import augment, num_uniforms, preprocess
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
@@ -374,3 +378,73 @@ def test_the_number_of_workers_follows_the_cores(monkeypatch):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert choose_workers(-1) == expected
     assert [choose_workers(count) for count in (0, 1, 40)] == [0, 1, 40]
+
+
+# Whatever the source
+
+
+@pytest.fixture(scope="module", params=["packed", "parquet", "folder"])
+def source(request, tmp_path_factory, contents):
+    """The same images in uneven shards, in tables of uneven groups, and as files."""
+    root = tmp_path_factory.mktemp("sources")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITRAL_CACHE_DIR", str(root / "cache"))
+        patch.setattr("vitral.data.order.WINDOW", 8)
+        for number, content in enumerate(contents):
+            path = root / "photos" / "train" / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for kind in "ab":
+            (root / "photos" / "test" / kind).mkdir(parents=True)
+            (root / "photos" / "test" / kind / "0.png").write_bytes(contents["ab".index(kind)])
+        if request.param == "packed":
+            settings = PackSettings(images_per_shard=10)
+            pack(open_images(root / "photos"), root / "packed", settings, name="photos")
+            yield open_images(root / "packed").splits["train"]
+        elif request.param == "parquet":
+            (root / "tables").mkdir()
+            for file, (first, end) in enumerate([(0, 3), (3, 30), (30, NUM_IMAGES)]):
+                own = {"image": contents[first:end], "label": list("ab" * 20)[first:end]}
+                path = root / "tables" / f"train-{file}.parquet"
+                pq.write_table(pa.table(own), path, row_group_size=5)
+            own = {"image": contents[:2], "label": ["a", "b"]}
+            pq.write_table(pa.table(own), root / "tables" / "test-0.parquet")
+            yield open_images(root / "tables").splits["train"]
+        else:
+            yield open_images(root / "photos").splits["train"]
+
+
+@given(
+    world_size=st.integers(1, 6),
+    workers=st.integers(0, 3),
+    batch_size=st.integers(1, 45),
+    micro_batch_size=st.sampled_from([0, 2, 6]),
+    first=st.integers(0, 40),
+)
+@settings(max_examples=15, deadline=None)
+def test_every_epoch_visits_each_image_once_and_goes_on_anywhere(
+    source, world_size, workers, batch_size, micro_batch_size, first
+):
+    per_epoch = steps_per_epoch(NUM_IMAGES, batch_size)
+    first %= per_epoch
+
+    def indices(rank, start, workers):
+        batches = training(
+            source,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            rank=rank,
+            world_size=world_size,
+            workers=workers,
+        )
+        return [
+            [i for own in step.micro_batches for i in own["index"][own["valid"]].tolist()]
+            for step in batches.steps(start, 2 * per_epoch)
+        ]
+
+    ranks = [indices(rank, 0, workers) for rank in range(world_size)]
+    steps = [[i for own in step for i in own] for step in zip(*ranks, strict=True)]
+    for epoch in (steps[:per_epoch], steps[per_epoch:]):
+        assert sorted(i for step in epoch for i in step) == list(range(NUM_IMAGES))
+    assert steps[:per_epoch] != steps[per_epoch:]
+    assert indices(world_size - 1, first, 0) == ranks[-1][first:]

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from vitral.data import survey as survey_module
+from vitral.data.finding import Finding
 from vitral.data.sources.find import list_source
-from vitral.data.survey import Finding, fits_channels, look_into, survey
+from vitral.data.survey import fits_channels, look_into, survey
 from vitral.errors import DataError
 from vitral.files.places import cache_dir
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vitral.data.datasets import find_source
 from vitral.data.decode import channels_of_array
+from vitral.data.finding import Finding
 from vitral.data.labels import is_multi_label, label_text, names_in, number_labels
 from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.find import list_source
@@ -23,7 +24,7 @@ from vitral.data.split import (
     split_by_shares,
 )
 from vitral.data.stores.store import Content, Store
-from vitral.data.survey import MAX_FILES_READ, Finding, survey
+from vitral.data.survey import MAX_FILES_READ, survey
 from vitral.errors import DataError
 
 FILE_CHANNELS = 3
@@ -80,6 +81,8 @@ class ImageData:
     declared_splits: np.ndarray
     """The split of each file in the store before some were held out for validation."""
     notes: list[str] = field(default_factory=list)
+    groups: Sequence[str] | None = None
+    """Of each file in the store, what a split must not tear apart."""
 
     def everything(self) -> Examples:
         """Return the examples of all splits as one."""
@@ -190,6 +193,7 @@ def open_images(
         has_own_splits=listing.is_split,
         declared_splits=declared_splits,
         notes=notes,
+        groups=listing.groups,
     )
 
 

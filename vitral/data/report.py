@@ -7,6 +7,7 @@ import numpy as np
 
 from vitral.data.images import ImageData
 from vitral.data.labels import class_counts
+from vitral.data.order import WINDOW
 
 _MAX_EXAMPLES = 20
 # Pillow's names that say nothing to who does not know it.
@@ -126,6 +127,11 @@ def _notes(data: ImageData) -> list[str]:
     alpha = sum(finding.mode in ("RGBA", "LA", "PA") for finding in data.findings)
     if alpha and data.channels in (1, 3):
         notes.append(f"{alpha:,} images with transparency are put on white")
+    if "train" in data.splits and data.splits["train"].blocks() is not None:
+        notes.append(
+            f"read in blocks of rows, whose order is random; {WINDOW:,} images or more are mixed "
+            "at a time: `vitral data pack` makes shards of them that are mixed whole"
+        )
     if not data.has_own_splits and "train" in data.splits:
         notes.append("split by content hash: 80 % train, 10 % validation, 10 % test")
     return notes

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from vitral.data.decode import (
     decode_image,
     read_header,
 )
+from vitral.data.finding import Finding
 from vitral.data.sources.listing import Listing
-from vitral.data.stores.store import Store
+from vitral.data.stores.store import Content, Store
 from vitral.data.transforms import fits_channels
 from vitral.errors import DataError
 from vitral.files.atomic import write_text
@@ -33,34 +34,6 @@ from vitral.version import __version__
 # Above this many files, a pass that reads all of them is left to a check that the user asks for.
 MAX_FILES_READ = 200_000
 _CHUNK = 512
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one file is."""
-
-    digest: str = ""
-    """SHA-256 of the content, hex, first 32 digits; empty when not read."""
-    format: str = ""
-    mode: str = ""
-    height: int = 0
-    width: int = 0
-    turned: bool = False
-    num_frames: int = 1
-    depth: str = "uint8"
-    """The type of its values."""
-    lowest: float = 0.0
-    """Of its values."""
-    highest: float = 0.0
-    problem: str = ""
-    """Why the image can't be used; empty when it can."""
-    damaged: bool = False
-    """Whether the problem is damage, not a kind of image that is not read yet."""
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether the values are of more than eight bits."""
-        return self.depth != "uint8"
 
 
 def survey(
@@ -74,12 +47,14 @@ def survey(
         report_progress: called with the number of files done and of all.
 
     Returns:
-        One finding a file, in the listing's order. Above MAX_FILES_READ all are empty: nothing is
-        read.
+        One finding a file, in the listing's order: what the source says of them, if it does. Above
+        MAX_FILES_READ all are empty: nothing is read.
     """
     store, count = listing.store, len(listing.store.names)
     if count > MAX_FILES_READ:
         return [Finding()] * count
+    if listing.findings is not None:
+        return list(listing.findings)
     cache = _Cache(listing.source, channels=channels)
 
     def look(number: int) -> Finding:
@@ -105,6 +80,11 @@ def look_into(store: Store, number: int, *, channels: int) -> Finding:
         return Finding(problem=f"can't be read: {error.strerror or error}", damaged=True)
     except DataError as error:
         return Finding(problem=str(error), damaged=True)
+    return look_into_content(content, channels=channels)
+
+
+def look_into_content(content: Content, *, channels: int) -> Finding:
+    """Hash and decode one file's bytes, or hash pixels."""
     if isinstance(content, np.ndarray):
         return _look_into_array(content, channels=channels)
     digest = hashlib.sha256(content).hexdigest()[:32]

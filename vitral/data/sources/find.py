@@ -21,6 +21,7 @@ from vitral.data.sources.folders import list_folder, walk_files
 from vitral.data.sources.huggingface import is_saved_dataset, list_saved_dataset
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, split_of_file
 from vitral.data.sources.lists import LIST_SUFFIXES, find_list, list_file
+from vitral.data.sources.packed import is_packed, list_packed
 from vitral.data.sources.shards import expand_pattern, find_shards, is_pattern, list_shards
 from vitral.data.stores.archives import is_archive
 from vitral.errors import RequestError
@@ -57,6 +58,8 @@ def _list_file(path: Path) -> Listing:
 
 
 def _list_directory(path: Path) -> Listing:
+    if is_packed(path):
+        return list_packed(path)
     if is_saved_dataset(path):
         return list_saved_dataset(path)
     if own := find_list(path):

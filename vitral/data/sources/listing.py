@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vitral.data.finding import Finding
 from vitral.data.stores.store import JoinedStore, Store
 
 SPLIT_NAMES = {
@@ -47,6 +48,8 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     groups: Sequence[str] | None = None
     """What must not be torn apart by a split, such as a patient or a place."""
+    findings: Sequence[Finding] | None = None
+    """What the source itself says that its files are; None: they must be looked into."""
 
     @property
     def is_split(self) -> bool:

@@ -1,0 +1,147 @@
+"""Packing: the images of any source into shards, resized if wanted, with an index and checksums.
+
+A pack is a folder of plain tars, each with its index, beside `pack.json`, which says all that was
+done to the images, `classes.txt` and `skipped.csv`. Other tools read the tars as WebDataset's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.data.images import ImageData
+from vitral.data.order import epoch_order
+from vitral.data.pack_shard import PackSettings, write_shard
+from vitral.data.sources.packed import FORMAT_VERSION, PACK_NAME, is_packed, read_pack
+from vitral.data.stores.packed import load_index
+from vitral.errors import RequestError
+from vitral.files.atomic import remove_leftovers, write_json, write_text
+from vitral.files.manifest import sha256
+from vitral.files.rows import csv_text
+from vitral.version import __version__
+
+_Planned = tuple[str, str, np.ndarray]
+"""Name, split and examples of a shard."""
+
+
+def pack(
+    data: ImageData,
+    folder: Path,
+    settings: PackSettings,
+    *,
+    name: str,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write a pack, or go on with one that was begun with the same data and settings.
+
+    Args:
+        data: opened.
+        folder: of the pack; may exist if it is empty or the same pack.
+        settings: what becomes of the images.
+        name: of the data.
+        report_progress: called with the number of images done and of all.
+
+    Returns:
+        What `pack.json` says.
+
+    Raises:
+        RequestError: the folder holds something else, or a pack of other data or settings.
+        DataError: an image can no longer be read.
+    """
+    statement = _statement(data, settings, name=name)
+    if is_packed(folder):
+        begun = read_pack(folder)
+        _check_same(begun, statement, folder)
+        if begun["complete"]:
+            return begun
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder} holds something else: give an --output of its own")
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    write_json(folder / PACK_NAME, statement)
+    planned, done = list(_shards(data, settings)), 0
+    total = sum(len(indices) for _, _, indices in planned)
+    for shard, split, indices in planned:
+        path = folder / shard
+        if not path.with_suffix(".npz").exists():
+            write_shard(path, data, data.splits[split], indices, settings)
+        done += len(indices)
+        if report_progress:
+            report_progress(done, total)
+    write_text(folder / "classes.txt", "".join(f"{own}\n" for own in data.classes))
+    complete = statement | _result(data, folder, planned)
+    write_json(folder / PACK_NAME, complete)
+    return complete
+
+
+def _result(data: ImageData, folder: Path, planned: Sequence[_Planned]) -> dict[str, Any]:
+    """Write the list of what is left out, and return what is known at the end."""
+    indices = [load_index((folder / shard).with_suffix(".npz")) for shard, _, _ in planned]
+    left_out = [*data.skipped, *(item for _, item in data.unreadable)]
+    rows = [{"path": item.name, "reason": item.reason} for item in left_out]
+    rows += [{"path": name, "reason": why} for index in indices for name, why in index.skipped]
+    write_text(folder / "skipped.csv", csv_text(rows, columns=("path", "reason")))
+    shards = [
+        {
+            "name": shard,
+            "split": split,
+            "num_images": len(index.rows),
+            "bytes": (folder / shard).stat().st_size,
+            "sha256": sha256(folder / shard),
+        }
+        for (shard, split, _), index in zip(planned, indices, strict=True)
+    ]
+    counts: Counter[str] = Counter()
+    for (_, split, _), index in zip(planned, indices, strict=True):
+        counts[split] += len(index.rows)
+    return {
+        "splits": dict(counts),
+        "num_skipped": len(rows),
+        "shards": shards,
+        "complete": True,
+    }
+
+
+def _statement(data: ImageData, settings: PackSettings, *, name: str) -> dict[str, Any]:
+    """Return what `pack.json` says from the beginning."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "vitral_version": __version__,
+        "name": name,
+        "source": data.source,
+        "fingerprint": data.fingerprint(),
+        "images": settings.describe(),
+        "settings": asdict(settings),
+        "classes": list(data.classes),
+        "labels": "any" if data.is_multi_label else "one",
+        "notes": [f"packed from {data.source}: {settings.describe()}"],
+        "complete": False,
+    }
+
+
+def _check_same(begun: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    stated, asked = (
+        {**own["settings"], "data": own["fingerprint"], "version": own["vitral_version"]}
+        for own in (begun, wanted)
+    )
+    other = [
+        f"{key} {stated.get(key)}, not {asked[key]}"
+        for key in asked
+        if stated.get(key) != asked[key]
+    ]
+    if other:
+        raise RequestError(
+            f"{folder} was begun with {'; '.join(other)}: give another --output, or remove it"
+        )
+
+
+def _shards(data: ImageData, settings: PackSettings) -> Iterator[_Planned]:
+    """Give name, split and examples of each shard; the classes of a split are mixed."""
+    for split, examples in data.splits.items():
+        order = epoch_order(0, 0, len(examples))
+        for number, start in enumerate(range(0, len(order), settings.images_per_shard)):
+            indices = order[start : start + settings.images_per_shard]
+            yield f"{split}-{number:05}.tar", split, indices
