@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitral.data import images as images_module
+from vitral.data import file_splits
 from vitral.data import survey as survey_module
 from vitral.data.images import open_images
 from vitral.data.split import hash_shares
 from vitral.errors import DataError, RequestError
+from vitral.spec.run import DataSettings
 
 
 def names_by_split(data):
@@ -196,7 +197,7 @@ def test_every_class_of_a_small_folder_is_trained_on_and_tested(tmp_path, fill):
 def test_too_many_files_without_splits_are_an_error_that_says_what_to_do(
     tmp_path, fill, monkeypatch
 ):
-    for module in (images_module, survey_module):
+    for module in (file_splits, survey_module):
         monkeypatch.setattr(module, "MAX_FILES_READ", 3)
     fill(tmp_path / "flat", ["a/1.png", "a/2.png", "b/1.png", "b/2.png"])
     with pytest.raises(DataError, match=r"4 files and no splits: above 3 .* put them into train/"):
@@ -216,7 +217,7 @@ def held_out_folder(root, fill):
 def test_validation_images_are_held_out_of_training_by_hash(tmp_path, fill):
     root = held_out_folder(tmp_path, fill)
     whole = names_by_split(open_images(root))
-    data = open_images(root, validation_share=0.2)
+    data = open_images(root, settings=DataSettings(source="", validation_share=0.2))
     parts = names_by_split(data)
     assert parts["train"] | parts["validation"] == whole["train"]
     assert parts["test"] == whole["test"]
@@ -229,7 +230,7 @@ def test_validation_images_are_held_out_of_training_by_hash(tmp_path, fill):
 
 def test_own_validation_images_are_kept(tmp_path, fill):
     fill(tmp_path, split_tree(train="ab", val="ab", test="ab"))
-    data = open_images(tmp_path, validation_share=0.5)
+    data = open_images(tmp_path, settings=DataSettings(source="", validation_share=0.5))
     assert {split: len(part) for split, part in data.splits.items()} == {
         "train": 4, "validation": 4, "test": 4,
     }  # fmt: skip
@@ -240,7 +241,7 @@ def test_a_missing_first_file_does_not_prevent_the_hold_out(tmp_path, fill):
     rows = [f"train/{c}/{n}.png,{c},train" for c in "ab" for n in ["none", *range(40)]]
     lines = ["path,label,split", *rows, "test/a/1.png,a,test", "test/b/1.png,b,test"]
     (root / "list.csv").write_text("\n".join(lines))
-    data = open_images(root / "list.csv", validation_share=0.2)
+    data = open_images(root / "list.csv", settings=DataSettings(source="", validation_share=0.2))
     assert len(data.splits["validation"]) > 0
     assert [item.name for _, item in data.unreadable] == ["train/a/none.png", "train/b/none.png"]
 
@@ -350,7 +351,9 @@ def test_images_of_a_group_stay_in_one_split(tmp_path, fill):
         fill(tmp_path, [f"{number}.png"])
         rows.append(f"{number}.png,{'ab'[number % 2]},patient {number // 6}")
     (tmp_path / "own.csv").write_text("\n".join(rows))
-    groups = groups_of_six(open_images(tmp_path / "own.csv", validation_share=0.2))
+    groups = groups_of_six(
+        open_images(tmp_path / "own.csv", settings=DataSettings(source="", validation_share=0.2))
+    )
     assert set(groups) == {"train", "validation", "test"}
     assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 20
 
@@ -362,7 +365,7 @@ def test_training_images_are_held_out_by_group(tmp_path, fill):
         split = "train" if number < 90 else "test"
         rows.append(f"{number}.png,{'ab'[number % 2]},{split},film {number // 6}")
     (tmp_path / "own.csv").write_text("\n".join(rows))
-    data = open_images(tmp_path / "own.csv", validation_share=0.3)
+    data = open_images(tmp_path / "own.csv", settings=DataSettings(source="", validation_share=0.3))
     groups = groups_of_six(data)
     assert groups["validation"] and not groups["validation"] & groups["train"]
     assert any("held out for validation by group" in note for note in data.notes)
@@ -389,3 +392,43 @@ def test_images_without_any_label_are_no_data(tmp_path, fill):
     (tmp_path / "own.csv").write_text("path,labels\n1.png,\n2.png,\n")
     with pytest.raises(DataError, match="has no training image with a label"):
         open_images(tmp_path / "own.csv")
+
+
+# Folds and groups by pattern
+
+
+def many(tmp_path, fill):
+    return fill(tmp_path, [f"{c}/p{n // 3}-{n}.png" for c in "ab" for n in range(30)])
+
+
+@pytest.mark.parametrize("pattern", ["", r"[ab]/p\d+"])
+def test_every_image_is_tested_in_one_fold(tmp_path, fill, pattern):
+    root = many(tmp_path, fill)
+    tested = []
+    for fold in range(5):
+        settings = DataSettings(source="", folds=5, fold=fold, group_pattern=pattern)
+        data = open_images(root, settings=settings)
+        names = names_by_split(data)
+        assert len(names["test"]) == 12
+        assert sum(map(len, names.values())) == 60
+        tested += names["test"]
+        by = "group" if pattern else "content hash"
+        assert f"split by {by} into 5 folds, of which {fold} is the test" in data.notes
+    assert len(set(tested)) == len(tested) == 60
+
+
+def test_a_pattern_keeps_groups_together(tmp_path, fill):
+    settings = DataSettings(source="", group_pattern=r"p\d+")
+    data = open_images(many(tmp_path, fill), settings=settings)
+    place = {}
+    for split, names in names_by_split(data).items():
+        for name in names:
+            group = name.split("/")[1].split("-")[0]
+            assert place.setdefault(group, split) == split
+    assert "split by group: 80 % train, 10 % validation, 10 % test" in data.notes
+
+
+def test_folds_of_data_with_splits_are_refused(tmp_path, fill):
+    fill(tmp_path, split_tree(train="ab", test="ab"))
+    with pytest.raises(RequestError, match=r"folds=4: .* has splits of its own, which folds"):
+        open_images(tmp_path, settings=DataSettings(source="", folds=4))

@@ -240,7 +240,7 @@ def test_several_labels_and_groups_are_kept(tmp_path, fill):
 
     def known(data):
         return {
-            part.name(i): (split, part.labels[i].tolist(), data.groups[part.numbers[i]])
+            part.name(i): (split, part.labels[i].tolist(), data.listing.groups[part.numbers[i]])
             for split, part in data.splits.items()
             for i in range(len(part))
         }

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.data import images as images_module
+from vitral.data import file_splits
+from vitral.data import report as report_module
 from vitral.data import survey as survey_module
 from vitral.data.images import open_images
 from vitral.data.report import data_report, describe_report
@@ -85,11 +86,13 @@ def test_the_report_is_told_in_a_few_lines(report):
         "data: birds: 2 classes, 5 train, 1 test images",
         "      10 x 12 to 50 x 60 pixels; PNG 4, JPEG 1, WEBP 1; RGB 4, RGBA 1, grey 1",
         "      skipped 4 files: 2 not an image, 1 not in a class folder, 1 HEIC is not read yet",
-        "      1 images are in two splits, such as train/a/1.png (train) and test/a/1.png (test): "
-        "the test score will flatter",
         "      the test split has no images of 'b'",
         "      1 images are turned as their EXIF says",
         "      1 images with transparency are put on white",
+        "      warning: 2 images of one split are copies of another split's: the score would "
+        "flatter, such as test/a/1.png = train/a/1.png, test, a; train, a",
+        "      4 images have a side of less than 16 pixels, such as test/a/1.png, 10 x 12",
+        "      2 classes have fewer than 5 training images, such as 'b': 2",
     ]
 
 
@@ -99,7 +102,10 @@ def test_an_ordinary_set_is_told_in_two_lines_and_how_it_was_split(tmp_path, fil
     first, second, *notes = describe_report(report)
     assert first.startswith("data: birds: 2 classes, ")
     assert second == "      10 x 12 pixels; PNG 80; RGB 80"
-    assert notes == ["      split by content hash: 80 % train, 10 % validation, 10 % test"]
+    assert notes == [
+        "      split by content hash: 80 % train, 10 % validation, 10 % test",
+        "      80 images have a side of less than 16 pixels, such as a/0.png, 10 x 12",
+    ]
     assert sum(part["num_images"] for part in report["splits"].values()) == 80
 
 
@@ -119,12 +125,17 @@ def test_only_the_first_examples_are_listed(tmp_path, fill):
 
 
 def test_what_was_not_looked_at_is_not_claimed(tmp_path, fill, monkeypatch):
-    for module in (images_module, survey_module):
+    for module in (file_splits, survey_module, report_module):
         monkeypatch.setattr(module, "MAX_FILES_READ", 3)
     fill(tmp_path, [f"{split}/{c}/1.png" for split in ("train", "test") for c in "ab"])
     report = data_report(open_images(tmp_path), name="birds")
     assert not {"sizes", "duplicates"} & report.keys()
-    assert describe_report(report) == ["data: birds: 2 classes, 2 train, 2 test images"]
+    assert describe_report(report) == [
+        "data: birds: 2 classes, 2 train, 2 test images",
+        "      4 files, more than 3, were not looked into: `vitral data check` decodes and "
+        "compares all",
+        "      2 classes have fewer than 5 training images, such as 'a': 1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitral.data.split import group_shares, hash_shares, hold_out_by_hash, split_by_hash
+from vitral.data.split import (
+    group_shares,
+    hash_shares,
+    hold_out_by_hash,
+    split_by_hash,
+    stratified_folds,
+)
 
 SHARES = st.floats(0, 1, exclude_max=True)
 EXAMPLES = st.lists(st.tuples(SHARES, st.integers(0, 3)), min_size=1, max_size=40)
@@ -142,3 +148,48 @@ def test_each_of_several_labels_is_trained_on(examples):
     marks = np.eye(4, dtype=np.uint8)[first] | np.eye(4, dtype=np.uint8)[(first * 7 + 1) % 4]
     splits = split_by_hash(shares, marks)
     assert (marks[splits == "train"].any(axis=0) == marks.any(axis=0)).all()
+
+
+# Folds
+
+
+@given(EXAMPLES, st.integers(2, 6))
+def test_every_fold_gets_a_like_part_of_each_class(examples, folds):
+    shares, labels = columns(examples)
+    shares, places = np.unique(shares, return_index=True)  # each content once
+    labels = labels[places]
+    found = stratified_folds(shares, labels, folds=folds)
+    for label in set(labels.tolist()):
+        counts = np.bincount(found[labels == label], minlength=folds)
+        assert counts.max() - counts.min() <= 1
+
+
+@given(GROUPED, st.integers(2, 5))
+def test_a_fold_never_tears_a_group(examples, folds):
+    groups, labels = (np.array(column) for column in zip(*examples, strict=True))
+    found = stratified_folds(group_shares([str(g) for g in groups]), labels, folds=folds)
+    assert all(len(set(found[groups == group])) == 1 for group in set(groups.tolist()))
+    assert set(found.tolist()) <= set(range(folds))
+
+
+def test_an_added_example_moves_few():
+    shares = hash_shares([digest(n) for n in range(1001)])
+    labels = np.zeros(1001, int)
+    before = stratified_folds(shares[:1000], labels[:1000], folds=5)
+    after = stratified_folds(shares, labels, folds=5)
+    assert (before != after[:1000]).sum() <= 4
+
+
+def test_an_image_of_several_classes_counts_for_its_rarest():
+    marks = np.ones((40, 2), np.uint8)
+    marks[:30, 1] = 0
+    shares = hash_shares([digest(n) for n in range(40)])
+    found = stratified_folds(shares, marks, folds=5)
+    assert np.bincount(found[30:], minlength=5).tolist() == [2] * 5
+    assert np.bincount(found[:30], minlength=5).tolist() == [6] * 5
+
+
+def test_images_without_a_class_are_spread_too():
+    shares = hash_shares([digest(n) for n in range(20)])
+    found = stratified_folds(shares, np.zeros((20, 3), np.uint8), folds=4)
+    assert np.bincount(found).tolist() == [5] * 4

@@ -11,6 +11,10 @@ from vitral.spec.vit import ViTConfig
 SECTIONS = [
     (run.DataSettings, {"max_unreadable": 1.0}, "max_unreadable=1.0 is a share"),
     (run.DataSettings, {"validation_share": -0.1}, "validation_share=-0.1 is a share"),
+    (run.DataSettings, {"folds": 1}, "folds=1: give 2 or more, or 0 for the usual splits"),
+    (run.DataSettings, {"folds": -2}, "folds=-2: give 2 or more"),
+    (run.DataSettings, {"folds": 4, "fold": 4}, "fold=4: give 0 to 3"),
+    (run.DataSettings, {"fold": 1}, "fold=1: give folds too, such as folds=5"),
     (run.AugmentSettings, {"crop": "centre"}, "crop='centre' is not known: use one of inception"),
     (run.AugmentSettings, {"min_area": 0.0}, "min_area=0.0: give a share above 0, at most 1"),
     (run.AugmentSettings, {"min_area": 1.5}, "min_area=1.5: give a share above 0"),

@@ -1,5 +1,6 @@
 """`vitral.train` as a person calls it, and what it refuses."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -535,3 +536,31 @@ def test_a_test_split_without_a_readable_image_gives_no_score(tmp_path: Path) ->
     settings = TINY_MODEL | {"data.validation_share": 0.0}
     result = train_short(data, tmp_path / "run", settings=settings)
     assert result.summary["accuracy"] is None
+
+
+def test_a_run_on_a_fold_tests_that_fold(tmp_path: Path) -> None:
+    images, labels = pattern_images(120)
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    tested: list[str] = []
+    for fold in range(2):
+        settings = TINY_MODEL | {"data.folds": 2, "data.fold": fold}
+        result = train_short(tmp_path / "a.npz", tmp_path / str(fold), settings=settings, steps=1)
+        rows = list(csv.DictReader((result.path / "splits.csv").read_text().splitlines()))
+        own = [row["path"] for row in rows if row["split"] == "test"]
+        assert result.summary["num_examples"] == len(own)
+        tested += own
+    assert len(set(tested)) == len(tested) == 120
+
+
+def test_images_on_both_sides_are_told_before_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = pattern_images(40)
+    split = np.repeat(["train", "test"], 20)
+    images[20], labels[20] = images[3], labels[3]
+    np.savez(tmp_path / "a.npz", images=images, labels=labels, split=split)
+    result = train_short(tmp_path / "a.npz", tmp_path / "run", steps=1, quiet=False)
+    assert "warning: 1 image of one split is a copy of another split's" in capsys.readouterr().err
+    report = json.loads((result.path / "data_report.json").read_text())
+    kinds = {problem["kind"] for problem in report["problems"]}
+    assert "across_splits" in kinds

@@ -7,6 +7,7 @@ from vitral.errors import RequestError, nearest
 
 ACTIONS = {
     "info": ("vitral.cli.data_info", "say what a source of images holds"),
+    "check": ("vitral.cli.data_check", "find what is wrong with images, labels and splits"),
     "pack": ("vitral.cli.data_pack", "write shards: tars with an index, smaller images if wanted"),
 }
 

@@ -15,7 +15,7 @@ VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
     "predict": ("vitral.cli.predict", "name the classes of images"),
-    "data": ("vitral.cli.data", "say what a source of images holds, pack it"),
+    "data": ("vitral.cli.data", "check images and labels, say what there is, pack it"),
     "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),
     "models": ("vitral.cli.models", "list the models and public weights that are known"),
 }

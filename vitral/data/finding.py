@@ -20,6 +20,10 @@ class Finding:
     lowest: float = 0.0
     """Of its values."""
     highest: float = 0.0
+    visual: str = ""
+    """What it looks like, from `visual_hash`; empty where there is nothing to be seen."""
+    is_flat: bool = False
+    """Whether all its pixels are equal."""
     problem: str = ""
     """Why the image can't be used; empty when it can."""
     damaged: bool = False

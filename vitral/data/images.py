@@ -11,21 +11,18 @@ import numpy as np
 
 from vitral.data.datasets import find_source
 from vitral.data.decode import channels_of_array
+from vitral.data.file_splits import describe_splits, file_shares, file_splits
 from vitral.data.finding import Finding
 from vitral.data.labels import is_multi_label, label_text, names_in, number_labels
 from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.find import list_source
+from vitral.data.sources.grouping import group_by_pattern
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
-from vitral.data.split import (
-    group_shares,
-    hash_shares,
-    hold_out_by_hash,
-    split_by_hash,
-    split_by_shares,
-)
+from vitral.data.split import hold_out_by_hash
 from vitral.data.stores.store import Content, Store
-from vitral.data.survey import MAX_FILES_READ, survey
+from vitral.data.survey import survey
 from vitral.errors import DataError
+from vitral.spec.run import DataSettings
 
 FILE_CHANNELS = 3
 SPLITS = ("train", "validation", "test")
@@ -66,6 +63,8 @@ class Examples:
 class ImageData:
     """A data set: classes in order, splits, and every file that is not used with its reason."""
 
+    listing: Listing
+    """What the source says of its files."""
     source: str
     classes: tuple[str, ...]
     splits: dict[str, Examples]
@@ -81,8 +80,6 @@ class ImageData:
     declared_splits: np.ndarray
     """The split of each file in the store before some were held out for validation."""
     notes: list[str] = field(default_factory=list)
-    groups: Sequence[str] | None = None
-    """Of each file in the store, what a split must not tear apart."""
 
     def everything(self) -> Examples:
         """Return the examples of all splits as one."""
@@ -132,7 +129,7 @@ def open_images(
     *,
     channels: int | None = None,
     classes: tuple[str, ...] | None = None,
-    validation_share: float = 0.0,
+    settings: DataSettings | None = None,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> ImageData:
     """Open a data set and look into all of it.
@@ -141,15 +138,17 @@ def open_images(
         data: a path, the name of a built-in set, or a sized object with [i] -> (image, label).
         channels: of the model; None: those of arrays, 3 for files.
         classes: of a model, in order, that the labels must be mapped to; None: those of the data.
-        validation_share: of the training examples to hold out when there is no validation split.
+        settings: how to split what is not split; None: no training images are held out for
+            validation.
         report_progress: called with the number of files done and of all.
 
     Raises:
         RequestError: nothing is there.
         DataError: the contents can't be used.
     """
-    listing = list_source(find_source(data))
-    channels = channels or _own_channels(listing.store)
+    settings = settings or DataSettings(source="", validation_share=0.0)
+    listing = group_by_pattern(list_source(find_source(data)), settings.group_pattern or None)
+    channels = channels or own_channels(listing.store)
     findings = survey(listing, channels=channels, report_progress=report_progress)
     usable = np.array([not finding.problem for finding in findings], bool)
     if not usable.any():
@@ -159,13 +158,15 @@ def open_images(
     known = classes or listing.classes or tuple(sorted(used, key=class_order))
     _check_known(used, known, is_models=classes is not None, source=listing.source)
     labels = number_labels(listing.labels, known)
-    shares = _shares(listing, findings)
-    splits = _splits(listing, shares, labels, usable)
+    shares = file_shares(listing, findings)
+    splits = file_splits(listing, shares, labels, usable, settings)
+    notes += filter(None, [describe_splits(listing, settings)])
     declared_splits = splits.copy()
     inside = usable & (splits == "train")
-    if validation_share and shares is not None and inside.any() and "validation" not in splits:
+    share = settings.validation_share
+    if share and shares is not None and inside.any() and "validation" not in splits:
         held_out = hold_out_by_hash(
-            shares[inside], labels[inside], share=validation_share, grouped=bool(listing.groups)
+            shares[inside], labels[inside], share=share, grouped=bool(listing.groups)
         )
         splits[np.flatnonzero(inside)[held_out]] = "validation"
         notes.append(
@@ -175,6 +176,7 @@ def open_images(
     if classes is None and (splits == "train").any():
         known, labels = _classes_of_training(listing, splits, labels, usable, notes, known=known)
     return ImageData(
+        listing=listing,
         source=listing.source,
         classes=known,
         splits={
@@ -193,11 +195,10 @@ def open_images(
         has_own_splits=listing.is_split,
         declared_splits=declared_splits,
         notes=notes,
-        groups=listing.groups,
     )
 
 
-def _own_channels(store: Store) -> int:
+def own_channels(store: Store) -> int:
     """Return the channels of arrays; files are read as RGB."""
     if len(store.names):
         try:
@@ -208,34 +209,6 @@ def _own_channels(store: Store) -> int:
             return int(content.shape[2])
         return channels_of_array(content) or FILE_CHANNELS
     return FILE_CHANNELS
-
-
-def _shares(listing: Listing, findings: list[Finding]) -> np.ndarray | None:
-    """Return by what examples are split: their group's hash, or their content's; None: not known.
-
-    An unreadable file has a hash too, so that the split of its row does not depend on its repair.
-    """
-    if listing.groups is not None:
-        return group_shares(listing.groups)
-    digests = [finding.digest for finding in findings]
-    return hash_shares([digest or "0" for digest in digests]) if any(digests) else None
-
-
-def _splits(
-    listing: Listing, shares: np.ndarray | None, labels: np.ndarray, usable: np.ndarray
-) -> np.ndarray:
-    """Return the split of every file: the source's own, or by hash."""
-    if listing.is_split:
-        return np.array([str(split) for split in listing.splits], "<U10")
-    if shares is None:
-        raise DataError(
-            f"{listing.source} has {len(listing.labels):,} files and no splits: above "
-            f"{MAX_FILES_READ:,} they are not read to be split by content, put them into train/, "
-            "validation/ and test/"
-        )
-    splits = split_by_shares(shares)
-    splits[usable] = split_by_hash(shares[usable], labels[usable], grouped=bool(listing.groups))
-    return splits
 
 
 def _classes_of_training(

@@ -50,6 +50,14 @@ def members_by_class(labels: np.ndarray) -> Iterable[np.ndarray]:
     return (labels == number for number in np.unique(labels))
 
 
+def rarest_class(marks: np.ndarray) -> np.ndarray:
+    """Return of each image (N,) int64 the class that fewest images have; K where it has none."""
+    counts = marks.sum(axis=0, dtype=np.int64)
+    ranks = np.where(marks.astype(bool), counts, np.iinfo(np.int64).max)
+    none = ~marks.any(axis=1)
+    return np.where(none, marks.shape[1], ranks.argmin(axis=1))
+
+
 def label_text(label: np.ndarray | int, classes: Sequence[str]) -> str:
     """Return the class name of one image's label, or its class names joined by |."""
     if np.ndim(label) == 0:

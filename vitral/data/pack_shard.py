@@ -163,16 +163,16 @@ def _index(
     for name, column in zip(("offset", "bytes", "crc"), zip(*places, strict=True), strict=False):
         rows[name] = column
     kinds, rows["kind"] = number_kinds(findings)
-    for name in ("digest", "height", "width", "lowest", "highest"):
+    for name in ("digest", "visual", "height", "width", "lowest", "highest"):
         rows[name] = [getattr(finding, name) for finding in findings]
     is_multi = data.is_multi_label
     rows["label"] = chosen.labels.sum(axis=1) if is_multi else chosen.labels
-    numbers = chosen.numbers.tolist()
+    numbers, groups = chosen.numbers.tolist(), data.listing.groups
     return ShardIndex(
         rows,
         Texts.of([chosen.store.names[number] for number in numbers]),
         kinds,
         labels=np.nonzero(chosen.labels)[1] if is_multi else None,
-        groups=Texts.of([data.groups[number] for number in numbers]) if data.groups else None,
+        groups=Texts.of([groups[number] for number in numbers]) if groups else None,
         skipped=[(item.name, item.reason) for item in skipped],
     )

@@ -5,11 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from vitral.data.check.check import check
+from vitral.data.check.checked import checked_of
+from vitral.data.check.problems import ERROR, NOTE
 from vitral.data.images import ImageData
 from vitral.data.labels import class_counts
 from vitral.data.order import WINDOW
+from vitral.data.survey import MAX_FILES_READ
 
 _MAX_EXAMPLES = 20
+# Problems that the lines of what is skipped and the notes tell already.
+_TOLD_OTHERWISE = ("unreadable", "not_read_yet", "not_tested", "empty_class")
 # Pillow's names that say nothing to who does not know it.
 _MODES = {
     "1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette",
@@ -38,7 +44,16 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
         "modes": dict(Counter(finding.mode for finding in looked_at)),
         "skipped": _skipped(data),
         "notes": [*data.notes, *_notes(data)],
+        "problems": [
+            problem.record() | {"items": problem.record()["items"][:_MAX_EXAMPLES]}
+            for problem in check(checked_of(data)).problems
+        ],
     }
+    if not looked_at:
+        report["notes"].append(
+            f"{len(data.findings):,} files, more than {MAX_FILES_READ:,}, were not looked into: "
+            "`vitral data check` decodes and compares all"
+        )
     if looked_at:
         report["sizes"] = _sizes([(finding.height, finding.width) for finding in looked_at])
         report["duplicates"] = _duplicates(data)
@@ -66,14 +81,17 @@ def describe_report(report: dict[str, Any]) -> list[str]:
             f"{count:,} {reason}" for reason, count in report["skipped"]["reasons"].items()
         )
         lines.append(f"      skipped {report['skipped']['count']:,} files: {reasons}")
-    across = report.get("duplicates", {}).get("across", 0)
-    if across:
-        first = report["duplicates"]["examples"][0]
-        lines.append(
-            f"      {across:,} images are in two splits, such as {first[0]} ({first[1]}) and "
-            f"{first[2]} ({first[3]}): the test score will flatter"
-        )
-    return lines + [f"      {note}" for note in report["notes"]]
+    lines += [f"      {note}" for note in report["notes"]]
+    untold = [own for own in report["problems"] if own["kind"] not in _TOLD_OTHERWISE]
+    return lines + [f"      {_told(own)}" for own in untold if own["weight"] != NOTE]
+
+
+def _told(problem: dict[str, Any]) -> str:
+    """Return a problem with the first file that it is of."""
+    example = problem["items"][0]
+    said = [" = ".join(example["files"]), example["detail"]]
+    weight = "warning: " if problem["weight"] == ERROR else ""
+    return f"{weight}{problem['what']}, such as {', '.join(part for part in said if part)}"
 
 
 def _skipped(data: ImageData) -> dict[str, Any]:
@@ -132,8 +150,6 @@ def _notes(data: ImageData) -> list[str]:
             f"read in blocks of rows, whose order is random; {WINDOW:,} images or more are mixed "
             "at a time: `vitral data pack` makes shards of them that are mixed whole"
         )
-    if not data.has_own_splits and "train" in data.splits:
-        notes.append("split by content hash: 80 % train, 10 % validation, 10 % test")
     return notes
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitral.data.labels import members_by_class
+from vitral.data.labels import members_by_class, rarest_class
 
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
 
@@ -56,6 +56,32 @@ def split_by_hash(shares: np.ndarray, labels: np.ndarray, *, grouped: bool = Fal
             nearest = shares == (own.max() if wanted == "test" else own.min())
             splits[nearest if grouped else nearest & members] = wanted
     return splits
+
+
+def stratified_folds(shares: np.ndarray, labels: np.ndarray, *, folds: int) -> np.ndarray:
+    """Return the fold (N,) of each example: of each class every fold gets a like number.
+
+    The examples of a class are in the order of their hashes, of which each fold gets a stretch: so
+    an example that is added moves one other at most from each fold to the next. Equal hashes, a
+    content or a group, stay together, and count for the class that most of them have; of several
+    classes an image counts for its rarest.
+
+    Args:
+        shares: (N,), from `hash_shares` or `group_shares`.
+        labels: (N,) class numbers, or (N, K) of 0 and 1.
+        folds: how many, two or more.
+    """
+    strata = rarest_class(labels) if labels.ndim == 2 else labels
+    units, unit_of, sizes = np.unique(shares, return_inverse=True, return_counts=True)
+    counts = np.zeros((len(units), int(strata.max(initial=-1)) + 2), np.int64)
+    np.add.at(counts, (unit_of, strata), 1)
+    stratum_of_unit = counts.argmax(axis=1)
+    fold_of_unit = np.zeros(len(units), np.int64)
+    for stratum in np.unique(stratum_of_unit):
+        inside = stratum_of_unit == stratum
+        middle = np.cumsum(sizes[inside]) - sizes[inside] / 2
+        fold_of_unit[inside] = middle * folds // sizes[inside].sum()
+    return fold_of_unit[unit_of]
 
 
 def hold_out_by_hash(

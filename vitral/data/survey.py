@@ -4,6 +4,7 @@ Each file is read and decoded once, in threads; what was found is cached by path
 change.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from vitral.data.finding import Finding
 from vitral.data.sources.listing import Listing
 from vitral.data.stores.store import Content, Store
 from vitral.data.transforms import fits_channels
+from vitral.data.visual import visual_hash
 from vitral.errors import DataError
 from vitral.files.atomic import write_text
 from vitral.files.places import cache_dir
@@ -37,21 +39,25 @@ _CHUNK = 512
 
 
 def survey(
-    listing: Listing, *, channels: int, report_progress: Callable[[int, int], None] | None = None
+    listing: Listing,
+    *,
+    channels: int,
+    everything: bool = False,
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
     """Look into every file of a listing.
 
     Args:
         listing: what to look into.
         channels: of the model, for which the images are decoded.
+        everything: read more than MAX_FILES_READ files too, whose findings are empty else.
         report_progress: called with the number of files done and of all.
 
     Returns:
-        One finding a file, in the listing's order: what the source says of them, if it does. Above
-        MAX_FILES_READ all are empty: nothing is read.
+        One finding a file, in the listing's order: what the source says of them, if it does.
     """
     store, count = listing.store, len(listing.store.names)
-    if count > MAX_FILES_READ:
+    if count > MAX_FILES_READ and not everything:
         return [Finding()] * count
     if listing.findings is not None:
         return list(listing.findings)
@@ -113,10 +119,13 @@ def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
 
 
 def _values(pixels: np.ndarray) -> dict[str, Any]:
+    visual = visual_hash(pixels)
     return {
         "depth": str(pixels.dtype),
         "lowest": float(pixels.min()),
         "highest": float(pixels.max()),
+        "visual": visual,
+        "is_flat": not visual and bool((pixels == pixels[:1, :1]).all()),
     }
 
 
@@ -124,8 +133,10 @@ class _Cache:
     """Findings of earlier passes over the same source."""
 
     def __init__(self, source: str, *, channels: int) -> None:
-        # What one version can't read, the next one may.
-        key = hashlib.sha256(f"{source}-{channels}-{__version__}".encode()).hexdigest()[:24]
+        # What one version can't read, the next one may; and it may look for more.
+        fields = ",".join(field.name for field in dataclasses.fields(Finding))
+        text = f"{source}-{channels}-{__version__}-{fields}"
+        key = hashlib.sha256(text.encode()).hexdigest()[:24]
         self._path = cache_dir() / "survey" / f"{key}.jsonl"
         self._known = self._read()
 

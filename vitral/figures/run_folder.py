@@ -112,21 +112,26 @@ def _read(path: Path, parse: Callable[[Path], Any], *, default: Any) -> Any:
 
 
 def _parse_json(path: Path) -> Record:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(_text(path))
     if not isinstance(content, dict):
         raise ValueError("it must hold one JSON object")
     return content
 
 
 def _parse_yaml(path: Path) -> Record:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load(_text(path))
     if not isinstance(content, dict):
         raise ValueError("it must hold one YAML mapping")
     return content
 
 
+def _text(path: Path) -> str:
+    """Return a file's text; names in it that are no text are shown with marks in their place."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def _parse_rows(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in _text(path).splitlines() if line]
 
 
 def _parse_arrays(path: Path) -> Arrays:

@@ -22,10 +22,23 @@ class DataSettings:
     """Share of unreadable training images above which training stops (and more than one)."""
     validation_share: float = 0.05
     """Share of the training images held out, by content hash, when there is no validation split."""
+    group_pattern: str = ""
+    """A regular expression that finds in an image's name the group (a patient, a place, a film)
+    that no split may tear apart: what its first parentheses match, or all of it; empty: the
+    source's own groups, if any."""
+    folds: int = 0
+    """Parts, alike in their classes, of which one is the test split; 0: the usual splits."""
+    fold: int = 0
+    """Which of these parts, from 0."""
     workers: int = -1
     """Threads that decode; 0: only the main one; -1: by the number of cores. Changes no result."""
 
     def __post_init__(self) -> None:
+        if self.folds < 0 or self.folds == 1:
+            raise RequestError(f"folds={self.folds}: give 2 or more, or 0 for the usual splits")
+        if not 0 <= self.fold < max(self.folds, 1):
+            wanted = f"0 to {self.folds - 1}" if self.folds else "folds too, such as folds=5"
+            raise RequestError(f"fold={self.fold}: give {wanted}")
         check_share(max_unreadable=self.max_unreadable, validation_share=self.validation_share)
 
 

@@ -184,6 +184,12 @@ def _open_data(
     if isinstance(model, Model):
         channels = model.config.in_channels
 
+    fields = {path: value for path, value in asked.items() if path.startswith("data.")}
+    data_settings = DataSettings(
+        **{path.removeprefix("data."): value for path, value in fields.items()}
+        | {"source": _source_text(data)}
+    )
+
     def open_it() -> ImageData:
         view.start("looking at the images", total=1)
 
@@ -194,7 +200,7 @@ def _open_data(
             return open_images(
                 data,
                 channels=channels,
-                validation_share=asked.get("data.validation_share", DataSettings.validation_share),
+                settings=data_settings,
                 report_progress=report,
             )
         finally:

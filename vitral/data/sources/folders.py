@@ -6,7 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, is_read, kind_of
-from vitral.data.sources.listing import NOT_AN_IMAGE, SPLIT_NAMES, Listing, Skipped, join_listings
+from vitral.data.sources.listing import (
+    EMPTY_FOLDER,
+    NOT_AN_IMAGE,
+    SPLIT_NAMES,
+    Listing,
+    Skipped,
+    join_listings,
+)
 from vitral.data.stores.archives import is_archive, open_archive
 from vitral.data.stores.folder import FolderStore
 from vitral.data.stores.store import SelectedStore, Store
@@ -141,6 +148,8 @@ def walk_files(root: Path, *, leave_out: set[str] | None = None) -> tuple[list[s
             folders.clear()
             continue
         seen.add((stat.st_dev, stat.st_ino))
+        if not folders and not files and relative != ".":
+            skipped.append(Skipped(relative, EMPTY_FOLDER))
         folders.sort()
         if leave_out and relative == ".":
             folders[:] = [name for name in folders if name not in leave_out]

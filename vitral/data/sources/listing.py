@@ -13,6 +13,7 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 NOT_AN_IMAGE = "not an image"
+EMPTY_FOLDER = "an empty folder"
 READ_HINT = (
     "give a folder of class folders (with or without train/, val/, test/), a .zip or .tar of one, "
     "a list (.csv, .jsonl, .parquet) of path,label[,split], shards (.tar of KEY.jpg and KEY.cls), "

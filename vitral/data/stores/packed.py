@@ -26,6 +26,7 @@ ROW = np.dtype(
         ("bytes", "<i8"),
         ("crc", "<u4"),
         ("digest", "S32"),
+        ("visual", "S16"),
         ("label", "<i4"),
         ("kind", "<i4"),
         ("height", "<i4"),
@@ -38,7 +39,7 @@ ROW = np.dtype(
 where images may have any classes how many it has."""
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises where an index is damaged."""
-_OF_KIND = ("format", "mode", "turned", "num_frames", "depth")
+_OF_KIND = ("format", "mode", "turned", "num_frames", "depth", "is_flat")
 """The fields of a finding that many images share."""
 
 
@@ -95,6 +96,7 @@ class ShardIndex:
         row = self.rows[number]
         return Finding(
             digest=row["digest"].decode(),
+            visual=row["visual"].decode(),
             height=int(row["height"]),
             width=int(row["width"]),
             lowest=float(row["lowest"]),

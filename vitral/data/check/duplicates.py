@@ -1,0 +1,118 @@
+"""Which images are copies of one another: exactly, by content hash, or nearly, by visual hash."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from vitral.data.visual import likeness
+
+RADIUS = 6
+"""Bits of 64 in which the visual hashes of two images may differ to be compared."""
+LIKENESS = 0.98
+"""Correlation from which two images are near duplicates. Photographs that are shrunk to half,
+enlarged, compressed again or made darker lie above it, no pair of different ones does; small
+pictures of simple things (clothes of 28 x 28 pixels) do in one of some hundred."""
+_QUARTERS = 4
+_QUARTER_BITS = 16
+_CHUNK = 4096
+_BITS_SET = np.array([number.bit_count() for number in range(1 << _QUARTER_BITS)], np.uint8)
+
+
+def exact_copies(digests: Sequence[str]) -> list[list[int]]:
+    """Return the groups of files of one content, each in order; "" is not known and no copy."""
+    groups: dict[str, list[int]] = {}
+    for number, digest in enumerate(digests):
+        if digest:
+            groups.setdefault(digest, []).append(number)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_copies(
+    visuals: Sequence[str], look: Callable[[int], np.ndarray | None]
+) -> list[tuple[int, int]]:
+    """Return pairs of files that look alike.
+
+    Of many files with one visual hash each is compared to the first of them only.
+
+    Args:
+        visuals: of each file, from `visual_hash`; "" takes no part.
+        look: gives the thumbnail of a file; None if it can't be read any more.
+
+    Returns:
+        Pairs (first, second), first < second, in order.
+    """
+    known = [number for number, visual in enumerate(visuals) if visual]
+    hashes = np.array([int(visuals[number], 16) for number in known], np.uint64)
+    values, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    candidates = [
+        (known[firsts[group]], known[place])
+        for place, group in enumerate(inverse.tolist())
+        if firsts[group] != place
+    ]
+    for one, other in pairs_within(values, RADIUS).tolist():
+        candidates.append(tuple(sorted((known[firsts[one]], known[firsts[other]]))))
+    return sorted(_alike(candidates, look))
+
+
+def pairs_within(hashes: np.ndarray, radius: int) -> np.ndarray:
+    """Return the pairs (P, 2) of different hashes (N,) uint64 that differ in at most `radius` bits.
+
+    Of four quarters of 16 bits one differs in at most radius // 4 of them: only hashes with such a
+    quarter are compared.
+    """
+    assert radius < 2 * _QUARTERS
+    found = [np.empty((0, 2), np.int64)]
+    for quarter in range(_QUARTERS):
+        keys = (hashes >> np.uint64(_QUARTER_BITS * quarter)) & np.uint64(0xFFFF)
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        for mask in _masks(radius // _QUARTERS):
+            for start in range(0, len(hashes), _CHUNK):
+                wanted = keys[start : start + _CHUNK] ^ mask
+                begin = np.searchsorted(ordered, wanted, side="left")
+                counts = np.searchsorted(ordered, wanted, side="right") - begin
+                own = np.repeat(np.arange(start, start + len(wanted)), counts)
+                offsets = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
+                other = order[np.repeat(begin, counts) + offsets]
+                near = _count_bits(hashes[own] ^ hashes[other]) <= radius
+                found.append(np.stack([own, other], axis=1)[near & (own < other)])
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def clusters(pairs: Sequence[tuple[int, int]], *, count: int) -> np.ndarray:
+    """Return for each of `count` files the first file (N,) int64 that pairs connect it with."""
+    parent = np.arange(count)
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = int(parent[number])
+        return number
+
+    for one, other in pairs:
+        first, second = sorted((root(one), root(other)))
+        parent[second] = first
+    return np.array([root(number) for number in range(count)], np.int64)
+
+
+def _count_bits(values: np.ndarray) -> np.ndarray:
+    """Return the bits that are set of values (N,) uint64."""
+    quarters = values.view(np.uint16).reshape(-1, _QUARTERS)
+    counts: np.ndarray = _BITS_SET[quarters].sum(axis=1, dtype=np.uint8)
+    return counts
+
+
+def _masks(most: int) -> list[np.uint64]:
+    """Return what at most `most` (0 or 1) changed bits of a quarter make of zero."""
+    ones = [np.uint64(1 << bit) for bit in range(_QUARTER_BITS)]
+    return [np.uint64(0), *(ones if most else [])]
+
+
+def _alike(
+    candidates: Sequence[tuple[int, int]], look: Callable[[int], np.ndarray | None]
+) -> Iterator[tuple[int, int]]:
+    thumbnails = {number: look(number) for number in {n for pair in candidates for n in pair}}
+    for one, other in candidates:
+        first, second = thumbnails[one], thumbnails[other]
+        if first is not None and second is not None and likeness(first, second) >= LIKENESS:
+            yield one, other

@@ -1,0 +1,115 @@
+"""A cleaned list of a source's files, which trains as the source would without its problems."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vitral.data.check.check import Check
+from vitral.data.check.checked import CheckedData
+from vitral.data.check.copies import found_in
+from vitral.data.check.duplicates import clusters
+from vitral.data.images import SPLITS
+from vitral.data.labels import names_in, number_labels
+from vitral.data.sources.listing import class_order
+from vitral.data.split import group_shares, stratified_folds
+from vitral.errors import RequestError
+from vitral.files.rows import Row
+
+
+def cleaned_rows(
+    check: Check, path: Path, *, against: CheckedData | None = None, folds: int = 0
+) -> list[Row]:
+    """Return a list's rows of what is good: `path`, `label` or `labels`, `split`, `group`, `fold`.
+
+    Left out are files that can't be read; of copies all but one, which is kept where it matters
+    most, in the test split before the others; all copies whose classes differ, since one of them is
+    wrong; training images that look like one of another declared split; and what `against` has.
+    Images that look alike become one group, so that no later split tears them apart.
+
+    Args:
+        check: of the data.
+        path: where the list will lie; paths in it are relative to its folder.
+        against: other data, whose images are left out.
+        folds: above 0: the number of folds.
+
+    Raises:
+        RequestError: the data is not made of files of their own.
+    """
+    data = check.data
+    dropped = set(_unwanted(data))
+    if against is not None:
+        dropped |= found_in(data, against).keys()
+    kept = [n for n in np.flatnonzero(data.usable).tolist() if n not in dropped]
+    groups = _groups(data)
+    column = "labels" if data.listing.is_multi_label else "label"
+    rows: list[Row] = []
+    for number in kept:
+        row: Row = {"path": _relative(data, number, path), column: data.label(number)}
+        if data.listing.is_split:
+            row["split"] = str(data.splits[number])
+        if groups is not None:
+            row["group"] = groups[number]
+        rows.append(row)
+    for row, fold in zip(rows, folds_of(data, kept, folds=folds) if folds else [], strict=False):
+        row["fold"] = int(fold)
+    return rows
+
+
+def folds_of(data: CheckedData, numbers: list[int], *, folds: int) -> np.ndarray:
+    """Return the fold of some files: by class, with groups, copies and what looks alike together.
+
+    Raises:
+        RequestError: fewer than two folds.
+    """
+    if folds < 2:
+        raise RequestError(f"folds={folds}: give 2 or more")
+    groups = _groups(data)
+    own = [groups[n] if groups else data.findings[n].digest or data.name(n) for n in numbers]
+    labels = [data.listing.labels[number] for number in numbers]
+    known = sorted(names_in(labels), key=class_order)
+    return stratified_folds(group_shares(own), number_labels(labels, known), folds=folds)
+
+
+def _unwanted(data: CheckedData) -> Iterator[int]:
+    """Give the usable files that are left out."""
+    for group in data.copies:
+        if len({data.label(number) for number in group}) > 1:
+            yield from group
+        else:
+            kept = max(group, key=lambda number: (SPLITS.index(str(data.splits[number])), -number))
+            yield from (number for number in group if number != kept)
+    if data.listing.is_split:
+        for pair in data.near:
+            ordered = sorted(pair, key=lambda number: SPLITS.index(str(data.splits[number])))
+            if data.splits[ordered[0]] != data.splits[ordered[1]]:
+                yield ordered[0]
+
+
+def _groups(data: CheckedData) -> list[str] | None:
+    """Return the group of each file, whatever looks alike in one; None: nothing belongs together.
+
+    A group is named by the source's name of it, or by its first file.
+    """
+    stated = data.listing.groups
+    if stated is None and not data.near:
+        return None
+    pairs = list(data.near)
+    if stated is not None:
+        first_of: dict[str, int] = {}
+        pairs += [(first_of.setdefault(own, n), n) for n, own in enumerate(stated)]
+    names = stated or data.listing.store.names
+    return [names[first] for first in clusters(pairs, count=len(data.findings)).tolist()]
+
+
+def _relative(data: CheckedData, number: int, path: Path) -> str:
+    """Return the path of a file relative to the folder of `path`."""
+    source = Path(data.listing.source)
+    file = (source if source.is_dir() else source.parent) / data.name(number)
+    if not file.is_file():
+        raise RequestError(
+            f"{data.listing.source} is not made of files of their own, which a list could name: "
+            "unpack it first"
+        )
+    return Path(os.path.relpath(file, path.absolute().parent)).as_posix()
