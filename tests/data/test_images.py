@@ -406,14 +406,17 @@ def test_every_image_is_tested_in_one_fold(tmp_path, fill, pattern):
     root = many(tmp_path, fill)
     tested = []
     for fold in range(5):
-        settings = DataSettings(source="", folds=5, fold=fold, group_pattern=pattern)
+        settings = DataSettings(
+            source="", folds=5, fold=fold, group_pattern=pattern, validation_share=0.3
+        )
         data = open_images(root, settings=settings)
         names = names_by_split(data)
+        assert len(names["validation"]) >= 5
         assert len(names["test"]) == 12
         assert sum(map(len, names.values())) == 60
         tested += names["test"]
         by = "group" if pattern else "content hash"
-        assert f"split by {by} into 5 folds, of which {fold} is the test" in data.notes
+        assert f"split by {by} into 5 folds, of which fold {fold} is the test" in data.notes
     assert len(set(tested)) == len(tested) == 60
 
 

@@ -10,6 +10,7 @@ from vitral.data.split import (
     group_shares,
     hash_shares,
     hold_out_by_hash,
+    other_shares,
     split_by_hash,
     stratified_folds,
 )
@@ -170,6 +171,14 @@ def test_a_fold_never_tears_a_group(examples, folds):
     found = stratified_folds(group_shares([str(g) for g in groups]), labels, folds=folds)
     assert all(len(set(found[groups == group])) == 1 for group in set(groups.tolist()))
     assert set(found.tolist()) <= set(range(folds))
+
+
+def test_other_shares_tell_nothing_of_the_first():
+    shares = hash_shares([digest(n) for n in range(20_000)])
+    other = other_shares(shares)
+    assert abs(np.corrcoef(shares, other)[0, 1]) < 4 / np.sqrt(20_000)
+    assert (other_shares(shares[:9].repeat(2)).reshape(9, 2).std(axis=1) == 0).all()
+    assert abs((other < 0.05).mean() - 0.05) < 0.006
 
 
 def test_an_added_example_moves_few():

@@ -18,7 +18,7 @@ from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.find import list_source
 from vitral.data.sources.grouping import group_by_pattern
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
-from vitral.data.split import hold_out_by_hash
+from vitral.data.split import hold_out_by_hash, other_shares
 from vitral.data.stores.store import Content, Store
 from vitral.data.survey import survey
 from vitral.errors import DataError
@@ -165,8 +165,10 @@ def open_images(
     inside = usable & (splits == "train")
     share = settings.validation_share
     if share and shares is not None and inside.any() and "validation" not in splits:
+        # Folds are stretches of the order by hash.
+        places = other_shares(shares) if settings.folds else shares
         held_out = hold_out_by_hash(
-            shares[inside], labels[inside], share=share, grouped=bool(listing.groups)
+            places[inside], labels[inside], share=share, grouped=bool(listing.groups)
         )
         splits[np.flatnonzero(inside)[held_out]] = "validation"
         notes.append(

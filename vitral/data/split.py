@@ -24,6 +24,12 @@ def group_shares(groups: Sequence[str]) -> np.ndarray:
     return hash_shares([hashlib.sha256(group.encode()).hexdigest() for group in groups])
 
 
+def other_shares(shares: np.ndarray) -> np.ndarray:
+    """Return other places in [0, 1) of the same contents, of which the first tell nothing."""
+    other: np.ndarray = shares * 4096 % 1  # the lower bits
+    return other
+
+
 def split_by_shares(shares: np.ndarray) -> np.ndarray:
     """Split examples by shares (N,) alone, whatever their classes."""
     splits = np.select(
