@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vitral.data import decode
+from vitral.data import decode, jpeg
 from vitral.data.decode import (
     MODE_BY_CHANNELS,
     UnreadableImageError,
@@ -170,8 +170,8 @@ def png(width, height, *, depth, colour, rows):
 @pytest.fixture(params=["libjpeg-turbo", "Pillow"])
 def any_jpeg_decoder(request, monkeypatch):
     """Both ways to decode a JPEG; the second is taken where the first has no wheel."""
-    stand_in = {"libjpeg-turbo": decode.simplejpeg, "Pillow": None}[request.param]
-    monkeypatch.setattr(decode, "simplejpeg", stand_in)
+    stand_in = {"libjpeg-turbo": jpeg.simplejpeg, "Pillow": None}[request.param]
+    monkeypatch.setattr(jpeg, "simplejpeg", stand_in)
 
 
 def test_every_stress_image_is_in_the_tables_with_the_size_of_the_manifest(shared):

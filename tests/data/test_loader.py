@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from vitral.data.decode import decode_image
 from vitral.data.images import Examples, open_images
@@ -115,6 +116,22 @@ def test_a_training_batch_is_a_function_of_seed_epoch_and_index(examples_of, con
             np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), expected)
     assert [len(batch["index"]) for batch in flat(steps)] == [10, 10, 10, 7, 10, 10, 10, 7]
     assert [step.plan.epoch for step in steps] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_scaled_decoding_gives_nearly_the_same_batches(encode, workers):
+    down, right = np.mgrid[:160, :200]
+    ramps = np.stack([down, right, down // 2 + right // 2], axis=2).astype(np.uint8)
+    contents = [encode(Image.fromarray(np.roll(ramps, n, axis=2)), "JPEG") for n in range(12)]
+    examples = Examples(MemoryStore(contents), np.arange(12), np.zeros(12, np.int64))
+    exact, scaled = (
+        joined(flat(training(examples, scaled_decoding=scaled, workers=workers).steps(0, 2)))
+        for scaled in (False, True)
+    )
+    assert scaled["index"].tolist() == exact["index"].tolist()
+    difference = (scaled["image"].int() - exact["image"].int()).abs()
+    assert difference.any()
+    assert difference.float().mean() < 3
 
 
 def test_every_example_comes_once_an_epoch(examples_of):

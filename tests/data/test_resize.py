@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitral.data.resize import crop, resize
+from vitral.data.resize import crop, in_order, resize
 from vitral.spec.preprocessing import default_preprocessing
 
 SIDES = st.integers(1, 40)
@@ -180,3 +180,24 @@ def test_pixels_that_can_not_be_written_are_resized_too(way, recwarn):
     assert resized(pixels, (5, 5), **way).shape == (5, 5, 3)
     np.testing.assert_array_equal(pixels, noise(12, 9))
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda pixels: pixels,
+        lambda pixels: pixels[2:7, 1:],
+        lambda pixels: pixels[:, ::-1],
+        np.rot90,
+        lambda pixels: pixels[:, :, ::-1],
+    ],
+)
+def test_pixels_in_order_are_the_same_row_by_row(view, channels, dtype):
+    pixels = view(noise(9, 12, channels=channels).astype(dtype))
+    ordered = in_order(pixels)
+    np.testing.assert_array_equal(ordered, pixels)
+    assert ordered.dtype == dtype
+    assert ordered.flags.c_contiguous
+    assert ordered.flags.writeable

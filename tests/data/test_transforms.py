@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from vitral.data.decode import decode_image
+from vitral.data.jpeg import REDUCTIONS
 from vitral.data.order import uniforms
 from vitral.data.randaugment import randaugment
 from vitral.data.resize import crop, resize
@@ -19,6 +20,7 @@ from vitral.data.transforms import (
     NUM_UNIFORMS,
     augment,
     central_box,
+    crop_reduction,
     inception_box,
     match_model,
     normalise,
@@ -481,3 +483,23 @@ def test_by_default_black_is_minus_one_and_white_is_one():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
     result = normalise(images, default_preprocessing((1, 2), channels=1))
     assert result.flatten().tolist() == [-1.0, 1.0]
+
+
+@given(SIZES.map(lambda size: (size[0] * 20, size[1] * 20)), NUMBERS)
+def test_a_crop_of_a_reduced_image_still_fills_the_model(image_size, numbers):
+    how = default_preprocessing((24, 32), channels=3)
+    settings_ = AugmentSettings(min_area=0.08)
+    reduction = crop_reduction(image_size, numbers, settings=settings_, preprocessing=how)
+    box = inception_box(image_size, numbers, settings=settings_, aspect=32 / 24)
+    spare = min(box[2] / 24, box[3] / 32)
+    assert reduction in REDUCTIONS
+    assert reduction == 1 or reduction <= spare
+    assert reduction == 8 or spare < 2 * reduction
+
+
+@pytest.mark.parametrize("crop_", ["shift", "none"])
+def test_without_a_random_box_images_are_not_reduced(crop_):
+    how = default_preprocessing((24, 24), channels=3)
+    settings_ = AugmentSettings(crop=crop_)
+    numbers = np.full(NUM_UNIFORMS, 0.5)
+    assert crop_reduction((900, 900), numbers, settings=settings_, preprocessing=how) == 1

@@ -12,14 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from vitral.data.jpeg import TURNS, Reduce, Scratch, decode_stored, plain_size
 from vitral.data.kinds import START_BYTES, is_read, kind_of
 from vitral.data.levels import check_deep
 from vitral.errors import DataError
-
-try:
-    import simplejpeg
-except ImportError:  # no wheel for this platform: Pillow gives the same pixels, more slowly
-    simplejpeg = None
 
 MAX_PIXELS = 178_956_970  # where Pillow takes an image for a decompression bomb
 BACKGROUND = (255, 255, 255)
@@ -53,12 +49,20 @@ class ImageHeader:
     num_frames: int = 1
 
 
-def decode_image(content: bytes, *, channels: int = 3) -> np.ndarray:
+def decode_image(
+    content: bytes,
+    *,
+    channels: int = 3,
+    reduce: Reduce | None = None,
+    scratch: Scratch | None = None,
+) -> np.ndarray:
     """Decode an image as a viewer shows it.
 
     Args:
         content: the bytes of a file.
         channels: 1: grey, 2: grey and alpha, 3: RGB, 4: RGBA; any number for a NumPy array.
+        reduce: says by how much a JPEG may be decoded smaller; None: not at all.
+        scratch: where the pixels may lie, until its next use; None: in memory of their own.
 
     Returns:
         Pixels (H, W, channels): uint8; of images of more than eight bits the values as they are,
@@ -74,13 +78,17 @@ def decode_image(content: bytes, *, channels: int = 3) -> np.ndarray:
         raise UnsupportedImageError(
             f"pictures hold 1 to 4 channels, not {channels}: give the images as .npy or .npz"
         )
+    size = plain_size(content, channels=channels)
+    if size is not None and size[0] * size[1] <= MAX_PIXELS:
+        reduction = reduce(size) if reduce else 1
+        pixels = decode_stored(
+            content, size, channels=channels, reduction=reduction, scratch=scratch
+        )
+        if pixels is not None:
+            return pixels
     with _open(content) as image:
-        if (
-            simplejpeg is not None
-            and image.format in ("JPEG", "MPO")
-            and image.mode in ("L", "RGB")
-        ):
-            pixels = _decode_jpeg(content, image, channels=channels)
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+            pixels = _decode_jpeg(content, image, channels=channels, reduce=reduce, scratch=scratch)
             if pixels is not None:
                 return pixels
         try:
@@ -158,18 +166,26 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
-def _decode_jpeg(content: bytes, image: Image.Image, *, channels: int) -> np.ndarray | None:
-    """Decode by libjpeg-turbo; None where it complains and Pillow shall judge."""
-    mode = "GRAY" if image.mode == "L" else "RGB"
-    try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(content, mode)
-    except ValueError:
+def _decode_jpeg(
+    content: bytes,
+    image: Image.Image,
+    *,
+    channels: int,
+    reduce: Reduce | None,
+    scratch: Scratch | None,
+) -> np.ndarray | None:
+    """Decode a JPEG that Pillow has opened; None where Pillow shall decode it too."""
+    orientation, stored_channels = _orientation(image), len(image.mode)
+    size = (image.height, image.width)
+    reduction = reduce(size if orientation < 5 else size[::-1]) if reduce else 1
+    pixels = decode_stored(
+        content, size, channels=stored_channels, reduction=reduction, scratch=scratch
+    )
+    if pixels is None:
         return None
-    orientation = _orientation(image)
-    same_form = (mode == "GRAY") == (channels == 1) and channels in (1, 3)
-    if same_form and orientation == 1:
-        return pixels
-    flat = pixels[:, :, 0] if mode == "GRAY" else pixels
+    if stored_channels == channels:
+        return TURNS[orientation](pixels)
+    flat = pixels[:, :, 0] if stored_channels == 1 else pixels
     return to_channels(_turn(Image.fromarray(flat), orientation), channels)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.images import Examples
+from vitral.data.jpeg import Reduce, Scratch
 from vitral.data.order import (
     StepPlan,
     cutmix_boxes,
@@ -25,15 +26,15 @@ from vitral.data.order import (
     uniforms,
 )
 from vitral.data.stores.store import Content
-from vitral.data.transforms import augment, num_uniforms, preprocess
+from vitral.data.transforms import augment, crop_reduction, num_uniforms, preprocess
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
 
-Prepare = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-"""From pixels and the example's random numbers, if any, to the model's size."""
+Prepare = Callable[[Content, np.ndarray | None], np.ndarray]
+"""From an example's content and its random numbers, if any, to pixels of the model's size."""
 
-_CHUNK = 16
+_CHUNK = 4
 _PREFETCHED_BATCHES = 4
 _MAX_WORKERS = 16
 
@@ -88,9 +89,11 @@ def evaluation_batches(
         indices: some of the examples, such as those of one process; None: all.
     """
     indices = np.arange(len(examples)) if indices is None else indices
+    scratch = Scratch()
     jobs = (_Job(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
 
-    def prepare(pixels: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    def prepare(content: Content, _: np.ndarray | None) -> np.ndarray:
+        pixels = decode(content, channels=preprocessing.channels, scratch=scratch)
         return preprocess(pixels, preprocessing)
 
     return _stream(
@@ -113,6 +116,9 @@ class TrainingBatches:
     workers: int = -1
     num_paths: int = 0
     """Random numbers that each example gets for stochastic depth; 0: none."""
+    scaled_decoding: bool = False
+    """Whether JPEGs are decoded smaller where their crop still fills the model: sooner, and with
+    other grey levels."""
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
 
@@ -120,8 +126,16 @@ class TrainingBatches:
         """Give the steps from `first` up to `end`; what each holds depends on its number alone."""
         jobs = (job for step in range(first, end) for job in self._jobs(self._plan(step)))
 
-        def prepare(pixels: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
+        scratch = Scratch()
+
+        def prepare(content: Content, numbers: np.ndarray | None) -> np.ndarray:
             assert numbers is not None
+            pixels = decode(
+                content,
+                channels=self.preprocessing.channels,
+                reduce=self._reduce_for(numbers),
+                scratch=scratch,
+            )
             return augment(
                 pixels, numbers, settings=self.settings, preprocessing=self.preprocessing
             )
@@ -138,6 +152,16 @@ class TrainingBatches:
             for step in range(first, end):
                 plan = self._plan(step)
                 yield StepBatches(plan, [next(stream) for _ in self._spans(plan)])
+
+    def _reduce_for(self, numbers: np.ndarray) -> Reduce | None:
+        if not self.scaled_decoding:
+            return None
+        return functools.partial(
+            crop_reduction,
+            numbers=numbers,
+            settings=self.settings,
+            preprocessing=self.preprocessing,
+        )
 
     def _plan(self, step: int) -> StepPlan:
         return plan_step(step, num_examples=len(self.examples), batch_size=self.batch_size)
@@ -253,7 +277,6 @@ class _Loading:
     ) -> None:
         self._examples, self._job, self._prepare = examples, job, prepare
         self._errors = errors
-        self._channels = preprocessing.channels
         dtype = np.float32 if preprocessing.rounding == "none" else np.uint8
         shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
         self._images = np.zeros(shape, dtype)
@@ -270,8 +293,7 @@ class _Loading:
             index = int(self._job.indices[row])
             numbers = None if self._job.numbers is None else self._job.numbers[row]
             try:
-                pixels = decode(self._examples.read(index), channels=self._channels)
-                self._images[row] = self._prepare(pixels, numbers)
+                self._images[row] = self._prepare(self._examples.read(index), numbers)
             except (UnreadableImageError, UnsupportedImageError, DataError, OSError) as error:
                 self._errors[index] = str(error)
 
@@ -299,9 +321,17 @@ class _Loading:
         return batch
 
 
-def decode(content: Content, *, channels: int) -> np.ndarray:
+def decode(
+    content: Content,
+    *,
+    channels: int,
+    reduce: Reduce | None = None,
+    scratch: Scratch | None = None,
+) -> np.ndarray:
     """Return the pixels (H, W, C) of a file's bytes; arrays are pixels already."""
-    return decode_image(content, channels=channels) if isinstance(content, bytes) else content
+    if not isinstance(content, bytes):
+        return content
+    return decode_image(content, channels=channels, reduce=reduce, scratch=scratch)
 
 
 def kept_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -48,10 +48,25 @@ def crop(pixels: np.ndarray, box: Box) -> np.ndarray:
     return pixels[top : top + height, left : left + width]
 
 
+def in_order(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels (H, W, C) as torch wants them: row by row in memory that can be written to.
+
+    Mirrored or turned ones are copied by whole pixels: NumPy copies value by value far slower.
+    """
+    if pixels.flags.c_contiguous and pixels.flags.writeable:
+        return pixels
+    if pixels.strides[2] != pixels.itemsize:
+        return pixels.copy()
+    pixel = np.dtype((np.void, pixels.shape[2] * pixels.itemsize))
+    return pixels.view(pixel).copy().view(pixels.dtype)
+
+
 def _interpolate(pixels: np.ndarray, size: Size, preprocessing: Preprocessing) -> np.ndarray:
     """Resize with torch: with antialias to uint8, as Pillow does, else to float32."""
-    pixels = np.require(pixels, requirements=("C", "W"))  # torch warns of what it can't write to
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    pixels = in_order(pixels)
+    # Both by NumPy: torch's own views give Python's lock away, and those of [None] hide from it
+    # that channels come last, which they stay then.
+    image = torch.from_numpy(pixels.reshape(1, *pixels.shape).transpose(0, 3, 1, 2))
     if not preprocessing.antialias:
         image = image.float()
     resized = F.interpolate(
@@ -61,7 +76,7 @@ def _interpolate(pixels: np.ndarray, size: Size, preprocessing: Preprocessing) -
         align_corners=False,
         antialias=preprocessing.antialias,
     )
-    result: np.ndarray = resized[0].permute(1, 2, 0).numpy()
+    result: np.ndarray = resized.numpy()[0].transpose(1, 2, 0)
     return result
 
 
