@@ -14,6 +14,7 @@ from PIL import Image
 
 import vitral
 from vitral.cli.main import main
+from vitral.data.datasets.class_names import class_names
 from vitral.spec.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.make_archive(str(root / "photos"), "zip", root / "photos")
     Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
     Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
+    # CIFAR-10 in its publisher's form, of a few images.
+    cifar = root / "downloads" / "cifar-10-batches-bin"
+    cifar.mkdir(parents=True)
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        records = (bytes([label]) + bytes([25 * label]) * 3072 for label in range(10))
+        (cifar / f"{name}.bin").write_bytes(b"".join(records))
+    (cifar / "batches.meta.txt").write_text("\n".join(class_names("cifar10")))
     # As a file from elsewhere: it does not say what its classes are called.
     torch.manual_seed(0)
     weights = vitral.create_model("ViT-Mi/8", image_size=64, num_classes=10)

@@ -91,6 +91,22 @@ def test_mistakes_are_told_in_one_line(tokens: list[str], said: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "data", "directory"),
+    [
+        (["runs/x", "pets", "--data-dir", "d"], "pets", "d"),
+        (["runs/x", "--data_dir=d", "pets"], "pets", "d"),
+        (["runs/x", "data=pets", "--data-dir", "d"], "pets", "d"),
+        (["runs/x", "--data-dir", "photos"], "photos", None),
+    ],
+)
+def test_a_folder_of_files_is_one_beside_data_and_data_itself_without(
+    tokens: list[str], data: str, directory: str | None
+) -> None:
+    asked = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
+    assert (asked.model, asked.data, asked.data_dir) == ("runs/x", data, directory)
+
+
 def test_every_alias_leads_to_an_option_or_a_setting() -> None:
     from vitral.spec.settings import setting_types
 

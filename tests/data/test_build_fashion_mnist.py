@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitral.data.datasets import BUILTIN
+from vitral.data.datasets.names import BUILTIN
 
 PUBLISHED = Path("/usr/share/datasets/fashion-mnist")
 

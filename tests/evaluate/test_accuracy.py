@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import TINY_MODEL, pattern_images, write_patterns
 from PIL import Image
 
 import vitral
+from vitral.cli.main import main
 from vitral.errors import DataError, ModelFileError, RequestError
 from vitral.evaluate.accuracy import evaluate
 
@@ -180,3 +182,78 @@ def test_a_model_without_a_head_has_no_score(tmp_path: Path, folder: Path) -> No
     vitral.save_model(vitral.create_model("ViT-Mi/4", image_size=8, num_classes=0), tmp_path / "m")
     with pytest.raises(ModelFileError, match="has no head"):
         evaluate(tmp_path / "m", folder)
+
+
+# Published sets
+
+
+def write_imagenet(root: Path, *, sets: list[list[int]]) -> None:
+    """Write as many validation images, with their ReaL labels."""
+    images, _ = pattern_images(len(sets))
+    (root / "val" / "n0").mkdir(parents=True)
+    for number, image in enumerate(images, start=1):
+        path = root / "val" / "n0" / f"ILSVRC2012_val_{number:08}.JPEG"
+        Image.fromarray(image).convert("RGB").save(path, "PNG")
+    (root / "real.json").write_text(json.dumps(sets))
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 1,000 outputs with names of its own, whose answer is always 5, then 6, 7, ..."""
+    model = vitral.create_model("ViT-Mi/8", num_classes=1000, image_size=16)
+    torch.nn.init.zeros_(model.head.weight)
+    ranks = torch.arange(1000, dtype=torch.float32)
+    model.head.bias.data = -torch.where(ranks < 5, ranks + 2000, ranks) / 100
+    model.classes = tuple(f"word {number}" for number in range(1000))
+    path = tmp_path_factory.mktemp("thousand") / "model"
+    vitral.save_model(model, path)
+    return path
+
+
+def test_an_answer_is_right_if_it_is_in_the_images_set(thousand: Path, tmp_path: Path) -> None:
+    write_imagenet(tmp_path, sets=[[5], [0, 5, 9], [4], [], [7], [8, 1], [900], [3, 2]])
+    result = evaluate(thousand, "imagenet-real", directory=tmp_path)
+    assert result.summary["num_examples"] == 7  # the one without labels is left out
+    assert result.summary["accuracy"] == pytest.approx(2 / 7)
+    assert result.summary["top5_accuracy"] == pytest.approx(4 / 7)
+    assert result.summary["majority_accuracy"] == pytest.approx(2 / 7)
+    assert result.summary["split"] == "test"
+    assert result.notes == ["1 images without ReaL labels are left out"]
+    rows = list(result.rows())
+    assert {row["class"] for row in rows} == {"5"}
+    assert rows[1]["label"] == "0|5|9"
+    shares = torch.softmax(vitral.load_model(thousand).head.bias.detach().double(), 0)
+    sets = [[5], [0, 5, 9], [4], [7], [8, 1], [900], [3, 2]]
+    expected = -np.mean([np.log(sum(float(shares[n]) for n in own)) for own in sets])
+    assert result.summary["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_command_takes_the_folder_of_files(
+    thousand: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_imagenet(tmp_path, sets=[[5], []])
+    assert main(["evaluate", str(thousand), "imagenet-real", "--data-dir", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "accuracy  100.0 %" in captured.out
+    assert "note: 1 images without ReaL labels are left out" in captured.err
+
+
+def test_a_model_without_names_has_its_outputs_in_a_published_sets_order(tmp_path: Path) -> None:
+    names = [f"Abyssinian_{n}" for n in range(3)] + [f"beagle_{n}" for n in range(3)]
+    rows = "\n".join(f"{name} {1 + name.startswith('b')} 1 1" for name in names)
+    (tmp_path / "pets" / "annotations").mkdir(parents=True)
+    (tmp_path / "pets" / "images").mkdir()
+    for name in ("trainval", "test"):
+        (tmp_path / "pets" / "annotations" / f"{name}.txt").write_text(rows)
+    for number, name in enumerate(names):
+        Image.new("RGB", (16, 16), (number, 0, 9)).save(tmp_path / "pets/images" / f"{name}.jpg")
+    model = vitral.create_model("ViT-Mi/8", num_classes=2, image_size=16)
+    model.head.bias.data = torch.tensor([0.0, 9.0])
+    vitral.save_model(model, tmp_path / "model")
+    result = evaluate(tmp_path / "model", "pets", directory=tmp_path)
+    assert result.summary["accuracy"] == 0.5
+    assert {row["class"] for row in result.rows()} == {"beagle"}
+    model.classes = ("dog", "cat")
+    vitral.save_model(model, tmp_path / "named")
+    with pytest.raises(DataError, match="has class 'Abyssinian', which the model does not know"):
+        evaluate(tmp_path / "named", "pets", directory=tmp_path)

@@ -30,6 +30,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "data.source": ("photos/birds of 2024", "photos/birds of 2024"),
     "data.max_unreadable": ("0.2", 0.2),
     "data.validation_share": ("1e-1", 0.1),
+    "data.directory": ("data", "data"),
     "data.group_pattern": ("^[^_]+", "^[^_]+"),
     "data.folds": ("5", 5),
     "data.fold": ("2", 2),

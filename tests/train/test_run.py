@@ -1,6 +1,7 @@
 """`vitral.train` as a person calls it, and what it refuses."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 import vitral
+from vitral.data.datasets.table import TASKS
 from vitral.errors import DataError, DivergedError, ModelFileError, RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.rows import read_rows
@@ -564,3 +566,29 @@ def test_images_on_both_sides_are_told_before_a_training(
     report = json.loads((result.path / "data_report.json").read_text())
     kinds = {problem["kind"] for problem in report["problems"]}
     assert "across_splits" in kinds
+
+
+def test_changes_that_would_make_another_class_are_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "vtab-1k" / "dtd"
+    images, labels = pattern_images(30)
+    for first, name in ((0, "train800"), (10, "val200"), (20, "test")):
+        (root / "images" / name).mkdir(parents=True)
+        rows = [f"images/{name}/{n}.png {labels[n]}" for n in range(first, first + 10)]
+        (root / f"{name}.txt").write_text("\n".join(rows))
+        for number in range(first, first + 10):
+            Image.fromarray(images[number]).save(root / "images" / name / f"{number}.png")
+    task = dataclasses.replace(TASKS["dtd"], flip=False, crop=False)
+    monkeypatch.setitem(TASKS, "dtd", task)
+    settings = {"data.directory": str(tmp_path)} | TINY_MODEL
+    result = train_short("vtab-dtd", tmp_path / "run", settings=settings, steps=1)
+
+    def augment(own: Result) -> dict[str, Any]:
+        config = yaml.safe_load((own.path / "config.yaml").read_text())
+        return dict(config["settings"]["augment"])
+
+    assert (augment(result)["flip"], augment(result)["crop"]) == (False, "none")
+    asked = settings | {"augment.flip": True}
+    other = train_short("vtab-dtd", tmp_path / "asked", settings=asked, steps=1)
+    assert augment(other)["flip"] is True

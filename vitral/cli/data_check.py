@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitral.cli.options import Option, parse_options
+from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
 
 if TYPE_CHECKING:
     from vitral.data.check.checked import CheckedData
@@ -16,6 +16,7 @@ DESCRIPTION = (
 )
 OPTIONS = (
     Option("data", "as for `vitral train`", metavar="DATA", required=True),
+    DATA_DIR_OPTION,
     Option("--against", "other data that DATA's images should not be in", metavar="DATA"),
     Option(
         "--group-pattern",
@@ -37,13 +38,13 @@ def run(tokens: Sequence[str]) -> int:
     asked = parse_options("data check", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.data.check.check import check
     from vitral.data.check.fix import cleaned_rows, folds_of
-    from vitral.data.datasets import data_name
+    from vitral.data.datasets.names import data_name
     from vitral.files.atomic import write_text
     from vitral.files.rows import csv_text
 
     _check_outputs(asked.fix, asked.report)
-    data = _open(asked.data, group_pattern=asked.group_pattern)
-    other = _open(asked.against) if asked.against else None
+    data = _open(asked.data, asked.data_dir, group_pattern=asked.group_pattern)
+    other = _open(asked.against, asked.data_dir) if asked.against else None
     found = check(data, against=other)
     record = found.record(name=data_name(asked.data))
     if asked.folds is not None:
@@ -72,12 +73,18 @@ def _check_outputs(*paths: str | None) -> None:
             raise RequestError(f"{path}: there is no such folder")
 
 
-def _open(data: str, *, group_pattern: str | None = None) -> "CheckedData":
+def _open(data: str, directory: str | None, *, group_pattern: str | None = None) -> "CheckedData":
     from vitral.cli.progress import progress
     from vitral.data.check.checked import open_checked
+    from vitral.data.datasets.names import is_published
 
     with progress(f"looking at {data}") as report:
-        return open_checked(data, group_pattern=group_pattern, report_progress=report)
+        return open_checked(
+            data,
+            directory=directory if is_published(data) else None,
+            group_pattern=group_pattern,
+            report_progress=report,
+        )
 
 
 def _fold_counts(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from vitral.cli.options import Option, parse_options
+from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
 
 DESCRIPTION = "Say what a source of images holds: classes, splits, kinds of files, what is skipped."
 OPTIONS = (
@@ -15,6 +15,7 @@ OPTIONS = (
         metavar="DATA",
         required=True,
     ),
+    DATA_DIR_OPTION,
     Option("--all", "every class, however many there are"),
     Option("--json", "print one JSON object"),
 )
@@ -25,11 +26,13 @@ MAX_CLASSES = 30
 def run(tokens: Sequence[str]) -> int:
     """Run the action and return its exit status."""
     asked = parse_options("data info", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.data.datasets import data_name
+    from vitral.data.datasets.names import data_name
     from vitral.data.images import open_images
     from vitral.data.report import data_report, describe_report
+    from vitral.spec.run import DataSettings
 
-    report = data_report(open_images(asked.data), name=data_name(asked.data))
+    settings = DataSettings(source=asked.data, directory=asked.data_dir or "", validation_share=0)
+    report = data_report(open_images(asked.data, settings=settings), name=data_name(asked.data))
     if asked.json:
         print(json.dumps(report, ensure_ascii=False))
         return 0

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitral.cli.options import Option, parse_options
+from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
 
 DESCRIPTION = (
     "Write the images of any source into shards that are read fast and in any order: plain tars, "
@@ -12,6 +12,7 @@ DESCRIPTION = (
 )
 OPTIONS = (
     Option("data", "as for `vitral train`", metavar="DATA", required=True),
+    DATA_DIR_OPTION,
     Option("--output", "the folder of the shards", metavar="DIR"),
     Option(
         "--resize",
@@ -35,11 +36,12 @@ def run(tokens: Sequence[str]) -> int:
     """
     asked = parse_options("data pack", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.cli.progress import progress
-    from vitral.data.datasets import data_name
+    from vitral.data.datasets.names import data_name
     from vitral.data.images import open_images
     from vitral.data.pack import pack
     from vitral.data.pack_shard import PackSettings
     from vitral.errors import RequestError
+    from vitral.spec.run import DataSettings
 
     if not asked.output:
         raise RequestError("--output is missing: give the folder that the shards shall go to")
@@ -54,7 +56,8 @@ def run(tokens: Sequence[str]) -> int:
         images_per_shard=asked.images_per_shard,
     )
     with progress("looking at the images") as report:
-        data = open_images(asked.data, report_progress=report)
+        how = DataSettings(source=asked.data, directory=asked.data_dir or "", validation_share=0)
+        data = open_images(asked.data, settings=how, report_progress=report)
     with progress("packing") as report:
         packed = pack(
             data, Path(asked.output), settings, name=data_name(asked.data), report_progress=report

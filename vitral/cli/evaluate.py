@@ -1,10 +1,11 @@
 """`vitral evaluate`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitral.cli.options import Option, parse_options
+from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
 
 DESCRIPTION = "Score a model on images, every one exactly once."
 OPTIONS = (
@@ -15,6 +16,7 @@ OPTIONS = (
         required=True,
     ),
     Option("data", "as for training", metavar="DATA", required=True),
+    DATA_DIR_OPTION,
     Option(
         "--split",
         "train, validation or test; left out: test, or every image where there are no splits",
@@ -45,6 +47,7 @@ def run(tokens: Sequence[str]) -> int:
     result = evaluate(
         asked.model,
         asked.data,
+        directory=asked.data_dir,
         split=asked.split,
         batch_size=asked.batch_size,
         device=asked.device,
@@ -54,6 +57,8 @@ def run(tokens: Sequence[str]) -> int:
     if asked.output:
         columns = ("path", "label", "class", "probability", "error")
         write_text(Path(asked.output), csv_text(result.rows(), columns=columns))
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     if asked.json:
         print(json.dumps(result.summary, ensure_ascii=False))
     else:

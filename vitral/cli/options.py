@@ -66,6 +66,14 @@ VALUES = {
 }  # fmt: skip
 
 
+DATA_DIR = "data-dir"
+DATA_DIR_OPTION = Option(
+    f"--{DATA_DIR}",
+    "where the files of a named data set are; data, or $VITRAL_DATA_DIR",
+    metavar="DIR",
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as an error of ours."""
 
@@ -87,7 +95,9 @@ def parse_options(
     return parser.parse_args(normalise_tokens(tokens, options))
 
 
-def normalise_tokens(tokens: Sequence[str], options: Sequence[Option]) -> list[str]:
+def normalise_tokens(  # noqa: PLR0912
+    tokens: Sequence[str], options: Sequence[Option]
+) -> list[str]:
     """Rewrite every spelling of an option into the verb's own.
 
     Args:
@@ -101,6 +111,7 @@ def normalise_tokens(tokens: Sequence[str], options: Sequence[Option]) -> list[s
     normal: list[str] = []
     plain: list[str] = []
     positionals: dict[str, str] = {}
+    directory: str | None = None
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
@@ -129,11 +140,26 @@ def normalise_tokens(tokens: Sequence[str], options: Sequence[Option]) -> list[s
             value = VALUES.get(name, {}).get(value.lower(), value)
         if is_setting:
             normal += ["--set", f"{name}={value}"]
+        elif name == DATA_DIR:
+            directory = value
         elif not known[name].name.startswith("--"):
             positionals[name] = value or ""
         else:
             normal.append(f"--{name}" if value is None else f"--{name}={value}")
+    if directory is not None:
+        normal += _place_directory(directory, positionals, plain, options)
     return [*normal, "--", *_place(positionals, plain, known)]
+
+
+def _place_directory(
+    directory: str, positionals: dict[str, str], plain: list[str], options: Sequence[Option]
+) -> list[str]:
+    """Return `--data-dir` as an option; where DATA lacks, it is that, as other tools mean it."""
+    num_positionals = sum(not option.name.startswith("--") for option in options)
+    if "data" in positionals or len(positionals) + len(plain) >= num_positionals:
+        return [f"--{DATA_DIR}={directory}"]
+    positionals["data"] = directory
+    return []
 
 
 def _split(token: str, known: dict[str, Option]) -> tuple[str | None, str | None]:
@@ -153,7 +179,7 @@ def _dashed(spelling: str) -> str:
 
 def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
     """Return the verb's name for a spelling; a setting's path where the verb takes settings."""
-    name = ALIASES.get(spelling, spelling)
+    name = spelling if spelling in known else ALIASES.get(spelling, spelling)
     if name in known:
         return name
     if "set" in known and "." in name:

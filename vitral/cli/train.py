@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from vitral.cli.options import Option, parse_options
+from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
 
 DESCRIPTION = (
     "Train a Vision Transformer on images and write a run folder with model, score and report."
@@ -19,6 +19,7 @@ OPTIONS = (
         "left out: the built-in images",
         metavar="DATA",
     ),
+    DATA_DIR_OPTION,
     Option("--model", "such as ViT-S/16; left out: one that fits the images", metavar="NAME"),
     Option("--image-size", "pixels of the model's input, N or HxW", metavar="N"),
     Option("--recipe", "left out: one that fits the task, said with its reason", metavar="NAME"),
@@ -54,6 +55,8 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.train.run import train
 
     settings = parse_assignments(asked.set or [])
+    if asked.data_dir:
+        settings["data.directory"] = asked.data_dir
     image_size = None
     if asked.image_size is not None:
         image_size = parse_settings({"model.image_size": asked.image_size})["model.image_size"]

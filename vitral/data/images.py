@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.datasets import find_source
+from vitral.data.datasets.names import list_data
 from vitral.data.decode import channels_of_array
 from vitral.data.file_splits import describe_splits, file_shares, file_splits
 from vitral.data.finding import Finding
 from vitral.data.labels import is_multi_label, label_text, names_in, number_labels
 from vitral.data.levels import Levels, choose_levels
-from vitral.data.sources.find import list_source
 from vitral.data.sources.grouping import group_by_pattern
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
 from vitral.data.split import hold_out_by_hash, other_shares
@@ -135,7 +134,7 @@ def open_images(
     """Open a data set and look into all of it.
 
     Args:
-        data: a path, the name of a built-in set, or a sized object with [i] -> (image, label).
+        data: a path, the name of a data set, or a sized object with [i] -> (image, label).
         channels: of the model; None: those of arrays, 3 for files.
         classes: of a model, in order, that the labels must be mapped to; None: those of the data.
         settings: how to split what is not split; None: no training images are held out for
@@ -147,13 +146,15 @@ def open_images(
         DataError: the contents can't be used.
     """
     settings = settings or DataSettings(source="", validation_share=0.0)
-    listing = group_by_pattern(list_source(find_source(data)), settings.group_pattern or None)
+    listing = list_data(data, directory=settings.directory or None)
+    listing = group_by_pattern(listing, settings.group_pattern or None)
+    classes = _in_standard_order(listing, classes)
     channels = channels or own_channels(listing.store)
     findings = survey(listing, channels=channels, report_progress=report_progress)
     usable = np.array([not finding.problem for finding in findings], bool)
     if not usable.any():
         raise _no_images(listing, findings)
-    notes = list(listing.notes)
+    notes = [*listing.notes, *(f"warning: {own}" for own in listing.complaints)]
     used = names_in(itertools.compress(listing.labels, usable))
     known = classes or listing.classes or tuple(sorted(used, key=class_order))
     _check_known(used, known, is_models=classes is not None, source=listing.source)
@@ -254,6 +255,14 @@ def _classes_of_training(
     if lost:
         notes.append(f"no usable images of {_listed(lost)}: left out of the classes")
     return ordered, labels if ordered == known else number_labels(listing.labels, ordered)
+
+
+def _in_standard_order(listing: Listing, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return a model's classes, by the names of a published set's where places alone tell them."""
+    if classes is None or listing.classes is None or len(classes) != len(listing.classes):
+        return classes
+    is_nameless = all(name.isdecimal() for name in classes)
+    return listing.classes if listing.in_standard_order or is_nameless else classes
 
 
 def _check_number(listing: Listing, names: set[str]) -> None:

@@ -16,7 +16,8 @@ from vitral.data.encode import as_file, is_shrunk, shrink, suffix_of
 from vitral.data.finding import Finding
 from vitral.data.images import Examples, ImageData
 from vitral.data.sources.listing import Skipped
-from vitral.data.stores.packed import ROW, ShardIndex, Texts, number_kinds, save_index
+from vitral.data.stores.packed import ROW, ShardIndex, number_kinds, save_index
+from vitral.data.stores.texts import Texts
 from vitral.data.survey import look_into_content
 from vitral.errors import DataError, RequestError
 from vitral.files.atomic import new_file

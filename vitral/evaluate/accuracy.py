@@ -3,13 +3,13 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitral.data.datasets import data_name
+from vitral.data.datasets.names import data_name
 from vitral.data.images import SPLITS, Examples, ImageData, open_images
 from vitral.data.labels import is_multi_label, label_text
 from vitral.errors import DataError, RequestError
@@ -21,7 +21,7 @@ from vitral.models.weights.folder import find_model_folder, read_config
 from vitral.models.weights.load import load_model
 from vitral.runtime.device import choose_device, choose_precision
 from vitral.spec.checks import check_choice, check_positive
-from vitral.spec.run import PRECISIONS
+from vitral.spec.run import PRECISIONS, DataSettings
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,16 @@ class Evaluation:
     classes: tuple[str, ...]
     unreadable: list[tuple[str, str]]
     """Name and reason of images that were found damaged beforehand."""
+    notes: list[str] = field(default_factory=list)
+    """What should be known of the data."""
+    any_label: bool = False
+    """Whether any of an image's classes is a right answer."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give a row an image: `path`, `label`, `class`, `probability`, `error`."""
-        yield from prediction_rows(self.examples, self.predictions, self.classes)
+        yield from prediction_rows(
+            self.examples, self.predictions, self.classes, any_label=self.any_label
+        )
         for name, reason in self.unreadable:
             yield {"path": name, "error": reason}
 
@@ -47,6 +53,7 @@ def evaluate(
     model: str | Path,
     data: Any,
     *,
+    directory: str | Path | None = None,
     split: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
@@ -60,6 +67,7 @@ def evaluate(
         model: a run folder, a model folder or file.
         data: as for training. Of the data that the model was trained on, the run's own split is
             scored; of other data without splits, every image.
+        directory: where the files of a named data set are.
         split: "train", "validation" or "test"; None: test where there are splits.
         batch_size: images at once; changes no score.
         device: "auto", "cpu", "cuda" or "mps".
@@ -84,8 +92,12 @@ def evaluate(
         data,
         channels=config.in_channels,
         classes=network.classes or tuple(str(number) for number in range(config.num_classes)),
+        settings=DataSettings(
+            source=str(data), directory=str(directory or ""), validation_share=0.0
+        ),
     )
-    if images.is_multi_label and network.objective != "sigmoid":
+    any_label = images.listing.scoring == "any"
+    if images.is_multi_label and network.objective != "sigmoid" and not any_label:
         raise DataError(
             f"{images.source} has several labels an image, the model was trained for one: give "
             "data of one label, or a model trained on such data"
@@ -106,20 +118,28 @@ def evaluate(
     )
     if not len(predictions.labels):
         raise DataError(f"no image of {images.source} could be read")
-    summary = summarise(predictions)
+    summary = summarise(predictions, any_label=any_label)
     summary["num_skipped"] += len(problems)
     summary |= {
         "split": scored,
-        **majority_control(predictions.labels, predictions.labels, images.classes),
+        **majority_control(
+            predictions.labels, predictions.labels, images.classes, any_label=any_label
+        ),
         "model": config.name,
         "data": data_name(data),
         "precision": str(chosen_precision).removeprefix("torch."),
     }
-    return Evaluation(summary, examples, predictions, images.classes, problems)
+    return Evaluation(
+        summary, examples, predictions, images.classes, problems, images.notes, any_label
+    )
 
 
 def prediction_rows(
-    examples: Examples, predictions: Predictions, classes: tuple[str, ...]
+    examples: Examples,
+    predictions: Predictions,
+    classes: tuple[str, ...],
+    *,
+    any_label: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Give a row an example, those that could not be read with their error."""
     place = {index: row for row, index in enumerate(predictions.indices.tolist())}
@@ -130,7 +150,10 @@ def prediction_rows(
         }
         if index in place:
             shares = predictions.probabilities[place[index]]
-            row |= {"class": answer_text(shares, examples.labels, classes)}
+            answer = classes[int(shares.argmax())]
+            if not any_label:
+                answer = answer_text(shares, examples.labels, classes)
+            row |= {"class": answer}
             row |= {"probability": float(shares.max())}
         yield row | {"error": predictions.errors.get(index, "")}
 

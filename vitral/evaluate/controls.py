@@ -22,7 +22,11 @@ _STEPS = 60
 
 
 def majority_control(
-    train_labels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+    train_labels: np.ndarray,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    any_label: bool = False,
 ) -> dict[str, Any]:
     """Score the answer that is right most often in training; the first of equals.
 
@@ -30,10 +34,17 @@ def majority_control(
         train_labels: (N,) classes, or (N, K) of 0 and 1: then the answer is a set of classes.
         labels: of the images that are scored.
         classes: names, in order.
+        any_label: whether any of an image's classes is right: then the answer is one class.
 
     Returns:
         `majority_accuracy`, and `majority_class`, the answer as text.
     """
+    if any_label:
+        best = int(train_labels.sum(axis=0).argmax())
+        return {
+            "majority_accuracy": float(labels[:, best].mean()),
+            "majority_class": classes[best],
+        }
     answers, counts = np.unique(train_labels, axis=0, return_counts=True)
     answer = answers[counts.argmax()]
     same = labels == answer

@@ -14,7 +14,13 @@ from vitral.data.images import Examples
 from vitral.data.labels import is_multi_label
 from vitral.data.loader import evaluation_batches
 from vitral.errors import DataError
-from vitral.figures.measures import average_precisions, decision_counts, f1_scores, right_answers
+from vitral.figures.measures import (
+    answers_within,
+    average_precisions,
+    decision_counts,
+    f1_scores,
+    right_answers,
+)
 from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
 from vitral.spec.preprocessing import Preprocessing
@@ -95,16 +101,18 @@ def predict_examples(
     return _merge(ranks.gather((parts, errors)))
 
 
-def summarise(predictions: Predictions) -> dict[str, Any]:
+def summarise(predictions: Predictions, *, any_label: bool = False) -> dict[str, Any]:
     """Return `accuracy` with its 95 % interval, `loss`, and how many were scored or not.
 
     Where images may have any classes, `accuracy` is the share of images whose classes are all
     right; beside it stand `mean_average_precision`, `f1_macro` (the mean over classes) and
-    `f1_micro` (over all pairs of image and class).
+    `f1_micro` (over all pairs of image and class). With `any_label` an answer is right if it is any
+    of an image's classes, and `top5_accuracy` counts five answers.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     count = len(labels)
-    right = int(right_answers(probabilities, labels).sum())
+    answers = answers_within(probabilities, labels, most=1) if any_label else None
+    right = int((right_answers(probabilities, labels) if answers is None else answers).sum())
     summary = {
         "accuracy": right / count if count else None,
         "accuracy_interval": list(wilson_interval(right, count)) if count else None,
@@ -112,7 +120,9 @@ def summarise(predictions: Predictions) -> dict[str, Any]:
         "num_examples": count,
         "num_skipped": len(predictions.errors),
     }
-    if count and is_multi_label(labels):
+    if count and any_label:
+        summary["top5_accuracy"] = float(answers_within(probabilities, labels, most=5).mean())
+    elif count and is_multi_label(labels):
         counts = decision_counts(probabilities, labels)
         summary |= {
             "mean_average_precision": _mean(average_precisions(probabilities, labels)),
@@ -146,9 +156,11 @@ def _losses_and_probabilities(
         targets = class_marks(labels, num_classes=logits.shape[1])
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return losses.sum(dim=1).double(), logits.sigmoid()
-    return nn.functional.cross_entropy(logits, labels, reduction="none").double(), logits.softmax(
-        dim=1
-    )
+    if labels.ndim == 2:  # any of an image's classes is right
+        inside = logits.log_softmax(dim=1).masked_fill(labels == 0, -torch.inf)
+        return -inside.logsumexp(dim=1).double(), logits.softmax(dim=1)
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none").double()
+    return losses, logits.softmax(dim=1)
 
 
 def _merge(gathered: list[tuple[list[tuple[np.ndarray, ...]], dict[int, str]]]) -> Predictions:

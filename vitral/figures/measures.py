@@ -45,6 +45,20 @@ def right_answers(probabilities: NDArray[np.floating], labels: Integers) -> NDAr
     return ((probabilities > THRESHOLD) == labels.astype(bool)).all(axis=1)
 
 
+def answers_within(
+    probabilities: NDArray[np.floating], labels: Integers, *, most: int
+) -> NDArray[np.bool_]:
+    """Say of which images (N,) one of the `most` likeliest classes is any of theirs.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N, K) of 0 and 1.
+        most: answers that count, at most K.
+    """
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
+    return np.asarray(np.take_along_axis(labels, best, axis=1).any(axis=1), np.bool_)
+
+
 def average_precisions(probabilities: NDArray[np.floating], labels: Integers) -> Floats:
     """Compute each class's average precision (K,), NaN for a class that no image has.
 

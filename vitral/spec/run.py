@@ -17,7 +17,9 @@ class DataSettings:
     """Where the examples are and which of them are used."""
 
     source: str
-    """A folder, a .csv, an .npz, or the name of a built-in set."""
+    """A folder, a .csv, an .npz, or the name of a data set."""
+    directory: str = ""
+    """Where the files of a named data set are; empty: `$VITRAL_DATA_DIR`, else `data`."""
     max_unreadable: float = 0.01
     """Share of unreadable training images above which training stops (and more than one)."""
     validation_share: float = 0.05

@@ -63,6 +63,7 @@ def resolve_run(
     model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
     facts = _facts(data, model_settings, preprocessing)
     chosen = choose_recipe(facts, name=recipe)
+    chosen = replace(chosen, settings={**chosen.settings, **_fitting(data)})
     given = _joined(layers)
     check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
@@ -75,6 +76,15 @@ def resolve_run(
     config = build_run_config(_joined(layers))
     origin = {path: origin.get(path, "default") for path in flatten(config)}
     return ResolvedRun(config, origin, chosen)
+
+
+def _fitting(data: ImageData) -> dict[str, Any]:
+    """Return the settings that keep changes off which would make an image one of another class."""
+    off: dict[str, dict[str, Any]] = {
+        "flip": {"augment.flip": False},
+        "crop": {"augment.crop": "none"},
+    }
+    return {path: own for change in data.listing.unfit for path, own in off[change].items()}
 
 
 def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes: int) -> None:

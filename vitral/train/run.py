@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitral.data.datasets import DEFAULT_NAME, data_name
+from vitral.data.datasets.names import DEFAULT_NAME, data_name
 from vitral.data.images import ImageData, open_images
 from vitral.errors import RequestError, nearest
 from vitral.models.model import Model

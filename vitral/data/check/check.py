@@ -62,6 +62,7 @@ def check(data: CheckedData, *, against: CheckedData | None = None) -> Check:
         against: other data whose images the data should not have, such as a test set.
     """
     found: dict[str, list[Item]] = {kind: [] for kind in KINDS}
+    _sort(found, (("not_whole", Item((), said)) for said in data.listing.complaints))
     _sort(found, file_problems(data))
     _sort(found, copy_problems(data))
     _sort(found, class_problems(data))

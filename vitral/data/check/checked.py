@@ -3,18 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitral.data.check.duplicates import exact_copies, near_copies
-from vitral.data.datasets import find_source
+from vitral.data.datasets.names import list_data
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.file_splits import file_shares, file_splits
 from vitral.data.finding import Finding
 from vitral.data.images import ImageData, own_channels
 from vitral.data.labels import names_in, number_labels
-from vitral.data.sources.find import list_source
 from vitral.data.sources.grouping import group_by_pattern
 from vitral.data.sources.listing import Label, Listing, class_order
 from vitral.data.stores.store import Store
@@ -77,6 +77,7 @@ class CheckedData:
 def open_checked(
     data: Any,
     *,
+    directory: str | Path | None = None,
     group_pattern: str | None = None,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> CheckedData:
@@ -84,6 +85,7 @@ def open_checked(
 
     Args:
         data: a path, a name, or a sized object with [i] -> (image, label).
+        directory: where the files of named data sets are.
         group_pattern: a regular expression that finds a file's group in its name.
         report_progress: called with the number of files done and of all.
 
@@ -91,7 +93,7 @@ def open_checked(
         RequestError: nothing is there, or the pattern can't be used.
         DataError: the source can't be listed, or has no files.
     """
-    listing = group_by_pattern(list_source(find_source(data)), group_pattern)
+    listing = group_by_pattern(list_data(data, directory=directory), group_pattern)
     if not len(listing.labels):
         raise DataError(f"{listing.source} has no images")
     channels = own_channels(listing.store)

@@ -27,6 +27,9 @@ class Kind:
 
 
 KINDS = {
+    "not_whole": Kind(
+        ERROR, "thing is not as published", "things are not as published", "download it again"
+    ),
     "unreadable": Kind(ERROR, "file can't be read", "files can't be read", "repair or remove them"),
     "across_splits": Kind(
         ERROR,

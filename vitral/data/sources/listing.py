@@ -51,11 +51,20 @@ class Listing:
     """What must not be torn apart by a split, such as a patient or a place."""
     findings: Sequence[Finding] | None = None
     """What the source itself says that its files are; None: they must be looked into."""
+    complaints: list[str] = field(default_factory=list)
+    """What is not as the publisher states it."""
+    scoring: str = "all"
+    """Where images have several labels: whether an answer must be "all" of them or "any" one."""
+    in_standard_order: bool = False
+    """Whether models of that many outputs have them in the order of `classes`, whatever they call
+    them."""
+    unfit: frozenset[str] = frozenset()
+    """Changes, of "flip" and "crop", that would make of an image one of another class."""
 
     @property
     def is_split(self) -> bool:
         """Whether the source says which examples are for training and which are not."""
-        return len(set(self.splits)) > 1
+        return len(set(self.splits)) > 1 or self.scoring == "any"
 
     @property
     def is_multi_label(self) -> bool:

@@ -63,7 +63,7 @@ def list_shards(paths: Sequence[Path], *, source: str) -> Listing:
             f"{source}: the name of {unknown} says no split, those of others do: begin each with "
             "train, val or test"
         )
-    classes = _read_classes(paths[0].parent / CLASSES_NAME)
+    classes = read_classes(paths[0].parent / CLASSES_NAME)
     parts = [
         list_shard(open_archive(path), source=str(path), split=split, classes=classes)
         for path, split in zip(paths, splits, strict=True)
@@ -127,7 +127,8 @@ def _read_label(store: Store, number: int, classes: tuple[str, ...] | None, *, s
     return classes[int(text)]
 
 
-def _read_classes(path: Path) -> tuple[str, ...] | None:
+def read_classes(path: Path) -> tuple[str, ...] | None:
+    """Return the class names of a list, one a line; None if it is not there."""
     if not path.exists():
         return None
     names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

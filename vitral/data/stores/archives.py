@@ -15,6 +15,7 @@ import numpy as np
 
 from vitral.data.stores.folder import file_stamp
 from vitral.data.stores.store import Content, Store
+from vitral.data.stores.texts import Texts
 from vitral.errors import DataError
 from vitral.files import atomic
 from vitral.files.places import cache_dir
@@ -101,6 +102,77 @@ class ZipStore:
     def blocks(self) -> np.ndarray | None:
         """Each member is read by itself."""
         return None
+
+
+class NestedTarStore:
+    """Members of the tars within a tar, as ImageNet's is; names are INNER/MEMBER.
+
+    Where they lie is kept in the cache, since a tar of a million files has no index of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp = file_stamp(path)
+        key = hashlib.sha256(f"{path.resolve()}-{self._stamp}-nested".encode()).hexdigest()[:24]
+        kept = cache_dir() / "archives" / f"{key}.npz"
+        found = _load_places(kept)
+        if found is None:
+            found = _find_nested(path)
+            _save_places(kept, *found)
+        self.names: Sequence[str] = found[0]
+        self._places = found[1]
+
+    def read(self, number: int) -> Content:
+        """Return a member's bytes."""
+        offset, size = (int(value) for value in self._places[number])
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def stamp(self, number: int) -> str | None:
+        """Return the archive's size and time of change, and the place of the member."""
+        return f"{self._stamp}-{self._places[number][0]}"
+
+    def blocks(self) -> np.ndarray | None:
+        """Each member is read by itself."""
+        return None
+
+
+def _find_nested(path: Path) -> tuple[Texts, np.ndarray]:
+    """Return names and places (N, 2) of all members of the tars in a tar."""
+    names: list[str] = []
+    places: list[tuple[int, int]] = []
+    try:
+        with tarfile.open(path, "r:") as outer:
+            for inner in outer:
+                if not inner.isfile() or not inner.name.endswith(".tar"):
+                    continue
+                part = outer.extractfile(inner)
+                with tarfile.open(fileobj=part, mode="r:") as archive:
+                    for member in archive:
+                        if member.isfile():
+                            names.append(f"{Path(inner.name).stem}/{member.name}")
+                            places.append((inner.offset_data + member.offset_data, member.size))
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{path} can't be read as a tar of tars: {error}") from None
+    return Texts.of(names), np.array(places, np.int64).reshape(-1, 2)
+
+
+def _load_places(path: Path) -> tuple[Texts, np.ndarray] | None:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Texts(arrays["names"], arrays["ends"]), arrays["places"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # not there, or damaged: it is made again
+
+
+def _save_places(path: Path, names: Texts, places: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.new_file(path) as aside, aside.open("wb") as file:
+            np.savez(file, names=names.content, ends=names.ends, places=places)
+    except OSError:
+        return  # the next opening looks again
 
 
 def open_archive(path: Path) -> Store:

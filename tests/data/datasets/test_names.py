@@ -3,7 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitral.data.datasets import BUILTIN, DEFAULT_NAME, data_name, find_source
+from vitral.data.datasets.names import (
+    BUILTIN,
+    DEFAULT_NAME,
+    LABEL_SETS,
+    data_name,
+    list_data,
+    name_of,
+)
+from vitral.data.datasets.table import DATASETS, TASKS
 from vitral.data.images import open_images
 from vitral.data.report import data_report
 from vitral.errors import RequestError
@@ -56,7 +64,7 @@ def test_the_built_in_images_fill_the_range(builtin):
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "Fashion-MNIST", "fashion_mnist"])
 def test_a_built_in_set_is_found_in_any_spelling(name):
-    assert find_source(name) == PATH
+    assert name_of(name) == DEFAULT_NAME
     assert data_name(name) == "fashion-mnist"
 
 
@@ -69,18 +77,18 @@ def test_a_built_in_set_is_found_in_any_spelling(name):
 )
 def test_an_unknown_name_suggests_a_known_one(name, message):
     with pytest.raises(RequestError, match=message):
-        find_source(name)
+        name_of(name)
 
 
 @pytest.mark.parametrize("data", ["./zebras", "a/b", "list.csv", Path("a/b"), [1], None])
 def test_paths_and_objects_are_left_as_they_are(data):
-    assert find_source(data) is data
+    assert name_of(data) is None
 
 
 def test_a_folder_that_is_there_needs_no_sign_of_a_path(tmp_path, monkeypatch):
     (tmp_path / "zebras").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert find_source("zebras") == "zebras"
+    assert name_of("zebras") is None
 
 
 @pytest.mark.parametrize(
@@ -100,3 +108,67 @@ def test_a_data_set_has_a_short_name(data, name):
 def test_a_pattern_is_named_after_its_folder(tmp_path):
     assert data_name(tmp_path / "birds" / "train-{000..017}.tar") == "birds"
     assert data_name(str(tmp_path / "birds" / "*.tar")) == "birds"
+
+
+# Published sets
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("CIFAR10", "cifar10"), ("cifar-10", "cifar10"), ("ImageNet", "imagenet"),
+        ("imagenet_21k", "imagenet21k"), ("Oxford", None), ("vtab_dtd", "vtab-dtd"),
+        ("vtab-dtd-1000", "vtab-dtd-1000"), ("JFT-300M", "jft300m"),
+    ],
+)  # fmt: skip
+def test_published_sets_are_found_in_any_spelling(spelling, name):
+    if name is None:
+        with pytest.raises(RequestError, match="there is no folder, file or data set"):
+            name_of(spelling)
+    else:
+        assert name_of(spelling) == name
+        assert data_name(spelling) == name
+
+
+@pytest.mark.parametrize("name", [*DATASETS, *(f"vtab-{task}" for task in TASKS), *LABEL_SETS])
+def test_missing_files_are_named_with_where_they_come_from_and_go_to(name, tmp_path):
+    with pytest.raises(RequestError) as error:
+        list_data(name, directory=tmp_path)
+    said = str(error.value)
+    short = name.removeprefix("vtab-")
+    files = (
+        TASKS[short].files
+        if name.startswith("vtab-")
+        else (DATASETS[name].files if name in DATASETS else LABEL_SETS[name][0])
+    )
+    assert all(f"{own.name} from {own.source}" in said for own in files if not own.optional)
+    assert f"into {tmp_path}" in said
+    assert "--data-dir" in said
+
+
+def test_the_folder_of_files_can_be_an_environment_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAL_DATA_DIR", str(tmp_path / "there"))
+    with pytest.raises(RequestError, match="into .*there/cifar10, or name another"):
+        list_data("cifar10")
+    monkeypatch.delenv("VITRAL_DATA_DIR")
+    with pytest.raises(RequestError, match="into data/cifar10, or name another"):
+        list_data("cifar10")
+
+
+@pytest.mark.parametrize("data", ["fashion-mnist", "./photos"])
+def test_a_folder_of_files_for_what_is_no_published_set_is_an_error(data, tmp_path):
+    with pytest.raises(RequestError, match=f"--data-dir .* has no effect: {data} is no name"):
+        list_data(data, directory=tmp_path)
+
+
+def test_jft_is_a_list_of_its_owners(tmp_path, fill):
+    with pytest.raises(RequestError, match="jft300m is not public: if you have it, put a list"):
+        list_data("jft300m", directory=tmp_path)
+    fill(tmp_path / "jft300m", [f"{n}.png" for n in range(3)])
+    rows = ["path,labels", "0.png,a|b", "1.png,b", "2.png,"]
+    (tmp_path / "jft300m" / "metadata.csv").write_text("\n".join(rows))
+    (tmp_path / "jft300m" / "classes.txt").write_text("b\na\nc\n")
+    listing = list_data("jft300m", directory=tmp_path)
+    assert listing.labels == [("a", "b"), ("b",), ()]
+    assert listing.classes == ("b", "a", "c")
+    assert listing.is_multi_label
