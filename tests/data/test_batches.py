@@ -36,8 +36,19 @@ def test_a_batch_is_brought_into_the_models_range():
     assert all(torch.equal(ready[name], batch[name]) for name in ("label", "index", "valid"))
 
 
+def test_images_are_mirrored_before_they_are_mixed():
+    flips = torch.tensor([True, False, False, True])
+    batch = loaded(4, shares=[0.3, 0.3, 1.0, 1.0])
+    ready = to_model(batch | {"flip": flips}, device=CPU, preprocessing=HOW)
+    turned = batch | {"image": batch["image"].clone()}
+    turned["image"][flips] = batch["image"][flips].flip(3)
+    expected = to_model(turned, device=CPU, preprocessing=HOW)
+    assert torch.equal(ready["image"], expected["image"])
+    assert "flip" not in ready
+
+
 def test_the_loaded_batch_is_not_changed():
-    batch = loaded(4, shares=[0.3, 0.3, 0.9, 0.9])
+    batch = loaded(4, shares=[0.3, 0.3, 0.9, 0.9]) | {"flip": torch.ones(4, dtype=torch.bool)}
     before = {name: tensor.clone() for name, tensor in batch.items()}
     to_model(batch, device=CPU, preprocessing=HOW)
     assert batch.keys() == before.keys()

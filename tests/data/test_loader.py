@@ -11,11 +11,12 @@ from PIL import Image
 
 from vitral.data.decode import decode_image
 from vitral.data.images import Examples, open_images
-from vitral.data.loader import TrainingBatches, choose_workers, decode, evaluation_batches
+from vitral.data.loader import TrainingBatches, evaluation_batches
+from vitral.data.loading import choose_workers, decode
 from vitral.data.order import epoch_order, mixup_shares, steps_per_epoch, uniforms
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
-from vitral.data.transforms import augment, num_uniforms, preprocess
+from vitral.data.transforms import augment, flips, num_uniforms, preprocess
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 
@@ -134,6 +135,16 @@ def test_scaled_decoding_gives_nearly_the_same_batches(encode, workers):
     assert difference.float().mean() < 3
 
 
+def test_what_is_mirrored_is_a_function_of_seed_epoch_and_index(examples_of):
+    examples = examples_of()
+    for step in training(examples).steps(0, 8):
+        (batch,) = step.micro_batches
+        drawn = uniforms(3, step.plan.epoch, batch["index"].numpy(), count=num_uniforms(PLAIN))
+        assert batch["flip"].tolist() == flips(drawn).tolist()
+    (step,) = training(examples, augment=AugmentSettings(flip=False)).steps(0, 1)
+    assert "flip" not in step.micro_batches[0]
+
+
 def test_every_example_comes_once_an_epoch(examples_of):
     steps = list(training(examples_of()).steps(0, 8))
     for epoch in (0, 1):
@@ -184,7 +195,7 @@ def test_a_pair_with_a_broken_image_is_not_cut(examples_of):
 
 def test_without_mixup_there_are_no_shares(examples_of):
     assert {key for batch in flat(training(examples_of()).steps(0, 2)) for key in batch} == {
-        "image", "label", "index", "valid",
+        "image", "label", "index", "valid", "flip",
     }  # fmt: skip
 
 

@@ -11,6 +11,12 @@ from vitral.spec.vit import ViTConfig
 SECTIONS = [
     (run.DataSettings, {"max_unreadable": 1.0}, "max_unreadable=1.0 is a share"),
     (run.DataSettings, {"validation_share": -0.1}, "validation_share=-0.1 is a share"),
+    (run.DataSettings, {"keep_decoded": "yes"}, "keep_decoded='yes' is not known: use one of auto"),
+    (
+        run.DataSettings,
+        {"keep_decoded": "on", "scaled_decoding": True},
+        "scaled_decoding has no effect with keep_decoded='on'",
+    ),
     (run.DataSettings, {"folds": 1}, "folds=1: give 2 or more, or 0 for the usual splits"),
     (run.DataSettings, {"folds": -2}, "folds=-2: give 2 or more"),
     (run.DataSettings, {"folds": 4, "fold": 4}, "fold=4: give 0 to 3"),

@@ -31,6 +31,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "data.max_unreadable": ("0.2", 0.2),
     "data.validation_share": ("1e-1", 0.1),
     "data.directory": ("data", "data"),
+    "data.scaled_decoding": ("true", True),
+    "data.keep_decoded": ("off", "off"),
     "data.group_pattern": ("^[^_]+", "^[^_]+"),
     "data.folds": ("5", 5),
     "data.fold": ("2", 2),

@@ -592,3 +592,51 @@ def test_changes_that_would_make_another_class_are_off(
     asked = settings | {"augment.flip": True}
     other = train_short("vtab-dtd", tmp_path / "asked", settings=asked, steps=1)
     assert augment(other)["flip"] is True
+
+
+@pytest.fixture(scope="module")
+def picture_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small pictures in class folders."""
+    root = tmp_path_factory.mktemp("pictures")
+    images, labels = pattern_images(60)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = root / "abcd"[label] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).convert("RGB").save(path)
+    return root
+
+
+def test_small_images_are_decoded_once_and_change_nothing(
+    picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = []
+    for keep in ("auto", "off"):
+        own = TINY_MODEL | {"data.keep_decoded": keep}
+        result = train_short(picture_files, tmp_path / keep, settings=own, quiet=False)
+        said = capsys.readouterr().err
+        assert ("decoded images are kept in memory (0 MB)" in said) == (keep == "auto")
+        losses.append([row["loss"] for row in read_rows(result.path / "metrics.jsonl")])
+    assert losses[0] == losses[1]
+
+
+def test_images_that_do_not_fit_are_not_kept(
+    picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("vitral.data.stores.decoded._free_bytes", lambda: 100)
+    train_short(picture_files, tmp_path / "run", steps=1, quiet=False)
+    assert "kept in memory" not in capsys.readouterr().err
+
+
+def test_scaled_decoding_trains_and_keeps_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = pattern_images(40, side=64)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / "data" / "abcd"[label] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).convert("RGB").save(path)
+    settings = TINY_MODEL | {"data.scaled_decoding": True}
+    result = train_short(tmp_path / "data", tmp_path / "run", settings=settings, quiet=False)
+    assert "kept in memory" not in capsys.readouterr().err
+    assert np.isfinite(result.summary["loss"])

@@ -4,20 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitral.data.loader import Batch
+from vitral.data.loading import Batch
 from vitral.data.transforms import normalise
 from vitral.spec.preprocessing import Preprocessing
 
 
 def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing) -> Batch:
-    """Move a loaded batch to the device, normalise its images and mix them if it says so.
+    """Move a loaded batch to the device, mirror, normalise and mix its images if it says so.
 
     Returns:
         The batch with `image` as floats in the model's range; with mixup also `mix_label`, the
         label of the image that was mixed in.
     """
     batch = {name: _move(tensor, device) for name, tensor in batch.items()}
-    batch["image"] = normalise(batch["image"], preprocessing)
+    images = batch["image"]
+    if "flip" in batch:
+        images = torch.where(batch.pop("flip").view(-1, 1, 1, 1), images.flip(3), images)
+    batch["image"] = normalise(images, preprocessing)
     if "mix_share" in batch:
         share = batch["mix_share"].view(-1, 1, 1, 1)
         partner = partner_of(len(share), device=device)

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.grouping import group_by_pattern
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
 from vitral.data.split import hold_out_by_hash, other_shares
+from vitral.data.stores.decoded import DecodedStore, decoded_bytes
 from vitral.data.stores.store import Content, Store
 from vitral.data.survey import survey
 from vitral.errors import DataError
@@ -94,6 +95,19 @@ class ImageData:
     def is_multi_label(self) -> bool:
         """Whether an image may have several classes, or none."""
         return is_multi_label(next(iter(self.splits.values())).labels)
+
+    def decoded_bytes(self) -> int | None:
+        """Return the bytes that the files of all splits take decoded; None: not known."""
+        used = (self.findings[n] for part in self.splits.values() for n in part.numbers.tolist())
+        return decoded_bytes(used, channels=self.channels)
+
+    def keeping_decoded(self) -> "ImageData":
+        """Return the same data, whose images are decoded once and kept in memory."""
+        store = DecodedStore(self.listing.store, channels=self.channels)
+        splits = {
+            split: Examples(store, part.numbers, part.labels) for split, part in self.splits.items()
+        }
+        return replace(self, splits=splits)
 
     def problems(self, split: str) -> list[Skipped]:
         """Return the damaged images of a split."""

@@ -1,20 +1,15 @@
-"""From examples to batches, by threads: decoding and resizing release Python's lock."""
+"""From examples to batches: which images with which random numbers, step by step."""
 
 import contextlib
 import functools
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.images import Examples
 from vitral.data.jpeg import Reduce, Scratch
+from vitral.data.loading import Batch, Job, decode, stream_batches
 from vitral.data.order import (
     StepPlan,
     cutmix_boxes,
@@ -26,26 +21,9 @@ from vitral.data.order import (
     uniforms,
 )
 from vitral.data.stores.store import Content
-from vitral.data.transforms import augment, crop_reduction, num_uniforms, preprocess
-from vitral.errors import DataError
+from vitral.data.transforms import augment, crop_reduction, flips, num_uniforms, preprocess
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
-
-Prepare = Callable[[Content, np.ndarray | None], np.ndarray]
-"""From an example's content and its random numbers, if any, to pixels of the model's size."""
-
-_CHUNK = 4
-_PREFETCHED_BATCHES = 4
-_MAX_WORKERS = 16
-
-
-Batch = dict[str, Tensor]
-"""`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; `label` (N,) int64, or
-where images may have any classes (N, K) uint8 of 0 and 1; `index` (N,) int64, the example within
-its split; `valid` (N,) bool, false where the image could not be read and is 0; with mixup or cutmix
-`mix_share` (N,) float32, what each image keeps of itself; with cutmix `mix_box` (N, 4) int64, the
-pixels top, left, bottom, right that its pair's other image fills, zeros for none; with stochastic
-depth `path_numbers` (N, branches of the model) float32 in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +32,6 @@ class StepBatches:
 
     plan: StepPlan
     micro_batches: list[Batch]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A batch to be loaded."""
-
-    indices: np.ndarray
-    numbers: np.ndarray | None = None
-    mix_share: np.ndarray | None = None
-    mix_box: np.ndarray | None = None
-    path_numbers: np.ndarray | None = None
-    counts: bool = True
-    """False: a process without a share of the step passes an example that does not count."""
 
 
 def evaluation_batches(
@@ -90,13 +55,13 @@ def evaluation_batches(
     """
     indices = np.arange(len(examples)) if indices is None else indices
     scratch = Scratch()
-    jobs = (_Job(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
+    jobs = (Job(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
 
     def prepare(content: Content, _: np.ndarray | None) -> np.ndarray:
         pixels = decode(content, channels=preprocessing.channels, scratch=scratch)
         return preprocess(pixels, preprocessing)
 
-    return _stream(
+    return stream_batches(
         examples, jobs, prepare, preprocessing=preprocessing, errors=errors, workers=workers
     )
 
@@ -140,7 +105,7 @@ class TrainingBatches:
                 pixels, numbers, settings=self.settings, preprocessing=self.preprocessing
             )
 
-        stream = _stream(
+        stream = stream_batches(
             self.examples,
             jobs,
             prepare,
@@ -171,7 +136,7 @@ class TrainingBatches:
         start, stop = share_of_rank(plan, rank=self.rank, world_size=self.world_size)
         return list(micro_batches(start, stop, size=self.micro_batch_size)) or [(start, start)]
 
-    def _jobs(self, plan: StepPlan) -> Iterator[_Job]:
+    def _jobs(self, plan: StepPlan) -> Iterator[Job]:
         order = self._order_of(plan.epoch)
         for start, stop in self._spans(plan):
             # Every process must pass something through the model: an example that does not count.
@@ -179,8 +144,15 @@ class TrainingBatches:
             count = num_uniforms(self.settings)
             numbers = uniforms(self.seed, plan.epoch, indices, count=count)
             share, box = self._mixing(plan, start, stop)
-            path_numbers = self._path_numbers(plan, indices)
-            yield _Job(indices, numbers, share, box, path_numbers, counts=stop > start)
+            yield Job(
+                indices,
+                numbers,
+                share,
+                box,
+                self._path_numbers(plan, indices),
+                flips=flips(numbers) if self.settings.flip else None,
+                counts=stop > start,
+            )
 
     @functools.cached_property
     def _order_of(self) -> Callable[[int], np.ndarray]:
@@ -222,125 +194,8 @@ class TrainingBatches:
         return shares, boxes
 
 
-def choose_workers(workers: int) -> int:
-    """Return the number of threads; -1: as many as cores, at most 16."""
-    return min(_MAX_WORKERS, os.cpu_count() or 1) if workers < 0 else workers
-
-
-def _stream(
-    examples: Examples,
-    jobs: Iterable[_Job],
-    prepare: Prepare,
-    *,
-    preprocessing: Preprocessing,
-    errors: dict[int, str],
-    workers: int,
-) -> Generator[Batch, None, None]:
-    """Load batches in order, some ahead of their use; memory holds only those."""
-    num_workers = choose_workers(workers)
-    pool = ThreadPoolExecutor(num_workers, "loader") if num_workers else None
-    waiting: deque[tuple[_Loading, list[Future[None]]]] = deque()
-    jobs = iter(jobs)
-    try:
-        while True:
-            while len(waiting) < (_PREFETCHED_BATCHES if pool else 1):
-                job = next(jobs, None)
-                if job is None:
-                    break
-                loading = _Loading(examples, job, prepare, preprocessing, errors)
-                chunks = loading.chunks()
-                waiting.append((loading, [pool.submit(chunk) for chunk in chunks] if pool else []))
-                if pool is None:
-                    for chunk in chunks:
-                        chunk()
-            if not waiting:
-                return
-            loading, futures = waiting.popleft()
-            for future in futures:
-                future.result()
-            yield loading.batch()
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-
-
-class _Loading:
-    """A batch while threads fill it."""
-
-    def __init__(
-        self,
-        examples: Examples,
-        job: _Job,
-        prepare: Prepare,
-        preprocessing: Preprocessing,
-        errors: dict[int, str],
-    ) -> None:
-        self._examples, self._job, self._prepare = examples, job, prepare
-        self._errors = errors
-        dtype = np.float32 if preprocessing.rounding == "none" else np.uint8
-        shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
-        self._images = np.zeros(shape, dtype)
-
-    def chunks(self) -> list[Callable[[], None]]:
-        """Return the pieces of work, each for one thread."""
-        return [
-            functools.partial(self._fill, start, min(start + _CHUNK, len(self._job.indices)))
-            for start in range(0, len(self._job.indices), _CHUNK)
-        ]
-
-    def _fill(self, start: int, stop: int) -> None:
-        for row in range(start, stop):
-            index = int(self._job.indices[row])
-            numbers = None if self._job.numbers is None else self._job.numbers[row]
-            try:
-                self._images[row] = self._prepare(self._examples.read(index), numbers)
-            except (UnreadableImageError, UnsupportedImageError, DataError, OSError) as error:
-                self._errors[index] = str(error)
-
-    def batch(self) -> Batch:
-        """Return the filled batch."""
-        indices = self._job.indices
-        valid = np.array([index not in self._errors for index in indices.tolist()], bool)
-        mix_share, mix_box = self._job.mix_share, self._job.mix_box
-        if mix_share is not None and not valid.all():
-            both = _both_of_pair(valid)
-            mix_share = np.where(both, mix_share, np.float32(1))
-            mix_box = None if mix_box is None else np.where(both[:, None], mix_box, 0)
-        batch = {
-            "image": torch.from_numpy(self._images).permute(0, 3, 1, 2),
-            "label": torch.from_numpy(self._examples.labels[indices]),
-            "index": torch.from_numpy(np.array(indices, np.int64)),
-            "valid": torch.from_numpy(valid & self._job.counts),
-        }
-        if mix_share is not None:
-            batch["mix_share"] = torch.from_numpy(np.array(mix_share))
-        if mix_box is not None:
-            batch["mix_box"] = torch.from_numpy(np.array(mix_box))
-        if self._job.path_numbers is not None:
-            batch["path_numbers"] = torch.from_numpy(self._job.path_numbers).float()
-        return batch
-
-
-def decode(
-    content: Content,
-    *,
-    channels: int,
-    reduce: Reduce | None = None,
-    scratch: Scratch | None = None,
-) -> np.ndarray:
-    """Return the pixels (H, W, C) of a file's bytes; arrays are pixels already."""
-    if not isinstance(content, bytes):
-        return content
-    return decode_image(content, channels=channels, reduce=reduce, scratch=scratch)
-
-
 def kept_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the share of pixels (N,) float32 outside of boxes (N, 4) in an image of `size`."""
     inside = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     share: np.ndarray = (1 - inside / (size[0] * size[1])).astype(np.float32)
     return share
-
-
-def _both_of_pair(valid: np.ndarray) -> np.ndarray:
-    partner = np.arange(len(valid)) ^ 1
-    return valid & valid[np.minimum(partner, len(valid) - 1)]

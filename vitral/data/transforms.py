@@ -10,7 +10,7 @@ from vitral.data.decode import luma
 from vitral.data.jpeg import REDUCTIONS
 from vitral.data.levels import to_eight_bit_range
 from vitral.data.randaugment import UNIFORMS_OF_CHANGE, randaugment
-from vitral.data.resize import Box, Size, crop, in_order, resize
+from vitral.data.resize import Box, Size, crop, resize
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
@@ -46,7 +46,7 @@ def augment(
     settings: AugmentSettings,
     preprocessing: Preprocessing,
 ) -> np.ndarray:
-    """Crop, resize, mirror and change decoded pixels for training.
+    """Crop, resize and change decoded pixels for training; they are mirrored in the batch.
 
     Args:
         pixels: (H, W, C), as decoded.
@@ -67,11 +67,15 @@ def augment(
         image = preprocess(pixels, preprocessing)
         if settings.crop == "shift":
             image = shift(image, numbers[-3], numbers[-2], share=settings.shift)
-    if settings.flip and numbers[-1] < 0.5:
-        image = in_order(image[:, ::-1])
     if settings.randaugment:
         image = randaugment(image, numbers_of_changes, magnitude=settings.randaugment_magnitude)
     return image
+
+
+def flips(numbers: np.ndarray) -> np.ndarray:
+    """Return which images (N,) bool are mirrored, by their random numbers (N, ...)."""
+    mirrored: np.ndarray = numbers[:, NUM_UNIFORMS - 1] < 0.5
+    return mirrored
 
 
 def crop_reduction(

@@ -32,10 +32,22 @@ class DataSettings:
     """Parts, alike in their classes, of which one is the test split; 0: the usual splits."""
     fold: int = 0
     """Which of these parts, from 0."""
+    scaled_decoding: bool = False
+    """Whether training JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where their crop still
+    fills the model: several times as fast on large photos, with slightly other grey levels.
+    Evaluation and prediction always decode them whole."""
     workers: int = -1
     """Threads that decode; 0: only the main one; -1: by the number of cores. Changes no result."""
+    keep_decoded: str = "auto"
+    """"auto", "on" or "off": whether decoded images are kept in memory, by default where all of
+    them take at most a quarter of what is free, and 8 GiB. Changes no result."""
 
     def __post_init__(self) -> None:
+        check_choice(("auto", "on", "off"), keep_decoded=self.keep_decoded)
+        if self.scaled_decoding and self.keep_decoded == "on":
+            raise RequestError(
+                "scaled_decoding has no effect with keep_decoded='on': kept images are whole"
+            )
         if self.folds < 0 or self.folds == 1:
             raise RequestError(f"folds={self.folds}: give 2 or more, or 0 for the usual splits")
         if not 0 <= self.fold < max(self.folds, 1):
@@ -287,6 +299,7 @@ class RunConfig:
 PLACE_SETTINGS = (
     "data.source",
     "data.workers",
+    "data.keep_decoded",
     "train.device",
     "train.log_every_steps",
     "checkpoint.keep",

@@ -10,6 +10,7 @@ from torch import nn
 
 from vitral.data.images import ImageData
 from vitral.data.report import data_report, describe_report
+from vitral.data.stores.decoded import bytes_to_keep
 from vitral.errors import RequestError
 from vitral.figures.report import write_report
 from vitral.files import atomic
@@ -279,6 +280,7 @@ class Execution:
     def _train(self, network: nn.Module, folder: RunFolder, saved: SavedState | None) -> TrainState:
         config = self.config
         check_unreadable(self.data, config=config)
+        self._keep_decoded()
         tensors = dict(network.state_dict())
         check_space(folder.path, tensors=[tensors] * _STATE_COPIES)
         average = (
@@ -307,6 +309,17 @@ class Execution:
             folder.write_status("running", step=state.step, steps=config.train.steps)
         session.run()
         return state
+
+    def _keep_decoded(self) -> None:
+        """Have decoded images kept in memory where they fit."""
+        settings, total = self.config.data, self.data.decoded_bytes()
+        if settings.keep_decoded == "off" or settings.scaled_decoding or total == 0:
+            return
+        most = bytes_to_keep(num_processes=self.machine.ranks.world_size)
+        if settings.keep_decoded == "on" or (total is not None and total <= most):
+            self.data = self.data.keeping_decoded()
+            size = "" if total is None else f" ({total / 1e6:,.0f} MB)"
+            self.view.say(f"data: decoded images are kept in memory{size}")
 
     def _note_failure(self, folder: RunFolder, error: BaseException) -> None:
         interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.data.batches import to_model
-from vitral.data.loader import Batch, StepBatches, TrainingBatches
+from vitral.data.loader import StepBatches, TrainingBatches
+from vitral.data.loading import Batch
 from vitral.data.order import torch_seed
 from vitral.errors import DivergedError
 from vitral.runtime.device import autocast

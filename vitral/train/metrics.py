@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from vitral.data.loader import Batch
+from vitral.data.loading import Batch
 from vitral.errors import RequestError, nearest
 from vitral.train.objectives.function import per_example
 

@@ -72,6 +72,7 @@ class Session:
             world_size=machine.ranks.world_size,
             workers=config.data.workers,
             num_paths=_num_paths(config),
+            scaled_decoding=config.data.scaled_decoding,
         )
         self._per_epoch = steps_per_epoch(len(data.splits["train"]), config.train.batch_size)
         self._log_every = config.train.log_every_steps or max(1, self._per_epoch // 10)

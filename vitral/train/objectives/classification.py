@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitral.data.batches import class_marks
-from vitral.data.loader import Batch
+from vitral.data.loading import Batch
 
 
 class Classification(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from vitral.data.loader import Batch
+from vitral.data.loading import Batch
 from vitral.errors import RequestError
 
 ObjectiveFunction = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]] | Tensor]
