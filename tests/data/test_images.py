@@ -435,3 +435,20 @@ def test_folds_of_data_with_splits_are_refused(tmp_path, fill):
     fill(tmp_path, split_tree(train="ab", test="ab"))
     with pytest.raises(RequestError, match=r"folds=4: .* has splits of its own, which folds"):
         open_images(tmp_path, settings=DataSettings(source="", folds=4))
+
+
+def test_a_stated_class_may_be_tested_and_never_trained_on(tmp_path):
+    # As VTAB's SUN397, whose 800 training images show 309 of 397 classes.
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4), dtype=np.uint8)
+    np.savez(
+        tmp_path / "a.npz",
+        images=images,
+        labels=[0, 1, 0, 0, 1, 2],
+        classes=["a", "b", "c", "d"],
+        split=["train"] * 3 + ["test"] * 3,
+    )
+    data = open_images(tmp_path / "a.npz")
+    assert data.classes == ("a", "b", "c", "d")
+    assert data.splits["test"].labels.tolist() == [0, 1, 2]
+    assert "the test split has 'c', which are never trained on" in data.notes
+    assert "no training images of 'c', 'd'" in data.notes

@@ -640,3 +640,25 @@ def test_scaled_decoding_trains_and_keeps_nothing(
     result = train_short(tmp_path / "data", tmp_path / "run", settings=settings, quiet=False)
     assert "kept in memory" not in capsys.readouterr().err
     assert np.isfinite(result.summary["loss"])
+
+
+def test_a_model_that_waits_for_data_is_told_why_once(
+    picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("vitral.train.session.WAIT_SHARE", -1.0)
+    settings = TINY_MODEL | {"data.keep_decoded": "off", "train.log_every_steps": 1}
+    result = train_short(picture_files, tmp_path / "run", settings=settings, quiet=False)
+    said = capsys.readouterr().err
+    assert said.count("the model waits for data") == 1
+    assert "takes most" in said
+    assert "the model waits for data" in (result.path / "log.txt").read_text()
+
+
+def test_a_model_that_does_not_wait_is_told_nothing(
+    picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("vitral.train.session.WAIT_SHARE", 1.0)
+    train_short(picture_files, tmp_path / "run", quiet=False)
+    assert "waits for data" not in capsys.readouterr().err

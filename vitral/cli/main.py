@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
     "predict": ("vitral.cli.predict", "name the classes of images"),
     "data": ("vitral.cli.data", "check images and labels, say what there is, pack it"),
+    "bench": ("vitral.cli.bench", "measure how fast data is loaded"),
     "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),
     "models": ("vitral.cli.models", "list the models and public weights that are known"),
 }

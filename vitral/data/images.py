@@ -249,12 +249,14 @@ def _classes_of_training(
     }
     for split in ("validation", "test"):
         unknown = sorted(present[split] - present["train"], key=class_order)
-        if unknown:
+        if unknown and not listing.classes:
             raise DataError(
                 f"the {split} split has class {unknown[0]!r}, which the training split does not "
                 "have: "
                 "add training images of it, or take it out"
             )
+        if unknown:
+            notes.append(f"the {split} split has {_listed(unknown)}, which are never trained on")
         missing = sorted(present["train"] - present[split], key=class_order)
         if present[split] and missing:
             notes.append(f"the {split} split has no images of {_listed(missing)}")

@@ -108,6 +108,21 @@ def decode_stored(
     return pixels
 
 
+def decode_whole(content: bytes) -> np.ndarray | None:
+    """Decode a JPEG whole and do nothing else: the limit that loading is measured against.
+
+    Returns:
+        (H, W, 3) uint8 as stored; None of other files, and without libjpeg-turbo.
+    """
+    if simplejpeg is None or not content.startswith(_START):
+        return None
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(content, "RGB")
+    except ValueError:
+        return None
+    return pixels
+
+
 def _may_be_turned(content: bytes) -> bool:
     """Say whether EXIF or XMP stand before the pixels, or the segments there are out of order."""
     place = 2

@@ -12,6 +12,8 @@ from torch import nn
 from vitral.data.images import ImageData
 from vitral.data.loader import TrainingBatches
 from vitral.data.order import steps_per_epoch
+from vitral.data.stages import WAIT_SHARE, advise, describe_advice, measure_stages
+from vitral.data.stores.decoded import bytes_to_keep
 from vitral.errors import DataError
 from vitral.evaluate.score import mean_over_examples
 from vitral.runtime.device import machine_facts
@@ -81,6 +83,7 @@ class Session:
         self._seconds = 0.0
         self._last_saved = -1
         self._unreadable: dict[str, str] = {}
+        self._is_advised = False
 
     def restore(self, saved: SavedState) -> None:
         """Go on from a checkpoint."""
@@ -200,7 +203,25 @@ class Session:
             self._folder.add_metrics(row)
             self._folder.add_timing({"step": step, "seconds": self._seconds, **timing})
         self._view.update(step, self._config.train.steps, title="training", facts=describe(facts))
+        if timing["wait_share"] > WAIT_SHARE and not self._is_advised:
+            self._is_advised = True
+            self._advise(timing["wait_share"])
         self._sums = _Sums()
+
+    def _advise(self, wait_share: float) -> None:
+        """Say once why the model waits for data, and what to do about it."""
+        if not self._machine.ranks.is_first:
+            return
+        config = self._config
+        how = config.preprocessing
+        stages = measure_stages(self._batches.examples, preprocessing=how, settings=config.augment)
+        total = self._data.decoded_bytes()
+        most = bytes_to_keep(num_processes=self._machine.ranks.world_size)
+        fits = total is not None and 0 < total <= most
+        advice = advise(stages, data=config.data, preprocessing=how, fits=fits)
+        self._view.say(f"the model waits for data {100 * wait_share:.0f} % of the time")
+        for sentence in describe_advice(stages, advice):
+            self._view.say(f"  {sentence}")
 
     def _is_evaluation_due(self, step: int) -> bool:
         if "validation" not in self._data.splits:

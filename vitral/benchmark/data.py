@@ -1,0 +1,173 @@
+"""How fast data is loaded, next to what decoding alone allows and what a model needs."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitral.data.batches import to_model
+from vitral.data.images import Examples, ImageData
+from vitral.data.jpeg import decode_whole
+from vitral.data.loader import TrainingBatches
+from vitral.data.loading import decode
+from vitral.data.stages import Stages, advise, describe_advice, measure_stages
+from vitral.data.stores.decoded import bytes_to_keep
+from vitral.data.stores.store import Content
+from vitral.models.build import create_model
+from vitral.spec.preprocessing import Preprocessing, default_preprocessing
+from vitral.spec.run import AugmentSettings, DataSettings
+
+_BATCH = 64
+_SECONDS = 2.0
+"""That each loader is measured for, about."""
+
+
+def benchmark_data(
+    data: ImageData,
+    *,
+    model: str,
+    image_size: int,
+    workers: Sequence[int],
+    device: torch.device,
+    scaled_decoding: bool = False,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure loading by stage and by number of threads.
+
+    Args:
+        data: opened; its training images are loaded, or else all.
+        model: a name, whose need is measured.
+        image_size: of its input, pixels.
+        workers: numbers of threads.
+        device: on which the model trains.
+        scaled_decoding: as in training.
+        report_progress: called with the number of measurements done and of all.
+
+    Returns:
+        Plain data: `stages` in seconds an image; `rows`, for each number of threads the images a
+        second and their shares of bare decoding and of the model's need; `advice`.
+    """
+    examples = data.splits.get("train") or data.everything()
+    preprocessing = default_preprocessing((image_size, image_size), channels=data.channels)
+    settings = AugmentSettings()
+    total = len(workers) + 2
+    report = report_progress or (lambda done, total: None)
+    stages = measure_stages(examples, preprocessing=preprocessing, settings=settings)
+    report(1, total)
+    need = training_rate(model, data, image_size=image_size, device=device)
+    report(2, total)
+    rows = []
+    for number in workers:
+        batches = TrainingBatches(
+            examples, preprocessing, settings, seed=0, batch_size=_BATCH, workers=number,
+            scaled_decoding=scaled_decoding,
+        )  # fmt: skip
+        bare = bare_rate(examples, stages, workers=number)
+        rate = loading_rate(batches)
+        rows.append(
+            {
+                "workers": number,
+                "images_per_second": rate,
+                "bare_images_per_second": bare,
+                "share_of_bare": rate / bare,
+                "share_of_need": rate / need,
+            }
+        )
+        report(2 + len(rows), total)
+    kept = data.decoded_bytes()
+    fits = bool(kept) and (kept or 0) <= bytes_to_keep(num_processes=1)
+    best = max(rows, key=lambda row: row["images_per_second"])
+    threads = int(best["workers"])
+    how = DataSettings(source="", workers=threads, scaled_decoding=scaled_decoding)
+    advice = advise(stages, data=how, preprocessing=preprocessing, fits=fits)
+    return {
+        "num_images": len(examples),
+        "model": model,
+        "image_size": image_size,
+        "device": str(device),
+        "stages": asdict(stages)
+        | {"to_device": to_device_seconds(batches, preprocessing, device=device)},
+        "needed_images_per_second": need,
+        "rows": rows,
+        "is_fast_enough": best["share_of_need"] >= 1,
+        "bottleneck": stages.slowest,
+        "advice": [asdict(own) for own in advice],
+        "sentences": describe_advice(stages, advice),
+    }
+
+
+def loading_rate(batches: TrainingBatches) -> float:
+    """Return the images a second that batches are loaded at, without the first ones."""
+    count, started = 0, 0.0
+    for number, step in enumerate(batches.steps(0, 1_000_000)):
+        if number == 0:
+            started = time.perf_counter()  # threads have started and memory is warm
+            continue
+        count += step.plan.num_examples
+        if time.perf_counter() - started > _SECONDS:
+            break
+    return count / (time.perf_counter() - started)
+
+
+def bare_rate(examples: Examples, stages: Stages, *, workers: int) -> float:
+    """Return the images a second that are decoded whole by some threads, and nothing else."""
+    per_round = max(workers, 1) * 8
+    count = max(per_round, int(_SECONDS / 2 / stages.bare))
+    indices = [int(index) for index in np.arange(count) % len(examples)]
+    contents = {index: examples.read(index) for index in set(indices[:256])}
+    wanted = [contents[index] for index in indices if index in contents]
+
+    def run(content: Content) -> None:
+        if not isinstance(content, bytes) or decode_whole(content) is None:
+            decode(content, channels=3)
+
+    started = time.perf_counter()
+    if workers > 0:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, wanted))
+    else:
+        for content in wanted:
+            run(content)
+    return len(wanted) / (time.perf_counter() - started)
+
+
+def training_rate(model: str, data: ImageData, *, image_size: int, device: torch.device) -> float:
+    """Return the images a second that a model trains on: forward and backward pass, in batches."""
+    network = create_model(
+        model, num_classes=len(data.classes), image_size=image_size, in_channels=data.channels
+    ).to(device)
+    size = _BATCH if device.type == "cuda" else 8
+    images = torch.randn(size, data.channels, image_size, image_size, device=device)
+    labels = torch.zeros(size, dtype=torch.long, device=device)
+
+    def step() -> None:
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    step()
+    count, started = 0, time.perf_counter()
+    while count == 0 or time.perf_counter() - started < _SECONDS:
+        step()
+        count += size
+    return count / (time.perf_counter() - started)
+
+
+def to_device_seconds(
+    batches: TrainingBatches, preprocessing: Preprocessing, *, device: torch.device
+) -> float:
+    """Return the seconds an image takes to the device, mirrored and normalised."""
+    (step,) = batches.steps(0, 1)
+    (batch,) = step.micro_batches
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        to_model(batch, device=device, preprocessing=preprocessing)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append((time.perf_counter() - started) / len(batch["index"]))
+    return float(np.median(times))
