@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitral.data.stores.arrays import ArrayStore, ObjectStore, as_pixels
+from vitral.data.stores.arrays import ArrayStore, ObjectStore, TiledStore, as_pixels
 from vitral.errors import DataError
 
 
@@ -140,3 +140,13 @@ def test_a_pil_image_with_transparency_is_put_on_white_for_a_model_without(chann
     assert as_pixels(image, channels=channels).shape == (2, 2, channels)
     assert (as_pixels(image, channels=channels) == 255).all()
     assert as_pixels(image, channels=4).shape == (2, 2, 4)
+
+
+def test_grey_images_are_tiled_when_read():
+    grey = np.array([[[0, 1]], [[2, 255]]], np.uint8)
+    store = TiledStore(ArrayStore(grey, path="a.npz"))
+    assert list(store.names) == ["0", "1"]
+    np.testing.assert_array_equal(store.read(1), [[[2, 2, 2], [255, 255, 255]]])
+    assert store.read(1).flags.writeable
+    assert store.stamp(0) is None
+    assert store.blocks() is None

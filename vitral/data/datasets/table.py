@@ -14,12 +14,17 @@ from vitral.data.datasets.publishers.imagenet import (
 )
 from vitral.data.datasets.publishers.pets import read_pets
 from vitral.data.datasets.publishers.scenes import read_eurosat, read_resisc45
+from vitral.data.datasets.publishers.smallnorb import (
+    read_smallnorb_azimuth,
+    read_smallnorb_elevation,
+)
 from vitral.data.datasets.publishers.svhn import read_svhn
 from vitral.data.datasets.vtab import Task
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
+_NORB = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small"
 _IMAGENET = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 
 CIFAR10 = (
@@ -122,6 +127,32 @@ RESISC45 = (
         unpacked="NWPU-RESISC45",
     ),
 )
+SMALLNORB = (
+    File(
+        "smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat.gz",
+        f"{_NORB}/smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat.gz",
+        "5ffd6272a07d32695ee1082a26a41a93a37aab8c28da047f8c34ed348d214873",
+        unpacked="smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat",
+    ),
+    File(
+        "smallnorb-5x46789x9x18x6x2x96x96-training-info.mat.gz",
+        f"{_NORB}/smallnorb-5x46789x9x18x6x2x96x96-training-info.mat.gz",
+        "de7eb932ebe7a4ee16217fead60660d0eb3d23632c2f4d1c51f88c501c17bf32",
+        unpacked="smallnorb-5x46789x9x18x6x2x96x96-training-info.mat",
+    ),
+    File(
+        "smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat.gz",
+        f"{_NORB}/smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat.gz",
+        "cf7104eed3e51174d2f65b66d1e5878b9da233b886f161b0d88f4510ba2c7474",
+        unpacked="smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat",
+    ),
+    File(
+        "smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat.gz",
+        f"{_NORB}/smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat.gz",
+        "16adf314226327ee006d1a44db8cfef52773c06c829951d5653a9f6f310248a2",
+        unpacked="smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat",
+    ),
+)
 
 DATASETS: dict[str, NamedDataset] = {
     "imagenet": NamedDataset(
@@ -183,5 +214,13 @@ TASKS: dict[str, Task] = {
     "resisc45": Task(
         "specialized", read_resisc45, RESISC45, 45, ("train", 0, 60), ("train", 60, 80),
         ("train", 80, 100), 6300, ("resisc45",), "resisc45",
+    ),
+    "smallnorb-azim": Task(
+        "structured", read_smallnorb_azimuth, SMALLNORB, 18, ("train", 0, 100), ("test", 0, 50),
+        ("test", 50, 100), 12_150, ("smallnorb_azi",), "smallnorb", flip=False,
+    ),
+    "smallnorb-elev": Task(
+        "structured", read_smallnorb_elevation, SMALLNORB, 9, ("train", 0, 100), ("test", 0, 50),
+        ("test", 50, 100), 12_150, ("smallnorb_ele",), "smallnorb",
     ),
 }  # fmt: skip

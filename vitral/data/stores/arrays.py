@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitral.data.decode import as_shown, to_channels
 from vitral.data.levels import check_deep
-from vitral.data.stores.store import Content
+from vitral.data.stores.store import Content, Store
 from vitral.errors import DataError
 
 
@@ -44,6 +44,29 @@ class ArrayStore:
     def blocks(self) -> np.ndarray | None:
         """Each image is read by itself."""
         return None
+
+
+class TiledStore:
+    """Grey images of another store as three equal channels, made when an image is read."""
+
+    def __init__(self, store: Store) -> None:
+        """Tile `store`, whose content is pixels (H, W, 1)."""
+        self._store = store
+        self.names = store.names
+
+    def read(self, number: int) -> Content:
+        """Return an image's pixels (H, W, 3)."""
+        pixels = self._store.read(number)
+        assert isinstance(pixels, np.ndarray)
+        return np.repeat(pixels, 3, axis=2)
+
+    def stamp(self, number: int) -> str | None:
+        """Return what changes when the content does."""
+        return self._store.stamp(number)
+
+    def blocks(self) -> np.ndarray | None:
+        """Return which files are read together; None: each by itself."""
+        return self._store.blocks()
 
 
 class ObjectStore:
