@@ -20,6 +20,7 @@ def test_the_order_is_that_of_published_examples():
     [
         ("train", 50_000, "5b25ee0661c3bc4a"), ("train", 73_257, "901fe4f6d4f65bc8"),
         ("train", 24_300, "438b845e2bd4a468"), ("test", 24_300, "f7fe590831a454c9"),
+        pytest.param("train", 737_280, "54130b46ffd22579", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_the_first_800_do_not_change(split, count, digest):

@@ -2,6 +2,11 @@
 
 from vitral.data.datasets.published import File, NamedDataset
 from vitral.data.datasets.publishers.cifar import read_cifar10, read_cifar100
+from vitral.data.datasets.publishers.dsprites import (
+    SPRITES,
+    read_dsprites_location,
+    read_dsprites_orientation,
+)
 from vitral.data.datasets.publishers.dtd import read_dtd
 from vitral.data.datasets.publishers.flowers import read_flowers102
 from vitral.data.datasets.publishers.imagenet import (
@@ -153,6 +158,7 @@ SMALLNORB = (
         unpacked="smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat",
     ),
 )
+DSPRITES = (File(SPRITES, "https://github.com/google-deepmind/dsprites-dataset"),)
 
 DATASETS: dict[str, NamedDataset] = {
     "imagenet": NamedDataset(
@@ -222,5 +228,13 @@ TASKS: dict[str, Task] = {
     "smallnorb-elev": Task(
         "structured", read_smallnorb_elevation, SMALLNORB, 9, ("train", 0, 100), ("test", 0, 50),
         ("test", 50, 100), 12_150, ("smallnorb_ele",), "smallnorb",
+    ),
+    "dsprites-loc": Task(
+        "structured", read_dsprites_location, DSPRITES, 16, ("train", 0, 80), ("train", 80, 90),
+        ("train", 90, 100), 73_728, ("dsprites_loc",), "dsprites", flip=False, crop=False,
+    ),
+    "dsprites-ori": Task(
+        "structured", read_dsprites_orientation, DSPRITES, 16, ("train", 0, 80), ("train", 80, 90),
+        ("train", 90, 100), 73_728, ("dsprites_ori",), "dsprites", flip=False,
     ),
 }  # fmt: skip
