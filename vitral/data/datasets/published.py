@@ -62,11 +62,14 @@ class Members:
         """Return a file's bytes.
 
         Raises:
-            DataError: it is not there.
+            DataError: it is not there, or damaged.
         """
         if name not in self._numbers:
             raise DataError(f"{self.where} has no {name}: it is not what the publisher distributes")
-        content = self.store.read(self._numbers[name])
+        try:
+            content = self.store.read(self._numbers[name])
+        except OSError as error:
+            raise DataError(f"{self.where}: {name} can't be read: {error}") from None
         assert isinstance(content, bytes)
         return content
 

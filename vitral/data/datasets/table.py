@@ -2,6 +2,7 @@
 
 from vitral.data.datasets.published import File, NamedDataset
 from vitral.data.datasets.publishers.cifar import read_cifar10, read_cifar100
+from vitral.data.datasets.publishers.clevr import read_clevr_count, read_clevr_distance
 from vitral.data.datasets.publishers.dsprites import (
     SPRITES,
     read_dsprites_location,
@@ -159,6 +160,14 @@ SMALLNORB = (
     ),
 )
 DSPRITES = (File(SPRITES, "https://github.com/google-deepmind/dsprites-dataset"),)
+CLEVR = (
+    File(
+        "CLEVR_v1.0.zip",
+        "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip",
+        "5cd61cf1096ed20944df93c9adb31e74d189b8459a94f54ba00090e5c59936d1",
+        unpacked="CLEVR_v1.0",
+    ),
+)
 
 DATASETS: dict[str, NamedDataset] = {
     "imagenet": NamedDataset(
@@ -236,5 +245,13 @@ TASKS: dict[str, Task] = {
     "dsprites-ori": Task(
         "structured", read_dsprites_orientation, DSPRITES, 16, ("train", 0, 80), ("train", 80, 90),
         ("train", 90, 100), 73_728, ("dsprites_ori",), "dsprites", flip=False,
+    ),
+    "clevr-count": Task(
+        "structured", read_clevr_count, CLEVR, 8, ("train", 0, 90), ("train", 90, 100),
+        ("validation", 0, 100), 15_000, ("clevr_count",), "clevr", crop=False,
+    ),
+    "clevr-dist": Task(
+        "structured", read_clevr_distance, CLEVR, 6, ("train", 0, 90), ("train", 90, 100),
+        ("validation", 0, 100), 15_000, ("clevr_dist",), "clevr", crop=False,
     ),
 }  # fmt: skip
