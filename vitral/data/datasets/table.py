@@ -18,6 +18,7 @@ from vitral.data.datasets.publishers.imagenet import (
     read_imagenet,
     read_imagenet21k,
 )
+from vitral.data.datasets.publishers.kitti import read_kitti_distance
 from vitral.data.datasets.publishers.pets import read_pets
 from vitral.data.datasets.publishers.scenes import read_eurosat, read_resisc45
 from vitral.data.datasets.publishers.smallnorb import (
@@ -31,6 +32,7 @@ _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _NORB = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small"
+_KITTI = "https://s3.eu-central-1.amazonaws.com/avg-kitti"
 _IMAGENET = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 
 CIFAR10 = (
@@ -168,6 +170,26 @@ CLEVR = (
         unpacked="CLEVR_v1.0",
     ),
 )
+KITTI = (
+    File(
+        "data_object_image_2.zip",
+        f"{_KITTI}/data_object_image_2.zip",
+        "351c5a2aa0cd9238b50174a3a62b846bc5855da256b82a196431d60ff8d43617",
+        unpacked="training/image_2",
+    ),
+    File(
+        "data_object_label_2.zip",
+        f"{_KITTI}/data_object_label_2.zip",
+        "4efc76220d867e1c31bb980bbf8cbc02599f02a9cb4350effa98dbb04aaed880",
+        unpacked="training/label_2",
+    ),
+    File(
+        "devkit_object.zip",
+        f"{_KITTI}/devkit_object.zip",
+        "ce0b76b69c0c5f89690a0d65b7302bbbdb962a0c7e8aba6efc7050d1b04b4cf1",
+        unpacked="mapping",
+    ),
+)
 
 DATASETS: dict[str, NamedDataset] = {
     "imagenet": NamedDataset(
@@ -253,5 +275,9 @@ TASKS: dict[str, Task] = {
     "clevr-dist": Task(
         "structured", read_clevr_distance, CLEVR, 6, ("train", 0, 90), ("train", 90, 100),
         ("validation", 0, 100), 15_000, ("clevr_dist",), "clevr", crop=False,
+    ),
+    "kitti-dist": Task(
+        "structured", read_kitti_distance, KITTI, 4, ("train", 0, 100), ("validation", 0, 100),
+        ("test", 0, 100), 711, ("kitti",), "kitti", crop=False,
     ),
 }  # fmt: skip
