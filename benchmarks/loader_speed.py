@@ -1,9 +1,16 @@
-"""Our loader against Pillow with torch's DataLoader: decode, inception crop, resize, flip, batch.
+"""Our loader beside bare decoding and beside Pillow with torch's DataLoader.
 
-python benchmarks/loader_speed.py FOLDER_OF_CLASS_FOLDERS [--rounds 7] [--workers 2]
+python benchmarks/loader_speed.py FOLDER_OF_CLASS_FOLDERS [--rounds 15] [--workers 2]
+
+Decode, inception crop to 224 px, flip, batch: of the images as they are, of photos of 12 megapixels
+(made of some of them by enlarging), and of shards packed at 256 px.
 """
 
-from collections.abc import Callable
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +19,41 @@ from interleave import compare, options, record
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from vitral.data.batches import mirrored
+from vitral.data.encode import encode_jpeg
 from vitral.data.images import Examples, open_images
+from vitral.data.jpeg import decode_whole
 from vitral.data.loader import TrainingBatches
 from vitral.data.order import uniforms
+from vitral.data.pack import pack
+from vitral.data.pack_shard import PackSettings
 from vitral.data.transforms import NUM_UNIFORMS, inception_box
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 
-SIZE, BATCH_SIZE = 224, 64
+SIZE, BATCH_SIZE, PACKED_SIDE = 224, 64, 256
+LARGE, NUM_LARGE = (4000, 3000), 24
 SETTINGS = AugmentSettings(crop="inception", min_area=0.08)
+
+
+class MemoryStore:
+    """Files in memory, so that no disk is measured."""
+
+    def __init__(self, contents: Sequence[bytes]) -> None:
+        self._contents = contents
+        self.names = [str(number) for number in range(len(contents))]
+
+    def read(self, number: int) -> bytes:
+        """Return a file's bytes."""
+        return self._contents[number]
+
+    def stamp(self, number: int) -> str | None:
+        """Nothing is cached."""
+        return None
+
+    def blocks(self) -> np.ndarray | None:
+        """Each file is read by itself."""
+        return None
 
 
 class PillowImages(Dataset):
@@ -33,8 +66,6 @@ class PillowImages(Dataset):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        import io
-
         content = self.examples.read(index)
         image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
         numbers = uniforms(0, 0, np.array([index]), count=NUM_UNIFORMS)[0]
@@ -49,8 +80,14 @@ class PillowImages(Dataset):
         return torch.from_numpy(pixels).permute(2, 0, 1), int(self.examples.labels[index])
 
 
-def ours(examples: Examples, workers: int) -> Callable[[], object]:
-    """Return one epoch by our loader."""
+def in_memory(contents: Sequence[bytes]) -> Examples:
+    """Return files as examples."""
+    numbers = np.arange(len(contents))
+    return Examples(MemoryStore(contents), numbers, numbers % 2)
+
+
+def ours(examples: Examples, workers: int, *, scaled: bool = False) -> Callable[[], object]:
+    """Return one epoch by our loader, mirrored."""
     batches = TrainingBatches(
         examples,
         default_preprocessing((SIZE, SIZE), channels=3),
@@ -58,12 +95,18 @@ def ours(examples: Examples, workers: int) -> Callable[[], object]:
         seed=0,
         batch_size=BATCH_SIZE,
         workers=workers,
+        scaled_decoding=scaled,
     )
     steps = -(-len(examples) // BATCH_SIZE)
-    return lambda: [step.micro_batches[0]["image"].shape for step in batches.steps(0, steps)]
+
+    def epoch() -> list[torch.Size]:
+        loaded = (step.micro_batches[0] for step in batches.steps(0, steps))
+        return [mirrored(batch["image"], batch["flip"]).shape for batch in loaded]
+
+    return epoch
 
 
-def theirs(examples: Examples, workers: int) -> Callable[[], object]:
+def pillow(examples: Examples, workers: int) -> Callable[[], object]:
     """Return one epoch by Pillow and the DataLoader, whose processes stay alive between epochs."""
     loader = DataLoader(
         PillowImages(examples),
@@ -75,24 +118,65 @@ def theirs(examples: Examples, workers: int) -> Callable[[], object]:
     return lambda: [images.shape for images, _ in loader]
 
 
+def bare(examples: Examples, workers: int) -> Callable[[], object]:
+    """Return whole decoding by libjpeg-turbo in as many threads, and nothing else."""
+    pool = ThreadPoolExecutor(max(workers, 1))
+
+    def decode(index: int) -> tuple[int, ...]:
+        pixels = decode_whole(examples.read(index))
+        assert pixels is not None, "only JPEGs can be measured"
+        return pixels.shape
+
+    def epoch() -> list[tuple[int, ...]]:
+        indices = range(len(examples))
+        return list(pool.map(decode, indices) if workers else map(decode, indices))
+
+    return epoch
+
+
+def enlarged(contents: Sequence[bytes]) -> list[bytes]:
+    """Return photos of 12 megapixels."""
+    images = (Image.open(io.BytesIO(content)).convert("RGB") for content in contents)
+    large = (np.asarray(image.resize(LARGE, Image.Resampling.BICUBIC)) for image in images)
+    return [encode_jpeg(pixels, quality=90) for pixels in large]
+
+
+def packed(folder: str) -> list[bytes]:
+    """Return the images of a folder as they are packed at 256 px."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "packed"
+        pack(open_images(folder), path, PackSettings(resize=PACKED_SIDE), name="benchmark")
+        examples = open_images(path).everything()
+        return [bytes(examples.read(index)) for index in range(len(examples))]
+
+
 def main() -> None:
     """Measure and record."""
     parser = options(__doc__)
     parser.add_argument("folder")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[2])
     asked = parser.parse_args()
     everything = open_images(asked.folder).everything()
+    files = [bytes(everything.read(index)) for index in range(len(everything))]
+    originals = in_memory(files * max(1, 320 // len(files)))
+    large = in_memory(enlarged(files[:NUM_LARGE]))
+    small = in_memory(packed(asked.folder) * max(1, 320 // len(files)))
     rows: list[dict[str, Any]] = []
     for workers in asked.workers:
-        measured = compare(
-            ours(everything, workers),
-            theirs(everything, workers),
-            rounds=asked.rounds,
-            device=torch.device("cpu"),
-        )
-        rate = len(everything) / measured["ours_seconds"]
-        facts = {"images": len(everything), "size": SIZE, "workers": workers}
-        rows.append({**facts, "our_images_per_second": rate, **measured})
+        originals_epoch = ours(originals, workers)
+        large_scaled = ours(large, workers, scaled=True)
+        cases = [
+            ("originals", "bare decoding", originals, originals_epoch, bare(originals, workers)),
+            ("originals", "Pillow", originals, originals_epoch, pillow(originals, workers)),
+            ("12 megapixels", "Pillow", large, ours(large, workers), pillow(large, workers)),
+            ("12 megapixels, scaled", "Pillow", large, large_scaled, pillow(large, workers)),
+            ("packed", "our originals", small, ours(small, workers), originals_epoch),
+        ]
+        for images, peer, examples, mine, theirs in cases:
+            measured = compare(mine, theirs, rounds=asked.rounds, device=torch.device("cpu"))
+            facts = {"images": images, "peer": peer, "size": SIZE, "workers": workers}
+            rate = len(examples) / measured["ours_seconds"]
+            rows.append({**facts, "our_images_per_second": rate, **measured})
     record("loader_speed", rows, asked=asked)
 
 

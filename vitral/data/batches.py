@@ -19,7 +19,7 @@ def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing
     batch = {name: _move(tensor, device) for name, tensor in batch.items()}
     images = batch["image"]
     if "flip" in batch:
-        images = torch.where(batch.pop("flip").view(-1, 1, 1, 1), images.flip(3), images)
+        images = mirrored(images, batch.pop("flip"))
     batch["image"] = normalise(images, preprocessing)
     if "mix_share" in batch:
         share = batch["mix_share"].view(-1, 1, 1, 1)
@@ -32,6 +32,11 @@ def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing
             images, share = torch.where(inside, others, images), share.masked_fill(is_cut, 1.0)
         batch["image"] = share * images + (1 - share) * others
     return batch
+
+
+def mirrored(images: Tensor, flip: Tensor) -> Tensor:
+    """Return images (N, C, H, W), of which those that `flip` (N,) bool says are left for right."""
+    return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def class_marks(labels: Tensor, *, num_classes: int) -> Tensor:
