@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,8 @@ class StepBatches:
 
     plan: StepPlan
     micro_batches: list[Batch]
+    num_valid: int
+    """Examples of this process that count."""
 
 
 def evaluation_batches(
@@ -87,7 +89,7 @@ class TrainingBatches:
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
 
-    def steps(self, first: int, end: int) -> Iterator[StepBatches]:
+    def steps(self, first: int, end: int) -> Generator[StepBatches, None, None]:
         """Give the steps from `first` up to `end`; what each holds depends on its number alone."""
         jobs = (job for step in range(first, end) for job in self._jobs(self._plan(step)))
 
@@ -116,7 +118,9 @@ class TrainingBatches:
         with contextlib.closing(stream):
             for step in range(first, end):
                 plan = self._plan(step)
-                yield StepBatches(plan, [next(stream) for _ in self._spans(plan)])
+                loaded = [next(stream) for _ in self._spans(plan)]
+                num_valid = sum(int(batch["valid"].sum()) for batch in loaded)
+                yield StepBatches(plan, loaded, num_valid)
 
     def _reduce_for(self, numbers: np.ndarray) -> Reduce | None:
         if not self.scaled_decoding:

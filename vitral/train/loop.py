@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.data.batches import to_model
+from vitral.data.feed import feed
 from vitral.data.loader import StepBatches, TrainingBatches
 from vitral.data.loading import Batch
 from vitral.data.order import torch_seed
@@ -72,12 +73,14 @@ def train_steps(
     forward = _prepare_forward(state.objective, machine)
     state.objective.train()
     clock = time.perf_counter()
-    for step_batches in batches.steps(state.step, config.train.steps):
-        wait_seconds = time.perf_counter() - clock
-        yield _train_step(
-            state, forward, step_batches, batches, config=config, machine=machine, wait=wait_seconds
-        )
-        clock = time.perf_counter()
+    steps = feed(batches.steps(state.step, config.train.steps), device=machine.device)
+    with closing(steps):
+        for step_batches in steps:
+            wait = time.perf_counter() - clock
+            yield _train_step(
+                state, forward, step_batches, batches, config=config, machine=machine, wait=wait
+            )
+            clock = time.perf_counter()
 
 
 def _prepare_forward(objective: nn.Module, machine: Machine) -> nn.Module:
@@ -100,7 +103,7 @@ def _train_step(
     wait: float,
 ) -> StepResult:
     step, loaded = step_batches.plan.step, step_batches.micro_batches
-    counts = torch.tensor(sum(int(batch["valid"].sum()) for batch in loaded), device=machine.device)
+    counts = torch.tensor(step_batches.num_valid, device=machine.device)
     num_examples = int(machine.ranks.sum(counts))
     sums: dict[str, Tensor] = {}
     for number, batch in enumerate(loaded):
