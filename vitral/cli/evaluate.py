@@ -29,6 +29,13 @@ OPTIONS = (
     Option(
         "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
     ),
+    Option(
+        "--set",
+        "a field of the preprocessing that shall differ from the model's own, such as "
+        "preprocessing.crop_share=1; may be repeated",
+        metavar="PATH=VALUE",
+        repeat=True,
+    ),
     Option("--json", "print one JSON object"),
 )
 
@@ -41,6 +48,7 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.evaluate.accuracy import evaluate
     from vitral.files.atomic import write_text
     from vitral.files.rows import csv_text
+    from vitral.spec.settings import parse_preprocessing
 
     if asked.output and not Path(asked.output).absolute().parent.is_dir():
         raise RequestError(f"--output {asked.output}: there is no such folder")
@@ -53,6 +61,7 @@ def run(tokens: Sequence[str]) -> int:
         device=asked.device,
         precision=asked.precision,
         format=asked.from_format,
+        preprocessing=parse_preprocessing(asked.set or []),
     )
     if asked.output:
         columns = ("path", "label", "class", "probability", "error")

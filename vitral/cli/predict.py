@@ -30,6 +30,13 @@ OPTIONS = (
     Option(
         "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
     ),
+    Option(
+        "--set",
+        "a field of the preprocessing that shall differ from the model's own, such as "
+        "preprocessing.crop_share=1; may be repeated",
+        metavar="PATH=VALUE",
+        repeat=True,
+    ),
     Option("--json", "print one JSON object"),
 )
 
@@ -40,6 +47,7 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.errors import DataError, RequestError
     from vitral.predict.output import FORMATS, find_images, write_predictions
     from vitral.predict.predictor import Predictor
+    from vitral.spec.settings import parse_preprocessing
 
     if asked.json and (asked.output or asked.format):
         raise RequestError("--json prints to standard output: leave --output and --format out")
@@ -57,6 +65,7 @@ def run(tokens: Sequence[str]) -> int:
         batch_size=asked.batch_size,
         top=asked.top,
         format=asked.from_format,
+        preprocessing=parse_preprocessing(asked.set or []),
     )
     path = Path(asked.output) if asked.output else None
     if asked.json:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from vitral.models.weights.folder import find_model_folder, read_config
 from vitral.models.weights.load import load_model
 from vitral.runtime.device import choose_device, choose_precision
 from vitral.spec.checks import check_choice, check_positive
+from vitral.spec.preprocessing import change_preprocessing, describe_change
 from vitral.spec.run import PRECISIONS, DataSettings
 
 
@@ -59,6 +60,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "float32",
     format: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score a model on a split of a data set, every image once.
@@ -73,6 +75,8 @@ def evaluate(
         device: "auto", "cpu", "cuda" or "mps".
         precision: "float32", or "bfloat16" when asked.
         format: read the model's file as this format, where its content does not tell.
+        preprocessing: fields of the model's preprocessing that shall differ; the notes then say
+            both. None: the model's own.
         report_progress: called with the number of images done and of all.
 
     Raises:
@@ -102,6 +106,10 @@ def evaluate(
             f"{images.source} has several labels an image, the model was trained for one: give "
             "data of one label, or a model trained on such data"
         )
+    how = change_preprocessing(network.preprocessing, preprocessing or {})
+    notes = list(images.notes)
+    if how != network.preprocessing:
+        notes.append(describe_change(network.preprocessing, how))
     scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
     chosen_device = choose_device(device)
     network = network.to(chosen_device)
@@ -109,7 +117,7 @@ def evaluate(
     predictions = predict_examples(
         network,
         examples,
-        preprocessing=network.preprocessing,
+        preprocessing=how,
         batch_size=batch_size,
         device=chosen_device,
         precision=chosen_precision,
@@ -129,9 +137,7 @@ def evaluate(
         "data": data_name(data),
         "precision": str(chosen_precision).removeprefix("torch."),
     }
-    return Evaluation(
-        summary, examples, predictions, images.classes, problems, images.notes, any_label
-    )
+    return Evaluation(summary, examples, predictions, images.classes, problems, notes, any_label)
 
 
 def prediction_rows(

@@ -1,7 +1,8 @@
 """Class names and probabilities for images, from a model that says itself what it must be fed."""
 
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vitral.errors import DataError, RequestError
 from vitral.models.model import Model, check_classifier
 from vitral.models.weights.load import load_model
 from vitral.runtime.device import autocast, choose_device, choose_precision
+from vitral.spec.preprocessing import change_preprocessing, describe_change
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Predictor:
         batch_size: int = 64,
         top: int = 5,
         format: str | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         """Load a model.
 
@@ -79,6 +82,8 @@ class Predictor:
             batch_size: images at once.
             top: how many classes a prediction names.
             format: read the model's file as this format, where its content does not tell.
+            preprocessing: fields of `model.preprocessing` that shall differ, such as
+                {"crop_share": 1.0}; both are then printed. None: the model's own.
 
         Raises:
             RequestError: nothing is there, or a bad value.
@@ -92,6 +97,11 @@ class Predictor:
         check_classifier(loaded, config.name if isinstance(model, Model) else model)
         self.model = loaded.to(self.device).eval()
         self._precision = choose_precision(precision, device=self.device, width=config.feature_dim)
+        self.preprocessing = loaded.preprocessing
+        if preprocessing:
+            self.preprocessing = change_preprocessing(loaded.preprocessing, preprocessing)
+            change = describe_change(loaded.preprocessing, self.preprocessing)
+            print(f"note: {change}", file=sys.stderr)
         self._batch_size, self._top = batch_size, min(top, config.num_classes)
         names = [str(number) for number in range(config.num_classes)]
         self.classes = self.model.classes or tuple(names)
@@ -119,11 +129,11 @@ class Predictor:
         errors: dict[int, str] = {}
         for loaded in evaluation_batches(
             examples,
-            preprocessing=self.model.preprocessing,
+            preprocessing=self.preprocessing,
             batch_size=self._batch_size,
             errors=errors,
         ):
-            batch = to_model(loaded, device=self.device, preprocessing=self.model.preprocessing)
+            batch = to_model(loaded, device=self.device, preprocessing=self.preprocessing)
             with autocast(self.device, self._precision):
                 logits = self.model(batch["image"]).float()
             shares = (

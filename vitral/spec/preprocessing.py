@@ -1,9 +1,10 @@
 """What an image must become before a model sees it; travels with the weights."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from vitral.errors import RequestError
+from vitral.errors import RequestError, nearest
 from vitral.spec.checks import check_choice
 
 RESIZES = ("squash", "shorter")
@@ -79,18 +80,47 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
     return f"{preprocessing.resize} to {height} x {width}{share}, {how}, mean {mean}, std {std}"
 
 
-def default_preprocessing(size: tuple[int, int], *, channels: int, **fields: Any) -> Preprocessing:
+def change_preprocessing(own: Preprocessing, changes: Mapping[str, Any]) -> Preprocessing:
+    """Return a model's preprocessing with other values for some fields.
+
+    Raises:
+        RequestError: an unknown field, a bad value, or one that the model itself decides.
+    """
+    known = [field.name for field in fields(Preprocessing)]
+    for name in changes:
+        if name not in known:
+            raise RequestError(f"preprocessing has no field {name!r}{nearest(name, known)}")
+    for name in ("size", "channels"):
+        if name in changes and changes[name] != getattr(own, name):
+            raise RequestError(
+                f"preprocessing.{name}={changes[name]} is the model's to decide, which takes "
+                f"{getattr(own, name)}: convert it to another (`vitral convert --image-size`)"
+            )
+    return replace(own, **changes)
+
+
+def describe_change(own: Preprocessing, other: Preprocessing) -> str:
+    """Say in a line which preprocessing is used instead of the model's own."""
+    changed = [f.name for f in fields(own) if getattr(own, f.name) != getattr(other, f.name)]
+    said = ", ".join(f"{n}={getattr(other, n)} instead of {getattr(own, n)}" for n in changed)
+    return (
+        f"not the model's own preprocessing ({describe_preprocessing(own)}) but another one "
+        f"({describe_preprocessing(other)}): {said}"
+    )
+
+
+def default_preprocessing(size: tuple[int, int], *, channels: int, **further: Any) -> Preprocessing:
     """Return the preprocessing of models trained here: values in [-1, 1], as the official ones."""
     half = (0.5,) * channels
-    return Preprocessing(size=size, channels=channels, mean=half, std=half, **fields)
+    return Preprocessing(size=size, channels=channels, mean=half, std=half, **further)
 
 
-def preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
+def preprocessing_from(stored: dict[str, Any]) -> Preprocessing:
     """Build a Preprocessing from plain data such as JSON, where tuples are lists.
 
     In data from before `rounding` was a field, nothing was rounded without antialias.
     """
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     if plain.get("antialias") is False:
         plain.setdefault("rounding", "none")
     return Preprocessing(**plain)

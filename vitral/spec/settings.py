@@ -79,6 +79,19 @@ def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
     return parse_settings(texts)
 
 
+def parse_preprocessing(assignments: typing.Iterable[str]) -> dict[str, Any]:
+    """Read `preprocessing.FIELD=VALUE` texts, of a verb that takes no other settings.
+
+    Raises:
+        RequestError: as `parse_assignments` does, or another setting.
+    """
+    settings = parse_assignments(assignments)
+    for path in settings:
+        if not path.startswith("preprocessing."):
+            raise RequestError(f"{path} has no effect here: only preprocessing.* can be set")
+    return {path.removeprefix("preprocessing."): value for path, value in settings.items()}
+
+
 def build_run_config(settings: Mapping[str, Any]) -> RunConfig:
     """Build the tree from settings by path; what is left out has its default.
 
