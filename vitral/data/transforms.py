@@ -107,7 +107,7 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Bring a batch (N, C, H, W) of 0..255 into the range that the model wants, on its device."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, -1, 1, 1) * 255
     std = torch.tensor(preprocessing.std, device=images.device).view(1, -1, 1, 1) * 255
-    return (images.float() - mean) / std
+    return images.to(torch.float32, copy=True).sub_(mean).div_(std)
 
 
 def match_model(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

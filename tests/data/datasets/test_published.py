@@ -1,5 +1,6 @@
 import pytest
 
+from vitral.cli.main import main
 from vitral.data.datasets.published import (
     File,
     NamedDataset,
@@ -78,6 +79,19 @@ def test_a_set_by_name_says_its_source_and_licence_and_what_is_missing(tmp_path,
     )
     assert "warning: pets has 2 classes here, 37 as published" in data.notes
     assert "warning: pets has 4 train images here, 3,680 as published" in data.notes
+
+
+def test_a_check_compares_downloaded_files_with_their_publishers(tmp_path, pack, capsys):
+    names = {f"images/{kind}_{n}.jpg": b"" for kind in ("Abyssinian", "beagle") for n in range(2)}
+    rows = b"Abyssinian_0 1 1 1\nbeagle_0 2 2 1"
+    pack(tmp_path / "images.tar.gz", names)
+    lists = {"annotations/trainval.txt": rows, "annotations/test.txt": rows}
+    pack(tmp_path / "annotations.tar.gz", lists)
+    assert main(["data", "check", "pets", "--data-dir", str(tmp_path), "--all"]) == 3
+    said = capsys.readouterr().out
+    assert "images.tar.gz has the SHA-256 " in said
+    assert "that of its publisher is 67195c5e1c01f1ab" in said
+    assert "pets has 2 train images here, 3,680 as published" in said
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -1,7 +1,7 @@
 """A source with all that a check looks at: findings, labels and splits of all its files."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.check.duplicates import exact_copies, near_copies
-from vitral.data.datasets.names import list_data
+from vitral.data.datasets.names import check_files, list_data
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.file_splits import file_shares, file_splits
 from vitral.data.finding import Finding
@@ -93,7 +93,10 @@ def open_checked(
         RequestError: nothing is there, or the pattern can't be used.
         DataError: the source can't be listed, or has no files.
     """
-    listing = group_by_pattern(list_data(data, directory=directory), group_pattern)
+    listing = list_data(data, directory=directory)
+    differing = check_files(data, directory=directory)
+    listing = replace(listing, complaints=[*listing.complaints, *differing])
+    listing = group_by_pattern(listing, group_pattern)
     if not len(listing.labels):
         raise DataError(f"{listing.source} has no images")
     channels = own_channels(listing.store)

@@ -14,6 +14,7 @@ from vitral.data.sources.listing import Listing, join_listings
 from vitral.data.sources.lists import find_list, list_file
 from vitral.data.sources.shards import CLASSES_NAME, is_pattern, read_classes
 from vitral.errors import RequestError, nearest
+from vitral.files.manifest import sha256
 
 # 10,000 training and 2,000 test images of Fashion-MNIST (arXiv 1708.07747), MIT licence.
 BUILTIN = {"fashion-mnist": Path(__file__).parents[1] / "builtin" / "fashion_mnist.npz"}
@@ -41,7 +42,7 @@ def list_data(data: Any, *, directory: str | Path | None = None) -> Listing:
                 f"--data-dir {directory} has no effect: {data} is no name of a published data set"
             )
         return list_source(data if name is None else BUILTIN[name])
-    folder = Path(directory or os.environ.get("VITRAL_DATA_DIR") or "data")
+    folder = _data_dir(directory)
     if name.startswith(VTAB_PREFIX):
         return _list_vtab(name, folder)
     if name == JFT:
@@ -72,6 +73,34 @@ def name_of(data: Any) -> str | None:
         hint = nearest(str(data), [own for own in known.values() if not own.endswith(THOUSAND)])
         raise RequestError(f"there is no folder, file or data set {str(data)!r}{hint}")
     return None
+
+
+def check_files(data: Any, *, directory: str | Path | None = None) -> list[str]:
+    """Return which downloaded files of a named data set differ from their publisher's, by SHA-256.
+
+    Args:
+        data: as `list_data` takes it.
+        directory: likewise.
+    """
+    name = name_of(data)
+    if name is None or name in (*BUILTIN, JFT):
+        return []
+    if name in LABEL_SETS:
+        folder, files = name, LABEL_SETS[name][0]
+    elif name in DATASETS:
+        folder, files = name, DATASETS[name].files
+    else:
+        task = TASKS[name.removeprefix(VTAB_PREFIX).removesuffix(THOUSAND)]
+        folder, files = task.dataset, task.files
+    return [
+        f"{path} has the SHA-256 {own}, that of its publisher is {file.sha256}"
+        for file, path in Place(_data_dir(directory), folder, files).archives()
+        if path.is_file() and file.sha256 and (own := sha256(path)) != file.sha256
+    ]
+
+
+def _data_dir(directory: str | Path | None) -> Path:
+    return Path(directory or os.environ.get("VITRAL_DATA_DIR") or "data")
 
 
 def is_published(data: Any) -> bool:
