@@ -64,9 +64,17 @@ def test_parts_of_one_split_do_not_overlap(published):
     assert found["test"] == order[1600:].tolist()
 
 
-def test_the_groups_have_their_tasks():
+def test_all_nineteen_tasks_are_there_in_their_groups():
     groups = [task.group for task in TASKS.values()]
-    assert set(groups) == {"natural", "specialized", "structured"} or len(groups) < 19
+    counts = {group: groups.count(group) for group in dict.fromkeys(groups)}
+    assert counts == {"natural": 7, "specialized": 4, "structured": 8}
+
+
+def test_what_is_off_is_what_bit_turns_off():
+    no_flip = {name for name, own in TASKS.items() if not own.flip}
+    no_crop = {name for name, own in TASKS.items() if not own.crop}
+    assert no_flip == {"dsprites-loc", "dsprites-ori", "smallnorb-azim"}
+    assert no_crop == {"clevr-count", "clevr-dist", "dmlab", "kitti-dist", "dsprites-loc"}
 
 
 TREE = {"train800": (6, "train"), "val200": (2, "validation"), "train800val200": (8, "train"),

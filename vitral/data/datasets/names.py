@@ -175,7 +175,10 @@ def _list_dataset(name: str, dataset: NamedDataset, place: Place) -> Listing:
     )
     return replace(
         listing,
-        notes=[f"{dataset.title}, from {dataset.source}; licence: {dataset.licence}"],
+        notes=[
+            f"{dataset.title}, from {dataset.source}; licence: {dataset.licence}",
+            *published.notes,
+        ],
         complaints=check_counts(name, dataset, published),
         in_standard_order=name.startswith("imagenet"),
     )

@@ -45,6 +45,8 @@ class Published:
 
     classes: tuple[str, ...]
     parts: Mapping[str, Part]
+    notes: tuple[str, ...] = ()
+    """What a person must know of how it was read."""
 
 
 class Members:

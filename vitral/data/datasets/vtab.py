@@ -6,7 +6,7 @@ The first 800 of a task's training images are `train800`, the first 200 of its v
 Source: arXiv 1910.04867; google-research/task_adaptation, `data/*.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,8 @@ def list_published(name: str, task: Task, published: Published, *, thousand: boo
     ]
     # Names must differ where a publisher only numbers images.
     prefixes = [f"{part[0]}/" for part in (task.train, task.validation, task.test)]
-    return join_listings(parts, prefixes, source=name, classes=published.classes)
+    listing = join_listings(parts, prefixes, source=name, classes=published.classes)
+    return replace(listing, notes=[*listing.notes, *published.notes])
 
 
 def list_tree(folder: Path, task: Task, *, thousand: bool) -> Listing:

@@ -1,9 +1,7 @@
 """Tars and zips, whose members are read at their offsets."""
 
-import gzip
 import hashlib
 import os
-import shutil
 import struct
 import tarfile
 import zipfile
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.stores.folder import file_stamp
+from vitral.data.stores.gzipped import plain_path
 from vitral.data.stores.store import Content, Store
 from vitral.data.stores.texts import Texts
 from vitral.errors import DataError
@@ -29,9 +28,9 @@ class TarStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._plain_path = _uncompressed(path)
+        self.plain_path = plain_path(path, suffix=".tar")
         try:
-            with tarfile.open(self._plain_path, "r:") as archive:
+            with tarfile.open(self.plain_path, "r:") as archive:
                 members = [m for m in archive if m.isfile() or m.islnk() or m.issym()]
                 places = [_place_in_tar(archive, member) for member in members]
                 _check_end(archive)
@@ -47,9 +46,14 @@ class TarStore:
         if number in self._links:
             raise OSError(f"a link to {self._links[number]}, which is not followed in archives")
         offset, size = (int(value) for value in self._places[number])
-        with self._plain_path.open("rb") as file:
+        with self.plain_path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+    def span(self, number: int) -> tuple[int, int]:
+        """Return from where to where in `plain_path` a member lies; (0, 0) for a link elsewhere."""
+        offset, size = (int(value) for value in self._places[number])
+        return (offset, offset + size) if size >= 0 else (0, 0)
 
     def stamp(self, number: int) -> str | None:
         """Return the archive's size and time of change, and the place of the member."""
@@ -206,25 +210,3 @@ def _check_end(archive: tarfile.TarFile) -> None:
     if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
         members = archive.getmembers()
         raise tarfile.ReadError(f"a damaged header after {members[-1].name if members else 'none'}")
-
-
-def _uncompressed(path: Path) -> Path:
-    """Return a plain tar: the path itself, or an unpacked copy in the cache."""
-    with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return path
-    key = hashlib.sha256(f"{path.resolve()}-{file_stamp(path)}".encode()).hexdigest()[:24]
-    folder = cache_dir() / "archives"
-    unpacked = folder / f"{key}.tar"
-    if not unpacked.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{atomic.ASIDE_PREFIX}{os.getpid()}-{key}.tar"
-        try:
-            with gzip.open(path) as packed, aside.open("wb") as plain:
-                shutil.copyfileobj(packed, plain, 1 << 20)
-            aside.replace(unpacked)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} can't be unpacked: {error}") from None
-        finally:
-            aside.unlink(missing_ok=True)
-    return unpacked

@@ -30,7 +30,7 @@ class ArrayStore:
                 "(N, H, W, C): transpose them with images.transpose(0, 2, 3, 1)"
             )
         self._images = images[..., None] if images.ndim == 3 else images
-        self.names: Sequence[str] = _Numbered(len(images))
+        self.names: Sequence[str] = numbered_names(len(images))
 
     def read(self, number: int) -> Content:
         """Return an image's pixels."""
@@ -74,7 +74,7 @@ class ObjectStore:
 
     def __init__(self, examples: Any) -> None:
         self._examples = examples
-        self.names: Sequence[str] = _Numbered(len(examples))
+        self.names: Sequence[str] = numbered_names(len(examples))
 
     def read(self, number: int) -> Content:
         """Return an image's pixels."""
@@ -121,6 +121,11 @@ def as_pixels(image: Any, *, channels: int | None = None) -> np.ndarray:
         raise DataError(f"an image of shape {array.shape}: give (H, W) or (H, W, C)")
     array = check_deep(array)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def numbered_names(count: int) -> Sequence[str]:
+    """Return the names `0`, `1`, ... of images that have none."""
+    return _Numbered(count)
 
 
 class _Numbered(Sequence[str]):

@@ -1,0 +1,96 @@
+"""Caltech-101.
+
+TensorFlow Datasets divides it by drawing from folders in the order in which the file system happens
+to list them, which no archive states. So its division, VTAB's, can't be made again from the
+publisher's file: another one is drawn here by the same rule, in an order that is stated.
+
+Source: https://data.caltech.edu/records/mzrjq-6wc02; TensorFlow Datasets 4.4.0,
+`image_classification/caltech.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vitral.data.datasets.class_names import class_names
+from vitral.data.datasets.published import Members, Part, Place, Published
+from vitral.errors import DataError
+
+ARCHIVE, FOLDER = "101_ObjectCategories.tar.gz", "101_ObjectCategories"
+NUM_TRAIN_PER_CLASS, SEED = 30, 1234
+NOTE = (
+    f"{NUM_TRAIN_PER_CLASS} training images a class are drawn here: VTAB's own draw can't be made "
+    "again, so scores compare only nearly with those of others"
+)
+
+
+def read_caltech101(place: Place) -> Published:
+    """Read `101_ObjectCategories.tar.gz`, whose 102 folders are the classes, background too.
+
+    Raises:
+        DataError: a folder is missing, is one too many, or has too few images.
+    """
+    members = place.members(ARCHIVE)
+    names_of = _names_by_folder(members)
+    drawn = draw_train(names_of, where=members.where)
+    rest = {folder: sorted(set(own) - set(drawn[folder])) for folder, own in names_of.items()}
+    return Published(
+        class_names("caltech101"),
+        {"train": _part(members, drawn), "test": _part(members, rest)},
+        notes=(NOTE,),
+    )
+
+
+def draw_train(names_of: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[str]]:
+    """Draw the training images of each folder.
+
+    By the rule of TensorFlow Datasets, 30 of each without replacement from one generator of seed
+    1234; but of folders and of their .jpg files in the order of their names.
+
+    Args:
+        names_of: the .jpg files of each folder, in any order.
+        where: they are, for errors.
+
+    Raises:
+        DataError: a folder has fewer than 30.
+    """
+    random = np.random.RandomState(SEED)
+    drawn = {}
+    for folder in sorted(names_of):
+        names = sorted(names_of[folder])
+        if len(names) < NUM_TRAIN_PER_CLASS:
+            raise DataError(
+                f"{where}: {folder} has {len(names)} images, wanted at least "
+                f"{NUM_TRAIN_PER_CLASS}: it is not what the publisher distributes"
+            )
+        numbers = random.choice(len(names), NUM_TRAIN_PER_CLASS, replace=False)
+        drawn[folder] = [names[number] for number in numbers.tolist()]
+    return drawn
+
+
+def _names_by_folder(members: Members) -> dict[str, list[str]]:
+    """Return the .jpg files of each class's folder; the publisher has a few other files too."""
+    names_of: dict[str, list[str]] = {}
+    for name in members.store.names:
+        top, _, rest = name.partition("/")
+        folder, _, own = rest.partition("/")
+        if top == FOLDER and own.endswith(".jpg") and "/" not in own:
+            names_of.setdefault(folder, []).append(own)
+    found, wanted = {folder.lower() for folder in names_of}, set(class_names("caltech101"))
+    if found != wanted:
+        raise DataError(
+            f"{members.where} has not the {len(wanted)} folders that the publisher distributes: "
+            f"missing are {_some(wanted - found)}; unknown are {_some(found - wanted)}"
+        )
+    return names_of
+
+
+def _some(names: set[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return f"{first}, ... ({len(names)})" if len(names) > 3 else first or "none"
+
+
+def _part(members: Members, names_of: Mapping[str, Sequence[str]]) -> Part:
+    keys = [f"{folder}/{name}" for folder, own in names_of.items() for name in own]
+    labels = [key.partition("/")[0].lower() for key in keys]
+    return Part(members.select([f"{FOLDER}/{key}" for key in keys]), labels, keys)
