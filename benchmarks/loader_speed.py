@@ -32,7 +32,9 @@ from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 
 SIZE, BATCH_SIZE, PACKED_SIDE = 224, 64, 256
-LARGE, NUM_LARGE = (4000, 3000), 24
+NUM_IMAGES = 960
+"""Of an epoch, so that its first and last batches count little."""
+LARGE, NUM_LARGE = (4000, 3000), 32
 SETTINGS = AugmentSettings(crop="inception", min_area=0.08)
 
 
@@ -158,9 +160,9 @@ def main() -> None:
     asked = parser.parse_args()
     everything = open_images(asked.folder).everything()
     files = [bytes(everything.read(index)) for index in range(len(everything))]
-    originals = in_memory(files * max(1, 320 // len(files)))
+    originals = in_memory(files * max(1, NUM_IMAGES // len(files)))
     large = in_memory(enlarged(files[:NUM_LARGE]))
-    small = in_memory(packed(asked.folder) * max(1, 320 // len(files)))
+    small = in_memory(packed(asked.folder) * max(1, NUM_IMAGES // len(files)))
     rows: list[dict[str, Any]] = []
     for workers in asked.workers:
         originals_epoch = ours(originals, workers)

@@ -30,7 +30,7 @@ _START = b"\xff\xd8\xff"
 _EXIF_OR_XMP, _FIRST_SCAN = 0xE1, 0xDA
 _SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
 """Markers that a length follows."""
-_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3}
+_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 
 
 class Scratch(threading.local):
@@ -62,13 +62,11 @@ def plain_size(content: bytes, *, channels: int) -> tuple[int, int] | None:
         None for all else: without EXIF, XMP or CMYK, Pillow need not open the file, which takes
         ten times as long and holds Python's lock.
     """
-    if simplejpeg is None or not content.startswith(_START) or _may_be_turned(content):
+    if simplejpeg is None or not content.startswith(_START):
         return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-    except ValueError:
-        return None
-    return (height, width) if _CHANNELS.get(colours) == channels else None
+    frame = _plain_frame(content)
+    is_plain = frame is not None and channels in (1, 3) and frame[2] == channels and all(frame)
+    return frame[:2] if frame and is_plain else None
 
 
 def decode_stored(
@@ -123,14 +121,21 @@ def decode_whole(content: bytes) -> np.ndarray | None:
     return pixels
 
 
-def _may_be_turned(content: bytes) -> bool:
-    """Say whether EXIF or XMP stand before the pixels, or the segments there are out of order."""
-    place = 2
-    while content[place : place + 1] == b"\xff" and len(content) > place + 3:
+def _plain_frame(content: bytes) -> tuple[int, int, int] | None:
+    """Return height, width and channels that the segments before the first scan state.
+
+    None where EXIF or XMP stand among them, they are out of order, or the frame is of a rare kind.
+    """
+    place, frame = 2, None
+    while content[place : place + 1] == b"\xff" and len(content) > place + 9:
         marker = content[place + 1]
         if marker == _FIRST_SCAN:
-            return False
+            return frame
         if marker == _EXIF_OR_XMP or marker not in _SEGMENTS:
-            return True
+            return None
+        if marker in _FRAMES:
+            height = int.from_bytes(content[place + 5 : place + 7])
+            width = int.from_bytes(content[place + 7 : place + 9])
+            frame = (height, width, content[place + 9])
         place += 2 + int.from_bytes(content[place + 2 : place + 4])
-    return True
+    return None

@@ -21,7 +21,7 @@ from vitral.spec.preprocessing import Preprocessing
 Prepare = Callable[[Content, np.ndarray | None], np.ndarray]
 """From an example's content and its random numbers, if any, to pixels of the model's size."""
 
-_CHUNK = 4
+_MOST_IN_CHUNK = 16
 _PREFETCHED_BATCHES = 4
 _MAX_WORKERS = 16
 
@@ -77,7 +77,7 @@ def stream_batches(
                 if job is None:
                     break
                 loading = _Loading(examples, job, prepare, preprocessing, errors)
-                chunks = loading.chunks()
+                chunks = loading.chunks(num_workers)
                 waiting.append((loading, [pool.submit(chunk) for chunk in chunks] if pool else []))
                 if pool is None:
                     for chunk in chunks:
@@ -110,11 +110,13 @@ class _Loading:
         shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
         self._images = np.zeros(shape, dtype)
 
-    def chunks(self) -> list[Callable[[], None]]:
-        """Return the pieces of work, each for one thread."""
+    def chunks(self, workers: int) -> list[Callable[[], None]]:
+        """Return the pieces of work, each for one thread: two or more for each of `workers`."""
+        count = len(self._job.indices)
+        size = max(1, min(_MOST_IN_CHUNK, count // (2 * max(workers, 1))))
         return [
-            functools.partial(self._fill, start, min(start + _CHUNK, len(self._job.indices)))
-            for start in range(0, len(self._job.indices), _CHUNK)
+            functools.partial(self._fill, start, min(start + size, count))
+            for start in range(0, count, size)
         ]
 
     def _fill(self, start: int, stop: int) -> None:
