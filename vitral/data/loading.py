@@ -108,7 +108,7 @@ class _Loading:
         self._errors = errors
         dtype = np.float32 if preprocessing.rounding == "none" else np.uint8
         shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
-        self._images = np.zeros(shape, dtype)
+        self._images = np.empty(shape, dtype)  # every row is written, by its image or with 0
 
     def chunks(self, workers: int) -> list[Callable[[], None]]:
         """Return the pieces of work, each for one thread: two or more for each of `workers`."""
@@ -127,6 +127,7 @@ class _Loading:
                 self._images[row] = self._prepare(self._examples.read(index), numbers)
             except (UnreadableImageError, UnsupportedImageError, DataError, OSError) as error:
                 self._errors[index] = str(error)
+                self._images[row] = 0
 
     def batch(self) -> Batch:
         """Return the filled batch."""
