@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
+from vitral.cli.options import DATA_DIR_OPTION, PREPROCESSING_OPTION, Option, parse_options
 
 DESCRIPTION = "Score a model on images, every one exactly once."
 OPTIONS = (
@@ -29,13 +29,7 @@ OPTIONS = (
     Option(
         "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
     ),
-    Option(
-        "--set",
-        "a field of the preprocessing that shall differ from the model's own, such as "
-        "preprocessing.crop_share=1; may be repeated",
-        metavar="PATH=VALUE",
-        repeat=True,
-    ),
+    PREPROCESSING_OPTION,
     Option("--json", "print one JSON object"),
 )
 

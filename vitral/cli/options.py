@@ -72,6 +72,13 @@ DATA_DIR_OPTION = Option(
     "where the files of a named data set are; data, or $VITRAL_DATA_DIR",
     metavar="DIR",
 )
+PREPROCESSING_OPTION = Option(
+    "--set",
+    "a field of the preprocessing that shall differ from the model's own, such as "
+    "preprocessing.crop_share=1; may be repeated",
+    metavar="PATH=VALUE",
+    repeat=True,
+)
 
 
 class _Parser(argparse.ArgumentParser):
