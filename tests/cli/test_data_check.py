@@ -105,3 +105,26 @@ def test_mistakes_are_one_line(
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--fix", "--report"])
+@pytest.mark.parametrize("place", ["photos/train/a/0.png", "photos/clean.csv", "new.png"])
+def test_nothing_is_written_where_the_data_lies(
+    photos: Path, option: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = photos.parent / place
+    before = target.read_bytes() if target.exists() else None
+    assert main(["data", "check", str(photos), option, str(target)]) == 2
+    assert "would change the data: give another path" in capsys.readouterr().err
+    assert (target.read_bytes() if target.exists() else None) == before
+
+
+def test_a_list_is_not_replaced_by_its_cleaned_one(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = photos.parent / "own.csv"
+    rows = [f"photos/{split}/a/0.png,a,mine" for split in ("train", "val", "test")]
+    own.write_text("\n".join(["path,label,extra", *rows, "photos/train/b/1.png,b,mine"]))
+    before = own.read_bytes()
+    assert main(["data", "check", str(own), "--fix", str(own)]) == 2
+    assert own.read_bytes() == before

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from vitral.data import file_splits
 from vitral.data import survey as survey_module
@@ -452,3 +453,40 @@ def test_a_stated_class_may_be_tested_and_never_trained_on(tmp_path):
     assert data.splits["test"].labels.tolist() == [0, 1, 2]
     assert "the test split has 'c', which are never trained on" in data.notes
     assert "no training images of 'c', 'd'" in data.notes
+
+
+# More files than are read
+
+
+def test_the_range_of_many_deep_images_is_that_of_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitral.data.survey.MAX_FILES_READ", 3)
+    for split in ("train", "test"):
+        for number in range(6):
+            path = tmp_path / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = np.linspace(0, 4000, 64).astype(np.uint16).reshape(8, 8)
+            Image.fromarray(values).save(path)
+    data = open_images(tmp_path)
+    assert not any(finding.height for finding in data.findings)
+    assert data.levels() == (0.0, 4095.0)
+
+
+def test_of_many_files_some_are_held_out_by_name(tmp_path, fill, monkeypatch):
+    monkeypatch.setattr("vitral.data.survey.MAX_FILES_READ", 3)
+    names = [f"train/{c}/{n}.png" for c in "ab" for n in range(60)]
+    fill(tmp_path, [*names, "test/a/1.png", "test/b/1.png"])
+    data = open_images(tmp_path, settings=DataSettings(source="", validation_share=0.2))
+    assert 10 <= len(data.splits["validation"]) <= 40
+    assert any("held out for validation by name" in note for note in data.notes)
+
+
+def test_a_model_of_numbers_in_another_order_is_mapped_by_name(tmp_path):
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=[0, 1, 2], classes=["1", "10", "2"])
+    data = open_images(tmp_path / "a.npz", classes=("1", "2", "10"))
+    assert data.classes == ("1", "2", "10")
+    assert sorted(data.everything().labels.tolist()) == [0, 1, 2]
+    labels = {
+        part.name(i): part.labels[i] for part in data.splits.values() for i in range(len(part))
+    }
+    assert labels == {"0": 0, "1": 2, "2": 1}

@@ -5,6 +5,8 @@ import os
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vitral.data import pack as pack_module
@@ -273,3 +275,47 @@ def test_an_image_that_went_bad_since_is_left_out_and_listed(folder, tmp_path, f
     assert "test/dog/1.jpg,a damaged PNG header" in reasons
     assert "train/cat/1.png,can't be read" in reasons
     assert sum(map(len, open_images(tmp_path / "packed").splits.values())) == 15
+
+
+def test_a_pack_does_not_go_on_over_another_order(folder, tmp_path, pack_archive):
+    packed(folder, tmp_path / "packed", images_per_shard=4)
+    archive = pack_archive(folder, tmp_path / "photos.zip")
+    assert open_images(archive).fingerprint() == open_images(folder).fingerprint()
+    with pytest.raises(RequestError, match="was begun with order [0-9a-f]{32}, not"):
+        packed(archive, tmp_path / "packed", images_per_shard=4)
+
+
+@pytest.fixture
+def pack_archive(pack):
+    """A function that packs a folder's files into a zip, in reverse order."""
+
+    def run(root, path):
+        files_ = sorted((p for p in root.rglob("*") if p.is_file()), reverse=True)
+        return pack(path, {p.relative_to(root).as_posix(): p.read_bytes() for p in files_})
+
+    return run
+
+
+def test_a_table_is_packed_block_by_block(tmp_path, picture, encode, monkeypatch):
+    monkeypatch.setattr("vitral.data.order.WINDOW", 20)
+    monkeypatch.setattr("vitral.data.stores.arrow._ROWS_KEPT", 40)
+    images = [encode(picture(n)) for n in range(200)]
+    table = pa.table({"image": images, "label": ["a", "b"] * 100, "split": ["train"] * 200})
+    path = tmp_path / "train.parquet"
+    pq.write_table(table, path, row_group_size=10)
+    data = open_images(path)
+    reads, original = [], pq.ParquetFile.read_row_group
+
+    def count(file, group, **options):
+        reads.append(group)
+        return original(file, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", count)
+    pack(data, tmp_path / "packed", PackSettings(images_per_shard=1000), name="table")
+    assert len(reads) <= 3 * 20 + 20  # three splits by hash, twenty groups each
+
+
+def test_a_pack_of_many_images_knows_what_they_are(folder, tmp_path, monkeypatch):
+    packed(folder, tmp_path / "packed")
+    monkeypatch.setattr("vitral.data.survey.MAX_FILES_READ", 3)
+    assert all(finding.digest for finding in open_images(tmp_path / "packed").findings)

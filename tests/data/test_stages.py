@@ -115,3 +115,10 @@ def test_advice_is_said_with_the_bottleneck():
 @pytest.mark.parametrize(("size", "side"), [(224, 256), (384, 448), (32, 48)])
 def test_a_pack_is_an_eighth_larger_than_the_model(size, side):
     assert pack_side(default_preprocessing((size, size), channels=3)) == side
+
+
+def test_images_of_other_channels_are_measured_too():
+    images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 5), dtype=np.uint8)
+    examples = Examples(ArrayStore(images, path="memory"), np.arange(20), np.arange(20))
+    how = default_preprocessing((32, 32), channels=5)
+    assert measure_stages(examples, preprocessing=how, settings=AugmentSettings()).bare > 0

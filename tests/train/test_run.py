@@ -647,6 +647,7 @@ def test_a_model_that_waits_for_data_is_told_why_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("vitral.train.session.WAIT_SHARE", -1.0)
+    monkeypatch.setattr("vitral.train.session.WARM_STEPS", 3)
     settings = TINY_MODEL | {"data.keep_decoded": "off", "train.log_every_steps": 1}
     result = train_short(picture_files, tmp_path / "run", settings=settings, quiet=False)
     said = capsys.readouterr().err
@@ -662,3 +663,42 @@ def test_a_model_that_does_not_wait_is_told_nothing(
     monkeypatch.setattr("vitral.train.session.WAIT_SHARE", 1.0)
     train_short(picture_files, tmp_path / "run", quiet=False)
     assert "waits for data" not in capsys.readouterr().err
+
+
+def test_the_first_steps_give_no_advice(
+    picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("vitral.train.session.WAIT_SHARE", -1.0)
+    train_short(picture_files, tmp_path / "run", quiet=False)
+    assert "waits for data" not in capsys.readouterr().err
+
+
+def test_advice_that_can_not_be_given_stops_no_training(
+    picture_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DataError("no image of the sample can be read")
+
+    monkeypatch.setattr("vitral.train.session.WAIT_SHARE", -1.0)
+    monkeypatch.setattr("vitral.train.session.WARM_STEPS", 0)
+    monkeypatch.setattr("vitral.train.session.measure_stages", fail)
+    settings = TINY_MODEL | {"data.keep_decoded": "off"}
+    assert train_short(picture_files, tmp_path / "run", settings=settings).summary
+
+
+def test_a_run_on_a_fold_is_known_again_after_its_data_was_moved(tmp_path: Path) -> None:
+    images, labels = pattern_images(60)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / "data" / "abcd"[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).convert("RGB").save(path)
+    settings = TINY_MODEL | {"data.folds": 4, "data.fold": 1}
+    result = train_short(tmp_path / "data", tmp_path / "run", settings=settings, steps=1)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    again = evaluate(result.path, tmp_path / "moved")
+    assert again.summary["split"] == "test"
+    assert again.summary["num_examples"] == result.summary["num_examples"]
+    (result.path / "splits.csv").unlink()
+    with pytest.raises(RequestError, match="into 4 folds, of which fold 1 is the test, and its"):
+        evaluate(result.path, tmp_path / "moved")

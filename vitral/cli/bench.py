@@ -102,5 +102,8 @@ def _told(measured: dict[str, Any]) -> str:
     for row in measured["rows"]:
         shares = f"{100 * row['share_of_bare']:>14.0f} %  {row['share_of_need']:>10.1f} times"
         lines.append(f"{row['workers']:>7}  {row['images_per_second']:>8,.0f}  {shares}")
+    if measured["kept_images_per_second"]:
+        kept = measured["kept_images_per_second"]
+        lines.append(f"decoded images fit into memory: {kept:,.0f} images/s after the first epoch")
     verdict = "enough" if measured["is_fast_enough"] else "not enough: the model would wait"
     return "\n".join([*lines, "", f"loading is {verdict}", *measured["sentences"]])

@@ -42,14 +42,14 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.files.atomic import write_text
     from vitral.files.rows import csv_text
 
-    _check_outputs(asked.fix, asked.report)
+    _check_outputs([asked.fix, asked.report], [asked.data, asked.against])
     data = _open(asked.data, asked.data_dir, group_pattern=asked.group_pattern)
     other = _open(asked.against, asked.data_dir) if asked.against else None
     found = check(data, against=other)
     record = found.record(name=data_name(asked.data))
     if asked.folds is not None:
         usable = data.usable.nonzero()[0].tolist()
-        folds = folds_of(data, usable, folds=asked.folds)
+        folds = folds_of(data, usable, folds=asked.folds, groups=data.listing.groups)
         record["folds"] = _fold_counts(data, usable, folds.tolist(), num_folds=asked.folds)
     if asked.fix:
         rows = cleaned_rows(found, Path(asked.fix), against=other, folds=asked.folds or 0)
@@ -65,12 +65,19 @@ def run(tokens: Sequence[str]) -> int:
     return 0 if found.is_good else 3
 
 
-def _check_outputs(*paths: str | None) -> None:
+def _check_outputs(paths: Sequence[str | None], sources: Sequence[str | None]) -> None:
+    """Refuse to write where there is no folder, or where the data lies."""
+    from vitral.data.kinds import IMAGE_SUFFIXES
     from vitral.errors import RequestError
 
-    for path in paths:
-        if path and not Path(path).absolute().parent.is_dir():
+    data = [Path(source).resolve() for source in sources if source]
+    for path in (Path(own).resolve() for own in paths if own):
+        if not path.parent.is_dir():
             raise RequestError(f"{path}: there is no such folder")
+        if path.suffix.lower() in IMAGE_SUFFIXES or any(
+            path == own or own in path.parents for own in data
+        ):
+            raise RequestError(f"{path} would change the data: give another path")
 
 
 def _open(data: str, directory: str | None, *, group_pattern: str | None = None) -> "CheckedData":

@@ -17,14 +17,15 @@ from vitral.data.labels import is_multi_label, label_text, names_in, number_labe
 from vitral.data.levels import Levels, choose_levels
 from vitral.data.sources.grouping import group_by_pattern
 from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
-from vitral.data.split import hold_out_by_hash, other_shares
+from vitral.data.split import group_shares, hold_out_by_hash, other_shares
 from vitral.data.stores.decoded import DecodedStore, decoded_bytes
 from vitral.data.stores.store import Content, Store
-from vitral.data.survey import survey
+from vitral.data.survey import look_into, survey
 from vitral.errors import DataError
 from vitral.spec.run import DataSettings
 
 FILE_CHANNELS = 3
+_SAMPLE = 256
 SPLITS = ("train", "validation", "test")
 
 
@@ -114,9 +115,16 @@ class ImageData:
         return [item for own_split, item in self.unreadable if own_split == split]
 
     def levels(self) -> Levels | None:
-        """Return black and white of the training images of more than eight bits; None: no such."""
+        """Return black and white of the training images of more than eight bits; None: no such.
+
+        Where nothing was looked into, a sample tells.
+        """
         train = self.splits.get("train")
         findings = [self.findings[n] for n in train.numbers.tolist()] if train else []
+        if train and not any(finding.height for finding in findings):
+            spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).astype(int)
+            numbers = train.numbers[spread].tolist()
+            findings = [look_into(train.store, n, channels=self.channels) for n in numbers]
         deep = [finding for finding in findings if finding.is_deep]
         if not deep:
             return None
@@ -128,8 +136,9 @@ class ImageData:
 
     def fingerprint(self) -> str:
         """Return a hash of all used examples: contents, class names, splits; in any order."""
+        splits = self.declared_splits
         used = (
-            f"{self.declared_splits[number]} {label_text(label, self.classes)} "
+            f"{splits[number] if self.has_own_splits else ''} {label_text(label, self.classes)} "
             f"{self.findings[number].digest or part.store.names[number]}"
             for part in self.splits.values()
             for number, label in zip(part.numbers.tolist(), part.labels, strict=True)
@@ -179,16 +188,18 @@ def open_images(
     declared_splits = splits.copy()
     inside = usable & (splits == "train")
     share = settings.validation_share
-    if share and shares is not None and inside.any() and "validation" not in splits:
+    if share and inside.any() and "validation" not in splits:
+        # Of more files than are read only the names are known.
+        places = group_shares(listing.store.names) if shares is None else shares
         # Folds are stretches of the order by hash.
-        places = other_shares(shares) if settings.folds else shares
+        places = other_shares(places) if settings.folds else places
         held_out = hold_out_by_hash(
             places[inside], labels[inside], share=share, grouped=bool(listing.groups)
         )
         splits[np.flatnonzero(inside)[held_out]] = "validation"
         notes.append(
             f"{held_out.sum():,} training images were held out for validation by "
-            f"{'group' if listing.groups else 'content hash'}"
+            f"{'group' if listing.groups else 'name' if shares is None else 'content hash'}"
         )
     if classes is None and (splits == "train").any():
         known, labels = _classes_of_training(listing, splits, labels, usable, notes, known=known)
@@ -277,8 +288,10 @@ def _in_standard_order(listing: Listing, classes: tuple[str, ...] | None) -> tup
     """Return a model's classes, by the names of a published set's where places alone tell them."""
     if classes is None or listing.classes is None or len(classes) != len(listing.classes):
         return classes
-    is_nameless = all(name.isdecimal() for name in classes)
-    return listing.classes if listing.in_standard_order or is_nameless else classes
+    is_nameless = classes == tuple(map(str, range(len(classes))))
+    has_same_names = set(classes) == set(listing.classes)
+    by_place = (listing.in_standard_order or is_nameless) and not has_same_names
+    return listing.classes if by_place else classes
 
 
 def _check_number(listing: Listing, names: set[str]) -> None:

@@ -4,6 +4,7 @@ A pack is a folder of plain tars, each with its index, beside `pack.json`, which
 done to the images, `classes.txt` and `skipped.csv`. Other tools read the tars as WebDataset's.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -113,6 +114,7 @@ def _statement(data: ImageData, settings: PackSettings, *, name: str) -> dict[st
         "name": name,
         "source": data.source,
         "fingerprint": data.fingerprint(),
+        "order": _order(data),
         "images": settings.describe(),
         "settings": asdict(settings),
         "classes": list(data.classes),
@@ -124,7 +126,12 @@ def _statement(data: ImageData, settings: PackSettings, *, name: str) -> dict[st
 
 def _check_same(begun: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     stated, asked = (
-        {**own["settings"], "data": own["fingerprint"], "version": own["vitral_version"]}
+        {
+            **own["settings"],
+            "data": own["fingerprint"],
+            "order": own["order"],
+            "version": own["vitral_version"],
+        }
         for own in (begun, wanted)
     )
     other = [
@@ -138,10 +145,21 @@ def _check_same(begun: dict[str, Any], wanted: dict[str, Any], folder: Path) -> 
         )
 
 
+def _order(data: ImageData) -> str:
+    """Return a hash of the order of images and classes, by which the shards are cut."""
+    parts = [
+        f"{split} {name}"
+        for split, part in data.splits.items()
+        for name in (part.name(index) for index in range(len(part)))
+    ]
+    text = "\n".join([*data.classes, "", *parts])
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
 def _shards(data: ImageData, settings: PackSettings) -> Iterator[_Planned]:
     """Give name, split and examples of each shard; the classes of a split are mixed."""
     for split, examples in data.splits.items():
-        order = epoch_order(0, 0, len(examples))
+        order = epoch_order(0, 0, len(examples), blocks=examples.blocks())
         for number, start in enumerate(range(0, len(order), settings.images_per_shard)):
             indices = order[start : start + settings.images_per_shard]
             yield f"{split}-{number:05}.tar", split, indices

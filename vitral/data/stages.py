@@ -98,6 +98,10 @@ def measure_stages(
 
         return decode(content, channels=channels, reduce=reduce, scratch=scratch)
 
+    def decode_bare(content: Content, _: np.ndarray) -> np.ndarray:
+        whole = decode_whole(content) if isinstance(content, bytes) else content
+        return decode(content, channels=channels) if whole is None else whole
+
     def decode_own(content: Content, _: np.ndarray) -> np.ndarray:
         return decode(content, channels=channels, scratch=scratch)
 
@@ -109,7 +113,7 @@ def measure_stages(
         decode=seconds(decode_own, contents, numbers),
         augment=seconds(change, pixels, numbers),
         collate=_collate_seconds(changed),
-        bare=seconds(_decode_bare, contents, numbers),
+        bare=seconds(decode_bare, contents, numbers),
         scaled=seconds(decode_scaled, contents, numbers),
         packed=seconds(decode_own, packed, numbers),
         num_bytes=int(np.mean([_size(content) for content in contents])),
@@ -201,11 +205,6 @@ def _packed(content: Content, preprocessing: Preprocessing) -> Content:
     if isinstance(content, bytes) and is_shrunk(finding, shorter=side):
         return shrink(content, finding, shorter=side, quality=90)
     return content
-
-
-def _decode_bare(content: Content, _: np.ndarray) -> Any:
-    whole = decode_whole(content) if isinstance(content, bytes) else content
-    return decode(content, channels=3) if whole is None else whole
 
 
 def _seconds_each(

@@ -57,10 +57,10 @@ def survey(
         One finding a file, in the listing's order: what the source says of them, if it does.
     """
     store, count = listing.store, len(listing.store.names)
-    if count > MAX_FILES_READ and not everything:
-        return [Finding()] * count
     if listing.findings is not None:
         return list(listing.findings)
+    if count > MAX_FILES_READ and not everything:
+        return [Finding()] * count
     cache = _Cache(listing.source, channels=channels)
 
     def look(number: int) -> Finding:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.datasets.names import data_name
+from vitral.data.file_splits import describe_splits
 from vitral.data.images import SPLITS, Examples, ImageData, open_images
 from vitral.data.labels import is_multi_label, label_text
 from vitral.errors import DataError, RequestError
@@ -224,6 +225,11 @@ def _stored_splits(model_path: Path, images: ImageData) -> dict[str, str]:
     if not is_same:
         raise RequestError(
             f"the model was trained on {images.source}, which has changed since, and its run's "
+            "splits.csv is gone: evaluate from the run folder, or on other data"
+        )
+    if data.get("split") != describe_splits(images.listing, DataSettings(source="")):
+        raise RequestError(
+            f"the model was trained on {images.source}, {data.get('split')}, and its run's "
             "splits.csv is gone: evaluate from the run folder, or on other data"
         )
     # Contents and splits are those of the run, but for what it held out for validation.

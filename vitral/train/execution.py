@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from vitral.data.file_splits import describe_splits
 from vitral.data.images import ImageData
 from vitral.data.report import data_report, describe_report
 from vitral.data.stores.decoded import bytes_to_keep
@@ -71,7 +72,12 @@ class Execution:
         self.fingerprint = data.fingerprint()
         self.parts = parts_fingerprint(model, objective, metrics)
         self.provenance = {
-            "data": {"source": data.source, "name": title, "fingerprint": self.fingerprint},
+            "data": {
+                "source": data.source,
+                "name": title,
+                "fingerprint": self.fingerprint,
+                "split": describe_splits(data.listing, config.data),
+            },
             "command": command,
         }
 

@@ -13,7 +13,7 @@ from vitral.data.images import ImageData
 from vitral.data.loader import TrainingBatches
 from vitral.data.order import steps_per_epoch
 from vitral.data.stages import WAIT_SHARE, advise, describe_advice, measure_stages
-from vitral.data.stores.decoded import bytes_to_keep
+from vitral.data.stores.decoded import DecodedStore, bytes_to_keep
 from vitral.errors import DataError
 from vitral.evaluate.score import mean_over_examples
 from vitral.runtime.device import machine_facts
@@ -27,6 +27,9 @@ from vitral.train.metrics import MetricFunction, ScoredObjective
 from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from vitral.train.progress import ProgressView, describe
 from vitral.train.signals import InterruptedRunError, StopRequest, listen_for_stop
+
+WARM_STEPS = 20
+"""After which waiting for data is more than the beginning's."""
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Session:
         self._last_saved = -1
         self._unreadable: dict[str, str] = {}
         self._is_advised = False
+        self._first_step = state.step
 
     def restore(self, saved: SavedState) -> None:
         """Go on from a checkpoint."""
@@ -92,7 +96,7 @@ class Session:
         load_optimizer_tensors(state.optimizer, saved.optimizer)
         if state.average and saved.average:
             state.average.load(saved.average)
-        state.step = self._last_saved = progress["step"]
+        state.step = self._last_saved = self._first_step = progress["step"]
         self._sums = _own_sums(
             progress["sums"],
             rank=self._machine.ranks.rank,
@@ -203,10 +207,16 @@ class Session:
             self._folder.add_metrics(row)
             self._folder.add_timing({"step": step, "seconds": self._seconds, **timing})
         self._view.update(step, self._config.train.steps, title="training", facts=describe(facts))
-        if timing["wait_share"] > WAIT_SHARE and not self._is_advised:
+        if timing["wait_share"] > WAIT_SHARE and self._is_warm() and not self._is_advised:
             self._is_advised = True
             self._advise(timing["wait_share"])
         self._sums = _Sums()
+
+    def _is_warm(self) -> bool:
+        """Say whether loading has got going, and images that are kept have all been decoded."""
+        steps = self._state.step - self._first_step
+        is_kept = isinstance(self._batches.examples.store, DecodedStore)
+        return steps > WARM_STEPS and (not is_kept or steps > self._per_epoch)
 
     def _advise(self, wait_share: float) -> None:
         """Say once why the model waits for data, and what to do about it."""
@@ -214,7 +224,12 @@ class Session:
             return
         config = self._config
         how = config.preprocessing
-        stages = measure_stages(self._batches.examples, preprocessing=how, settings=config.augment)
+        try:
+            stages = measure_stages(
+                self._batches.examples, preprocessing=how, settings=config.augment
+            )
+        except (DataError, OSError):
+            return  # advice is no reason to stop
         total = self._data.decoded_bytes()
         most = bytes_to_keep(num_processes=self._machine.ranks.world_size)
         fits = total is not None and 0 < total <= most

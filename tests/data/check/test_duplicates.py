@@ -73,3 +73,18 @@ def test_a_picture_that_is_gone_is_like_no_other():
 def test_nothing_is_like_nothing():
     assert near_copies([], lambda _: None) == []
     assert near_copies(["", ""], lambda _: None) == []
+
+
+def test_of_films_some_pairs_are_compared():
+    looks = thumbnails(1)
+    visuals = [f"{number:016x}" for number in range(64)]  # all within six bits of one another
+    compared = []
+
+    def look(number):
+        compared.append(number)
+        return looks[0]
+
+    found = near_copies(visuals, look, most=10)
+    assert len(found) == 10
+    assert len(set(compared)) <= 20
+    assert len(near_copies(visuals, look)) == 64 * 63 // 2

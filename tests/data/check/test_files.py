@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from vitral.data.check import files
+from vitral.data.images import open_images
+from vitral.data.pack import pack
+from vitral.data.pack_shard import PackSettings
 
 
 def encoded(image, kind, **options):
@@ -95,3 +98,13 @@ def test_the_stress_images_are_each_used_or_told(problems_of, stress, fill, tmp_
     assert 8 <= len(bad) <= 24
     for kind in ("turned", "cmyk", "palette", "alpha", "deep", "animated", "tiny"):
         assert found[kind], kind
+
+
+def test_a_pack_keeps_names_whose_endings_say_nothing(problems_of, fill, picture, encode, tmp_path):
+    names = {
+        f"{kind}/{n}.png": encode(picture(n, size=(40, 50))) for kind in "ab" for n in range(9)
+    }
+    fill(tmp_path / "photos", names)
+    data = open_images(tmp_path / "photos")
+    pack(data, tmp_path / "packed", PackSettings(resize=20), name="photos")
+    assert "wrong_extension" not in problems_of(tmp_path / "packed")

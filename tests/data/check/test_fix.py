@@ -11,6 +11,7 @@ from vitral.data.check.fix import cleaned_rows, folds_of
 from vitral.data.images import open_images
 from vitral.errors import RequestError
 from vitral.files.rows import csv_text
+from vitral.spec.run import DataSettings
 
 
 def fixed(root, path, *, against=None, folds=0, **options):
@@ -126,10 +127,38 @@ def test_each_fold_has_a_like_part_of_each_class(fill, pictures, tmp_path):
 @pytest.mark.parametrize("folds", [-1, 1])
 def test_one_fold_is_none(split_tree, folds):
     with pytest.raises(RequestError, match=f"folds={folds}: give 2 or more"):
-        folds_of(open_checked(split_tree[0]), [0], folds=folds)
+        folds_of(open_checked(split_tree[0]), [0], folds=folds, groups=None)
 
 
 def test_a_list_beside_another_name_is_still_found(split_tree, tmp_path):
     root, _ = split_tree
     rows = fixed(root, tmp_path / "clean.csv")
     assert all((tmp_path / Path(name)).is_file() for name in rows)
+
+
+def test_what_looks_like_a_copy_that_is_left_out_is_left_out_too(
+    split_tree, fill, tmp_path, stress
+):
+    root, _ = split_tree
+    photo = stress["pillow/hopper.jpg"]
+    fill(
+        root,
+        {"train/a/1-first.jpg": photo, "val/a/copy.jpg": photo,
+         "train/a/near.webp": stress["pillow/hopper.webp"]},
+    )  # fmt: skip
+    rows = fixed(root, tmp_path / "clean.csv")
+    assert "photos/val/a/copy.jpg" in rows
+    assert not {"photos/train/a/1-first.jpg", "photos/train/a/near.webp"} & set(rows)
+    assert check(open_checked(tmp_path / "clean.csv")).verdict.startswith("good")
+
+
+@pytest.mark.parametrize("pattern", [None, r"/(\d)"])
+def test_the_folds_of_a_list_are_those_that_training_makes(fill, pictures, tmp_path, pattern):
+    names = [f"{kind}/{n}.png" for kind in "ab" for n in range(30)]
+    root = fill(tmp_path / "photos", pictures(names))
+    rows = fixed(root, tmp_path / "clean.csv", folds=3, group_pattern=pattern)
+    for fold in range(3):
+        settings = DataSettings(source="", folds=3, fold=fold, validation_share=0.0)
+        test = open_images(tmp_path / "clean.csv", settings=settings).splits["test"]
+        tested = {test.name(number) for number in range(len(test))}
+        assert tested == {path for path, row in rows.items() if row["fold"] == fold}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.check.duplicates import exact_copies, near_copies
+from vitral.data.check.duplicates import MOST_COMPARED, exact_copies, near_copies
 from vitral.data.datasets.names import check_files, list_data
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.file_splits import file_shares, file_splits
@@ -23,6 +23,9 @@ from vitral.data.visual import thumbnail
 from vitral.errors import DataError
 from vitral.spec.run import DataSettings
 
+MOST_COMPARED_QUICKLY = 10_000
+"""Of these pairs before a training."""
+
 
 @dataclass(frozen=True)
 class CheckedData:
@@ -33,6 +36,8 @@ class CheckedData:
     splits: np.ndarray
     """(N,) of "train", "validation", "test"; one of them for all where the source is not split."""
     channels: int
+    most_compared: int = MOST_COMPARED
+    """Pairs of images with alike hashes whose pictures are compared."""
 
     @cached_property
     def usable(self) -> np.ndarray:
@@ -52,7 +57,7 @@ class CheckedData:
             "" if number in later or finding.problem else finding.visual
             for number, finding in enumerate(self.findings)
         ]
-        return near_copies(visuals, self.look)
+        return near_copies(visuals, self.look, most=self.most_compared)
 
     def look(self, number: int) -> np.ndarray | None:
         """Return the thumbnail of a file, or None if it can't be read any more."""
@@ -113,7 +118,9 @@ def open_checked(
 
 def checked_of(data: ImageData) -> CheckedData:
     """Return what a check looks at of data that is open."""
-    return CheckedData(data.listing, data.findings, data.declared_splits, data.channels)
+    return CheckedData(
+        data.listing, data.findings, data.declared_splits, data.channels, MOST_COMPARED_QUICKLY
+    )
 
 
 def read_pixels(store: Store, number: int, *, channels: int) -> np.ndarray | None:

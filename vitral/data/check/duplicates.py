@@ -1,6 +1,8 @@
 """Which images are copies of one another: exactly, by content hash, or nearly, by visual hash."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -12,6 +14,8 @@ LIKENESS = 0.98
 """Correlation from which two images are near duplicates. Photographs that are shrunk to half,
 enlarged, compressed again or made darker lie above it, no pair of different ones does; small
 pictures of simple things (clothes of 28 x 28 pixels) do in one of some hundred."""
+MOST_COMPARED = 200_000
+"""Pairs of images with alike hashes whose pictures are compared."""
 _QUARTERS = 4
 _QUARTER_BITS = 16
 _CHUNK = 4096
@@ -28,15 +32,20 @@ def exact_copies(digests: Sequence[str]) -> list[list[int]]:
 
 
 def near_copies(
-    visuals: Sequence[str], look: Callable[[int], np.ndarray | None]
+    visuals: Sequence[str],
+    look: Callable[[int], np.ndarray | None],
+    *,
+    most: int = MOST_COMPARED,
 ) -> list[tuple[int, int]]:
     """Return pairs of files that look alike.
 
-    Of many files with one visual hash each is compared to the first of them only.
+    Of many files with one visual hash each is compared to the first of them only. Films and series
+    may have more alike hashes than can be compared: of those the first ones are.
 
     Args:
         visuals: of each file, from `visual_hash`; "" takes no part.
         look: gives the thumbnail of a file; None if it can't be read any more.
+        most: pairs whose pictures are compared.
 
     Returns:
         Pairs (first, second), first < second, in order.
@@ -49,19 +58,19 @@ def near_copies(
         for place, group in enumerate(inverse.tolist())
         if firsts[group] != place
     ]
-    for one, other in pairs_within(values, RADIUS).tolist():
+    for one, other in pairs_within(values, RADIUS, most=most)[:most].tolist():
         candidates.append(tuple(sorted((known[firsts[one]], known[firsts[other]]))))
-    return sorted(_alike(candidates, look))
+    return sorted(_alike(candidates[:most], look))
 
 
-def pairs_within(hashes: np.ndarray, radius: int) -> np.ndarray:
+def pairs_within(hashes: np.ndarray, radius: int, *, most: int = MOST_COMPARED) -> np.ndarray:
     """Return the pairs (P, 2) of different hashes (N,) uint64 that differ in at most `radius` bits.
 
     Of four quarters of 16 bits one differs in at most radius // 4 of them: only hashes with such a
-    quarter are compared.
+    quarter are compared. The search ends when more than `most` have been found.
     """
     assert radius < 2 * _QUARTERS
-    found = [np.empty((0, 2), np.int64)]
+    found, count = [np.empty((0, 2), np.int64)], 0
     for quarter in range(_QUARTERS):
         keys = (hashes >> np.uint64(_QUARTER_BITS * quarter)) & np.uint64(0xFFFF)
         order = np.argsort(keys, kind="stable")
@@ -76,6 +85,9 @@ def pairs_within(hashes: np.ndarray, radius: int) -> np.ndarray:
                 other = order[np.repeat(begin, counts) + offsets]
                 near = _count_bits(hashes[own] ^ hashes[other]) <= radius
                 found.append(np.stack([own, other], axis=1)[near & (own < other)])
+                count += len(found[-1])
+                if count > _QUARTERS * most:  # each may have been found in every quarter
+                    return np.unique(np.concatenate(found), axis=0)
     return np.unique(np.concatenate(found), axis=0)
 
 
@@ -111,7 +123,9 @@ def _masks(most: int) -> list[np.uint64]:
 def _alike(
     candidates: Sequence[tuple[int, int]], look: Callable[[int], np.ndarray | None]
 ) -> Iterator[tuple[int, int]]:
-    thumbnails = {number: look(number) for number in {n for pair in candidates for n in pair}}
+    wanted = sorted({number for pair in candidates for number in pair})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        thumbnails = dict(zip(wanted, pool.map(look, wanted), strict=True))
     for one, other in candidates:
         first, second = thumbnails[one], thumbnails[other]
         if first is not None and second is not None and likeness(first, second) >= LIKENESS:

@@ -16,7 +16,9 @@ def file_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
     for number, finding in enumerate(data.findings):
         name = data.name(number)
         for kind, detail in _problems(finding, name):
-            yield kind, Item((name,), detail)
+            # A pack keeps the names of its source, whose kind it may have changed.
+            if kind != "wrong_extension" or data.listing.findings is None:
+                yield kind, Item((name,), detail)
     for skipped in data.listing.skipped:
         yield "left_out", Item((skipped.name,), skipped.reason)
 

@@ -1,7 +1,7 @@
 """A cleaned list of a source's files, which trains as the source would without its problems."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from vitral.data.check.duplicates import clusters
 from vitral.data.images import SPLITS
 from vitral.data.labels import names_in, number_labels
 from vitral.data.sources.listing import class_order
-from vitral.data.split import group_shares, stratified_folds
+from vitral.data.split import group_shares, hash_shares, stratified_folds
 from vitral.errors import RequestError
 from vitral.files.rows import Row
 
@@ -52,36 +52,50 @@ def cleaned_rows(
         if groups is not None:
             row["group"] = groups[number]
         rows.append(row)
-    for row, fold in zip(rows, folds_of(data, kept, folds=folds) if folds else [], strict=False):
-        row["fold"] = int(fold)
+    if folds:
+        numbers = folds_of(data, kept, folds=folds, groups=groups).tolist()
+        rows = [{**row, "fold": fold} for row, fold in zip(rows, numbers, strict=True)]
     return rows
 
 
-def folds_of(data: CheckedData, numbers: list[int], *, folds: int) -> np.ndarray:
-    """Return the fold of some files: by class, with groups, copies and what looks alike together.
+def folds_of(
+    data: CheckedData, numbers: list[int], *, folds: int, groups: Sequence[str] | None
+) -> np.ndarray:
+    """Return the fold of some files, as a training with `data.folds` divides them.
+
+    Args:
+        data: of the files.
+        numbers: of the files.
+        folds: how many.
+        groups: of all files; None: copies alone stay together.
 
     Raises:
         RequestError: fewer than two folds.
     """
     if folds < 2:
         raise RequestError(f"folds={folds}: give 2 or more")
-    groups = _groups(data)
-    own = [groups[n] if groups else data.findings[n].digest or data.name(n) for n in numbers]
     labels = [data.listing.labels[number] for number in numbers]
     known = sorted(names_in(labels), key=class_order)
-    return stratified_folds(group_shares(own), number_labels(labels, known), folds=folds)
+    if groups is None:
+        shares = hash_shares([data.findings[number].digest or "0" for number in numbers])
+    else:
+        shares = group_shares([groups[number] for number in numbers])
+    return stratified_folds(shares, number_labels(labels, known), folds=folds)
 
 
 def _unwanted(data: CheckedData) -> Iterator[int]:
     """Give the usable files that are left out."""
+    kept_of: dict[int, int] = {}
     for group in data.copies:
         if len({data.label(number) for number in group}) > 1:
             yield from group
         else:
             kept = max(group, key=lambda number: (SPLITS.index(str(data.splits[number])), -number))
+            kept_of[group[0]] = kept  # in whose place it stands among what looks alike
             yield from (number for number in group if number != kept)
     if data.listing.is_split:
-        for pair in data.near:
+        for first, second in data.near:
+            pair = (kept_of.get(first, first), kept_of.get(second, second))
             ordered = sorted(pair, key=lambda number: SPLITS.index(str(data.splits[number])))
             if data.splits[ordered[0]] != data.splits[ordered[1]]:
                 yield ordered[0]
@@ -95,7 +109,7 @@ def _groups(data: CheckedData) -> list[str] | None:
     stated = data.listing.groups
     if stated is None and not data.near:
         return None
-    pairs = list(data.near)
+    pairs = [*data.near, *((group[0], number) for group in data.copies for number in group[1:])]
     if stated is not None:
         first_of: dict[str, int] = {}
         pairs += [(first_of.setdefault(own, n), n) for n, own in enumerate(stated)]
