@@ -72,12 +72,6 @@ def decode_image(
         UnreadableImageError: damaged, or no image.
         UnsupportedImageError: of a kind that is not read rightly yet.
     """
-    if kind_of(content[:START_BYTES]) == "NumPy":
-        return _matched(_read_array(content), channels)
-    if channels not in MODE_BY_CHANNELS:
-        raise UnsupportedImageError(
-            f"pictures hold 1 to 4 channels, not {channels}: give the images as .npy or .npz"
-        )
     size = plain_size(content, channels=channels)
     if size is not None and size[0] * size[1] <= MAX_PIXELS:
         reduction = reduce(size) if reduce else 1
@@ -86,6 +80,12 @@ def decode_image(
         )
         if pixels is not None:
             return pixels
+    if kind_of(content[:START_BYTES]) == "NumPy":
+        return _matched(_read_array(content), channels)
+    if channels not in MODE_BY_CHANNELS:
+        raise UnsupportedImageError(
+            f"pictures hold 1 to 4 channels, not {channels}: give the images as .npy or .npz"
+        )
     with _open(content) as image:
         if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
             pixels = _decode_jpeg(content, image, channels=channels, reduce=reduce, scratch=scratch)

@@ -120,9 +120,9 @@ class _Loading:
         ]
 
     def _fill(self, start: int, stop: int) -> None:
-        for row in range(start, stop):
-            index = int(self._job.indices[row])
-            numbers = None if self._job.numbers is None else self._job.numbers[row]
+        drawn = self._job.numbers
+        for row, index in enumerate(self._job.indices[start:stop].tolist(), start=start):
+            numbers = None if drawn is None else drawn[row]
             try:
                 self._images[row] = self._prepare(self._examples.read(index), numbers)
             except (UnreadableImageError, UnsupportedImageError, DataError, OSError) as error:
