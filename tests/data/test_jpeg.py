@@ -7,7 +7,7 @@ from PIL import Image
 from vitral.data.decode import decode_image
 from vitral.data.jpeg import REDUCTIONS, Scratch, plain_size
 
-pytest.importorskip("simplejpeg")
+pytest.importorskip("simplejpeg", reason="has no wheel for this platform: Pillow decodes")
 
 
 def exif(orientation):

@@ -72,11 +72,15 @@ def test_the_order_has_no_memory_of_the_files(blocks, monkeypatch):
     assert np.abs(ranks).max() < 5 / np.sqrt(things)
 
 
-def test_at_least_two_blocks_are_mixed(monkeypatch):
-    monkeypatch.setattr("vitral.data.order.WINDOW", 1)
-    blocks = blocks_of([50] * 10)
-    met = blocks[epoch_order(0, 0, 500, blocks=blocks)].reshape(5, 100)
-    assert [len(set(window)) for window in met.tolist()] == [2] * 5
+@pytest.mark.parametrize(("size", "window", "together"), [(50, 1, 2), (10, 200, 20)])
+def test_the_blocks_of_a_window_are_mixed(monkeypatch, size, window, together):
+    monkeypatch.setattr("vitral.data.order.WINDOW", window)
+    blocks = blocks_of([size] * 2 * together)
+    met = blocks[epoch_order(0, 0, len(blocks), blocks=blocks)].reshape(2, size * together)
+    for own in met:
+        assert len(set(own.tolist())) == together
+        # One block after the other, neighbours would differ at its ends only.
+        assert (own[1:] != own[:-1]).mean() > 0.8 * (1 - 1 / together)
 
 
 def test_orders_differ_by_seed_and_epoch():

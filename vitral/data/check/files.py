@@ -17,7 +17,10 @@ def file_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
         name = data.name(number)
         for kind, detail in _problems(finding, name):
             # A pack keeps the names of its source, whose kind it may have changed.
-            if kind != "wrong_extension" or data.listing.findings is None:
+            is_own_name = kind != "wrong_extension" or data.listing.findings is None
+            # Models of grey and alpha, or of RGBA, see transparency.
+            is_put_on_white = kind != "alpha" or data.channels in (1, 3)
+            if is_own_name and is_put_on_white:
                 yield kind, Item((name,), detail)
     for skipped in data.listing.skipped:
         yield "left_out", Item((skipped.name,), skipped.reason)
