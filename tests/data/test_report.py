@@ -90,8 +90,8 @@ def test_the_report_is_told_in_a_few_lines(report):
         "      1 images are turned as their EXIF says",
         "      1 images with transparency are put on white",
         "      warning: 2 images of one split are copies of another split's: the score would "
-        "flatter, such as test/a/1.png = train/a/1.png, test, a; train, a",
-        "      4 images have a side of less than 16 pixels, such as test/a/1.png, 10 x 12",
+        "flatter, such as test/a/1.png and train/a/1.png (test, a; train, a)",
+        "      4 images have a side of less than 16 pixels, such as test/a/1.png (10 x 12)",
         "      2 classes have fewer than 5 training images, such as 'b': 2",
     ]
 
@@ -104,7 +104,7 @@ def test_an_ordinary_set_is_told_in_two_lines_and_how_it_was_split(tmp_path, fil
     assert second == "      10 x 12 pixels; PNG 80; RGB 80"
     assert notes == [
         "      split by content hash: 80 % train, 10 % validation, 10 % test",
-        "      80 images have a side of less than 16 pixels, such as a/0.png, 10 x 12",
+        "      80 images have a side of less than 16 pixels, such as a/0.png (10 x 12)",
     ]
     assert sum(part["num_images"] for part in report["splits"].values()) == 80
 

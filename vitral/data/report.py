@@ -89,9 +89,10 @@ def describe_report(report: dict[str, Any]) -> list[str]:
 def _told(problem: dict[str, Any]) -> str:
     """Return a problem with the first file that it is of."""
     example = problem["items"][0]
-    said = [" = ".join(example["files"]), example["detail"]]
+    files, detail = " and ".join(example["files"]), example["detail"]
+    said = f"{files} ({detail})" if files and detail else files or detail
     weight = "warning: " if problem["weight"] == ERROR else ""
-    return f"{weight}{problem['what']}, such as {', '.join(part for part in said if part)}"
+    return f"{weight}{problem['what']}, such as {said}"
 
 
 def _skipped(data: ImageData) -> dict[str, Any]:
