@@ -72,8 +72,8 @@ def test_the_report_finds_exact_copies_within_and_across_splits(report):
 def test_the_report_notes_what_was_done_to_images_and_classes(report):
     assert report["notes"] == [
         "the test split has no images of 'b'",
-        "1 images are turned as their EXIF says",
-        "1 images with transparency are put on white",
+        "1 image is turned as its EXIF says",
+        "1 image has transparency, which is put on white",
     ]
 
 
@@ -87,8 +87,8 @@ def test_the_report_is_told_in_a_few_lines(report):
         "      10 x 12 to 50 x 60 pixels; PNG 4, JPEG 1, WEBP 1; RGB 4, RGBA 1, grey 1",
         "      skipped 4 files: 2 not an image, 1 not in a class folder, 1 HEIC is not read yet",
         "      the test split has no images of 'b'",
-        "      1 images are turned as their EXIF says",
-        "      1 images with transparency are put on white",
+        "      1 image is turned as its EXIF says",
+        "      1 image has transparency, which is put on white",
         "      warning: 2 images of one split are copies of another split's: the score would "
         "flatter, such as test/a/1.png and train/a/1.png (test, a; train, a)",
         "      4 images have a side of less than 16 pixels, such as test/a/1.png (10 x 12)",

@@ -1,13 +1,14 @@
 """What a person should know of a data set before training on it, as plain data and in words."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from vitral.data.check.check import check
 from vitral.data.check.checked import checked_of
-from vitral.data.check.problems import ERROR, NOTE
+from vitral.data.check.problems import ERROR, NOTE, Problem
 from vitral.data.images import ImageData
 from vitral.data.labels import class_counts
 from vitral.data.order import WINDOW
@@ -25,6 +26,7 @@ _MODES = {
 
 def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
     """Return counts, sizes, kinds, skipped files and duplicates, as plain data."""
+    problems = check(checked_of(data)).problems
     used = np.concatenate([examples.numbers for examples in data.splits.values()])
     findings = [data.findings[number] for number in used]
     looked_at = [finding for finding in findings if finding.height]
@@ -43,10 +45,10 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
         "formats": dict(Counter(finding.format for finding in looked_at)),
         "modes": dict(Counter(finding.mode for finding in looked_at)),
         "skipped": _skipped(data),
-        "notes": [*data.notes, *_notes(data)],
+        "notes": [*data.notes, *_notes(data), *_dealt_with(problems)],
         "problems": [
             problem.record() | {"items": problem.record()["items"][:_MAX_EXAMPLES]}
-            for problem in check(checked_of(data)).problems
+            for problem in problems
         ],
     }
     if not looked_at:
@@ -129,23 +131,20 @@ def _duplicates(data: ImageData) -> dict[str, Any]:
     return {"within": within, "across": across, "examples": examples}
 
 
+def _dealt_with(problems: Sequence[Problem]) -> list[str]:
+    """Return what is done to images, but for what other lines tell."""
+    told = ("left_out", "deep")
+    return [own.sentence for own in problems if own.weight == NOTE and own.kind not in told]
+
+
 def _notes(data: ImageData) -> list[str]:
     notes = []
-    turned = sum(finding.turned for finding in data.findings)
-    if turned:
-        notes.append(f"{turned:,} images are turned as their EXIF says")
     deep = [finding for finding in data.findings if finding.is_deep]
     if deep:
         lowest, highest = min(f.lowest for f in deep), max(f.highest for f in deep)
         notes.append(
             f"{len(deep):,} images of more than 8 bits, of values from {lowest:g} to {highest:g}"
         )
-    several = sum(finding.num_frames > 1 for finding in data.findings)
-    if several:
-        notes.append(f"of {several:,} images with several frames the first one is taken")
-    alpha = sum(finding.mode in ("RGBA", "LA", "PA") for finding in data.findings)
-    if alpha and data.channels in (1, 3):
-        notes.append(f"{alpha:,} images with transparency are put on white")
     if "train" in data.splits and data.splits["train"].blocks() is not None:
         notes.append(
             f"read in blocks of rows, whose order is random; {WINDOW:,} images or more are mixed "
