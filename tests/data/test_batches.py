@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitral.data.batches import partner_of, to_model
+from vitral.data.batches import mirrored, partner_of, to_model
 from vitral.spec.preprocessing import Preprocessing
 
 CPU = torch.device("cpu")
@@ -45,6 +45,17 @@ def test_images_are_mirrored_before_they_are_mixed():
     expected = to_model(turned, device=CPU, preprocessing=HOW)
     assert torch.equal(ready["image"], expected["image"])
     assert "flip" not in ready
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3, 13])
+def test_mirroring_keeps_type_and_layout(dtype, channels):
+    images = torch.randint(0, 256, (5, 4, 6, channels)).to(dtype).permute(0, 3, 1, 2)
+    flips = torch.tensor([True, False, True, True, False])
+    turned = mirrored(images, flips)
+    assert turned.dtype == dtype and turned.permute(0, 2, 3, 1).is_contiguous()
+    assert torch.equal(turned[flips], images[flips].flip(3))
+    assert torch.equal(turned[~flips], images[~flips])
 
 
 def test_the_loaded_batch_is_not_changed():

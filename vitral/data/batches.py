@@ -1,5 +1,6 @@
 """A batch on its way into the model: to the device, into the model's range, mixed in pairs."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,11 +39,14 @@ def mirrored(images: Tensor, flip: Tensor) -> Tensor:
     """Return images (N, C, H, W), of which those that `flip` (N,) bool says are left for right."""
     if images.device.type != "cpu":
         return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
-    # Seven times as fast there, and without the wait for a device that this would be elsewhere.
-    images = images.clone()
-    for row in flip.nonzero().flatten().tolist():
-        images[row] = images[row].flip(2)
-    return images
+    # By NumPy, without the wait for a device that this would be elsewhere: torch wakes a thread on
+    # every core for each image, and theirs wait beside those that load, which costs a fifth.
+    rows = images.numpy()
+    result = rows.copy("K")
+    for row in np.flatnonzero(flip.numpy()):
+        for own, mirror in zip(rows[row], result[row], strict=True):  # whole pixels take thrice
+            mirror[:] = own[:, ::-1]
+    return torch.from_numpy(result)
 
 
 def class_marks(labels: Tensor, *, num_classes: int) -> Tensor:
