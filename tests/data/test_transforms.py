@@ -27,6 +27,7 @@ from vitral.data.transforms import (
     normalise,
     num_uniforms,
     preprocess,
+    random_box,
     resized_size,
     shift,
     without_far_ends,
@@ -411,6 +412,26 @@ def test_the_random_box_is_cut_and_resized_in_the_models_way(fields):
     result = augment(pixels, numbers, settings=settings_, preprocessing=how)
     assert result.dtype == expected.dtype
     np.testing.assert_array_equal(result, expected)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_a_random_crop_is_a_window_of_the_squashed_image(down, right):
+    pixels, settings_ = photograph(50, 70), AugmentSettings(crop="random", crop_share=12 / 14)
+    squashed = resize(pixels, (14, 14), PLAIN)
+    result = augment(pixels, numbers_with(down, right), settings=settings_, preprocessing=PLAIN)
+    top, left = int(down * 3), int(right * 3)
+    np.testing.assert_array_equal(result, squashed[top : top + 12, left : left + 12])
+
+
+def test_every_place_of_a_random_crop_occurs_as_often_and_none_is_left_of_a_whole_one():
+    numbers = uniforms(0, 0, np.arange(9000), count=NUM_UNIFORMS)
+    boxes = [random_box((384, 384), own, share=384 / 448) for own in numbers]
+    assert {size for size, _ in boxes} == {(448, 448)}
+    assert {box[2:] for _, box in boxes} == {(384, 384)}
+    tops = np.bincount([box[0] for _, box in boxes])
+    assert len(tops) == 65
+    assert tops.min() > 80
+    assert random_box((9, 7), numbers[0], share=1.0) == ((9, 7), (0, 0, 9, 7))
 
 
 @given(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True), st.floats(0, 0.9))

@@ -42,6 +42,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "train.micro_batch_size": ("32", 32),
     "train.seed": ("7", 7),
     "train.ema": ("0.05", 0.05),
+    "train.ema_decay": ("0", 0.0),  # has no effect beside train.ema
     "train.device": ("cuda:1", "cuda:1"),
     "train.precision": ("bfloat16", "bfloat16"),
     "train.compile": ("on", "on"),
@@ -96,6 +97,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "augment.crop": ("inception", "inception"),
     "augment.min_area": ("0.08", 0.08),
     "augment.max_aspect": ("2", 2.0),
+    "augment.crop_share": ("0.875", 0.875),  # nor that
     "augment.shift": ("0.05", 0.05),  # another has no effect beside an inception crop
     "augment.flip": ("no", False),
     "augment.randaugment": ("2", 2),
@@ -113,8 +115,15 @@ VALUES: dict[str, tuple[str, Any]] = {
     "schedule.decay": ("linear", "linear"),
     "schedule.warmup_steps": ("100", 100),
     "schedule.end": ("0.01", 0.01),
+    "schedule.milestones": ("[]", ()),  # has no effect beside a cosine
+    "optimizer.name": ("adamw", "adamw"),  # the other allows no betas
+    "optimizer.layer_decay": ("0.75", 0.75),
+    "optimizer.decayed": ("all", "all"),
+    "optimizer.momentum": ("0.9", 0.9),
     "evaluation.every_epochs": ("0.5", 0.5),
     "evaluation.batch_size": ("16", 16),
+    "evaluation.keep_best": ("true", True),
+    "evaluation.patience": ("4", 4),
     "checkpoint.every_steps": ("50", 50),
     "checkpoint.keep": ("1", 1),
 }

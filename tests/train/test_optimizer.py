@@ -9,6 +9,7 @@ from vitral.train.optimizer import (
     clip_gradients,
     load_optimizer_tensors,
     optimizer_tensors,
+    set_learning_rate,
 )
 
 CPU = torch.device("cpu")
@@ -84,12 +85,43 @@ def test_clipping_by_zero_only_measures() -> None:
     assert parameter.grad.tolist() == [5.0] * 4
 
 
-def test_the_state_comes_back_under_the_names_of_the_weights(model: nn.Module) -> None:
-    optimizer = build_optimizer(model, OptimizerSettings(), device=CPU)
+def test_lower_layers_get_a_smaller_share_of_the_rate(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, OptimizerSettings(layer_decay=0.5), device=CPU)
+    set_learning_rate(optimizer, 8.0)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+    assert rates.keys() == {name for name, _ in model.named_parameters()}
+    shown = ("head.weight", "norm.bias", "blocks.0.mlp.hidden.weight", "cls_token")
+    assert [rates[name] for name in shown] == [8.0, 8.0, 4.0, 2.0]
+    decays = {
+        name: group["weight_decay"]
+        for group in optimizer.param_groups
+        for name in group["param_names"]
+    }
+    assert [decays[name] for name in shown] == [0.1, 0.0, 0.1, 0.0]
+
+
+def test_a_module_of_the_callers_own_has_one_rate() -> None:
+    optimizer = build_optimizer(nn.Linear(2, 2), OptimizerSettings(), device=CPU)
+    set_learning_rate(optimizer, 3.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [3.0, 3.0]
+
+
+def test_all_that_is_trained_decays_when_asked(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, OptimizerSettings(decayed="all"), device=CPU)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1]
+
+
+KEPT = {"adamw": "exp_avg_sq", "sgd": "momentum_buffer"}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_state_comes_back_under_the_names_of_the_weights(model: nn.Module, name: str) -> None:
+    settings = OptimizerSettings(name=name)
+    optimizer = build_optimizer(model, settings, device=CPU)
     model(torch.randn(2, 3, 8, 8)).square().sum().backward()
     optimizer.step()
     saved = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
-    assert "exp_avg_sq/blocks.0.mlp.hidden.weight" in saved
-    other = build_optimizer(model, OptimizerSettings(), device=CPU)
+    assert f"{KEPT[name]}/blocks.0.mlp.hidden.weight" in saved
+    other = build_optimizer(model, settings, device=CPU)
     load_optimizer_tensors(other, saved)
     assert all(torch.equal(saved[n], t) for n, t in optimizer_tensors(other).items())

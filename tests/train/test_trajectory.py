@@ -1,6 +1,7 @@
-"""Optimizer, clipping and schedule on the official weights give the official trajectories."""
+"""The loop on the official weights gives the official trajectories, whole batches or pieces."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,61 +9,105 @@ import numpy as np
 import pytest
 import torch
 
-from vitral.models.model import Model
+from vitral.data.loader import StepBatches
+from vitral.data.order import plan_step
 from vitral.models.weights.load import load_model
-from vitral.spec.run import OptimizerSettings, ScheduleSettings
+from vitral.runtime.ranks import Ranks
+from vitral.spec.run import (
+    DataSettings,
+    OptimizerSettings,
+    RunConfig,
+    ScheduleSettings,
+    TrainSettings,
+)
+from vitral.train.loop import Machine, TrainState, train_steps
 from vitral.train.objectives.classification import Classification
-from vitral.train.optimizer import build_optimizer, clip_gradients, set_learning_rate
-from vitral.train.schedule import learning_rate_share
+from vitral.train.optimizer import build_optimizer
+
+CPU = torch.device("cpu")
+NAMES = ("finetune_sgd", "finetune_sgd_random_head", "pretrain_adam", "pretrain_adam_wd_all")
 
 
-@pytest.fixture
-def fixture(shared: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], Model, Model]:
-    folder = shared / "reference"
-    with np.load(folder / "pretrain_adam.io.npz") as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    first = load_model(folder / "pretrain_adam.init.weights.npz")
-    last = load_model(folder / "pretrain_adam.final.weights.npz")
-    return arrays, json.loads(str(arrays["config"])), first, last
+class OfficialBatches:
+    """The batches of a fixture, in pieces."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, *, size: int) -> None:
+        self._images = torch.from_numpy(images).permute(0, 1, 4, 2, 3) * 127.5 + 127.5
+        self._labels = torch.from_numpy(labels)
+        self._size = size
+
+    def steps(self, first: int, end: int) -> Iterator[StepBatches]:
+        for step in range(first, min(end, len(self._images))):  # they end before the schedule
+            plan = plan_step(step, num_examples=len(self._images), batch_size=1)
+            images, labels = (own[step].split(self._size) for own in (self._images, self._labels))
+            yield StepBatches(
+                plan,
+                [
+                    {"image": i, "label": k, "valid": torch.ones(len(i), dtype=torch.bool)}
+                    for i, k in zip(images, labels, strict=True)
+                ],
+                sum(map(len, images)),
+            )
 
 
-def test_pretraining_follows_the_official_trajectory(
-    fixture: tuple[dict[str, np.ndarray], dict[str, Any], Model, Model],
-) -> None:
-    arrays, config, model, official = fixture
-    settings = OptimizerSettings(
-        learning_rate=config["lr"], weight_decay=config["wd_equivalent_torch_adamw"]
-    )
-    schedule = ScheduleSettings(
-        decay="linear",
-        warmup_steps=config["schedule"]["warmup_steps"],
-        end=config["schedule"]["linear_end"],
-    )
-    objective = Classification(model, loss="sigmoid").train()
-    optimizer = build_optimizer(model, settings, device=torch.device("cpu"))
-    for step, (image, labels) in enumerate(zip(arrays["image"], arrays["labels"], strict=True)):
-        images = torch.from_numpy(image).permute(0, 3, 1, 2).contiguous()
-        targets = torch.from_numpy(labels).float()
-        logits = objective.model(images)
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, targets, reduction="none"
+def settings_of(config: dict[str, Any]) -> tuple[OptimizerSettings, ScheduleSettings]:
+    if config["optimizer"] == "sgd":
+        optimizer = OptimizerSettings(
+            name="sgd",
+            learning_rate=config["base_lr"],
+            momentum=config["momentum"],
+            weight_decay=0.0,
+            clip_norm=config["clip_global_norm"],
         )
-        loss = losses.sum(dim=1).mean()
-        loss.backward()
-        norm = clip_gradients(model.parameters(), max_norm=config["clip_global_norm"])
-        share = learning_rate_share(step, total_steps=config["total_steps"], settings=schedule)
-        set_learning_rate(optimizer, config["lr"] * share)
-        optimizer.step()
-        optimizer.zero_grad()
-        assert loss.item() == pytest.approx(arrays["loss"][step], abs=1e-5)
-        assert norm.item() == pytest.approx(arrays["grad_norm"][step], rel=1e-5)
-    wanted = official.state_dict()
-    width = model.config.embed_dim
-    for name, tensor in model.state_dict().items():
-        difference = (tensor - wanted[name]).abs()
-        if name.endswith("qkv.bias"):  # the key's true gradient is zero: its rounding noise differs
+        return optimizer, ScheduleSettings(config["decay"], warmup_steps=config["warmup_steps"])
+    optimizer = OptimizerSettings(
+        learning_rate=config["lr"],
+        weight_decay=config["wd_equivalent_torch_adamw"],
+        decayed="all" if config["wd_mults"] == [[".*", 1.0]] else "kernels",
+        clip_norm=config["clip_global_norm"],
+    )
+    schedule = config["schedule"]
+    return optimizer, ScheduleSettings(
+        schedule["decay_type"],
+        warmup_steps=schedule["warmup_steps"],
+        end=schedule.get("linear_end", 0.0),
+    )
+
+
+@pytest.mark.parametrize("piece", [8, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_training_follows_the_official_trajectory(shared: Path, name: str, piece: int) -> None:
+    folder = shared / "reference"
+    with np.load(folder / f"{name}.io.npz") as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    config = json.loads(str(arrays["config"]))
+    model = load_model(folder / f"{name}.init.weights.npz")
+    official = load_model(folder / f"{name}.final.weights.npz").state_dict()
+    optimizer, schedule = settings_of(config)
+    run = RunConfig(
+        DataSettings(name),
+        TrainSettings(config["total_steps"]),
+        model.preprocessing,
+        None,
+        optimizer=optimizer,
+        schedule=schedule,
+    )
+    loss = "softmax" if config["loss"] == "softmax_xent" else "sigmoid"
+    objective = Classification(model, loss=loss)
+    state = TrainState(objective, build_optimizer(model, optimizer, device=CPU), None)
+    batches: Any = OfficialBatches(arrays["image"], arrays["labels"], size=piece)
+    machine = Machine(CPU, torch.float32, compile=False, ranks=Ranks())
+    results = list(train_steps(state, batches, config=run, machine=machine))
+    losses = [result.loss_sum / result.num_examples for result in results]
+    np.testing.assert_allclose(losses, arrays["loss"], atol=1e-5)
+    np.testing.assert_allclose([r.grad_norm for r in results], arrays["grad_norm"], rtol=1e-5)
+    np.testing.assert_allclose([r.learning_rate for r in results], arrays["lr"], atol=1e-8)
+    width, tolerance = model.config.embed_dim, 5e-6 if optimizer.name == "sgd" else 1e-5
+    for key, tensor in model.state_dict().items():
+        difference = (tensor - official[key]).abs()
+        if key.endswith("qkv.bias"):  # the key's true gradient is zero: its rounding noise differs
             difference = torch.cat([difference[:width], difference[2 * width :]])
-        assert difference.max() < 1e-5, name
+        assert difference.max() < tolerance, key
 
 
 def test_one_hot_targets_and_labels_give_the_same_loss() -> None:

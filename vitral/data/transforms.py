@@ -63,6 +63,10 @@ def augment(
         height, width = preprocessing.size
         box = inception_box(pixels.shape[:2], numbers, settings=settings, aspect=width / height)
         image = resize(crop(pixels, box), preprocessing.size, preprocessing)
+    elif settings.crop == "random":
+        pixels = match_model(pixels, preprocessing)
+        size, box = random_box(preprocessing.size, numbers, share=settings.crop_share)
+        image = resize(pixels, size, preprocessing, box=box)
     else:
         image = preprocess(pixels, preprocessing)
         if settings.crop == "shift":
@@ -214,6 +218,18 @@ def inception_box(
     box_height = max(1, min(height, round(width / ratio)))
     box_width = max(1, min(width, round(height * ratio)))
     return ((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def random_box(size: Size, numbers: np.ndarray, *, share: float) -> tuple[Size, Box]:
+    """Return the size to squash an image to, and a box of the model's `size` at a random place.
+
+    Source: BiT (arXiv 1912.11370), section 3.3, and big_transfer's `input_pipeline_tf2_or_jax.py`:
+    448 squashed to, 384 cut.
+    """
+    height, width = (max(side, round(side / share)) for side in size)
+    top = int(numbers[-3] * (height - size[0] + 1))
+    left = int(numbers[-2] * (width - size[1] + 1))
+    return (height, width), (top, left, *size)
 
 
 def shift(

@@ -1,5 +1,6 @@
 """A training run as data: one frozen tree of settings that check themselves."""
 
+import itertools
 from dataclasses import dataclass
 
 from vitral.errors import RequestError
@@ -61,11 +62,15 @@ class AugmentSettings:
     """Random changes of the training images, each a function of (seed, epoch, index)."""
 
     crop: str = "inception"
-    """"inception": a random box (Szegedy et al., arXiv 1409.4842); "shift"; or "none"."""
+    """"inception": a random box (Szegedy et al., arXiv 1409.4842); "random": the model's size, cut
+    at a random place out of the image squashed to a larger one (BiT, arXiv 1912.11370); "shift"; or
+    "none"."""
     min_area: float = 0.35
     """Inception crop: the smallest box, as a share of the image's area."""
     max_aspect: float = 4 / 3
     """Inception crop: the largest aspect ratio of the box, relative to the image's."""
+    crop_share: float = 0.875
+    """Random crop: its sides as a share of the sides squashed to, such as 224 of 256."""
     shift: float = 0.05
     """Shift: the largest move along each axis, as a share of the side; edges are repeated."""
     flip: bool = True
@@ -83,7 +88,9 @@ class AugmentSettings:
     evenly."""
 
     def __post_init__(self) -> None:
-        check_choice(("inception", "shift", "none"), crop=self.crop)
+        check_choice(("inception", "random", "shift", "none"), crop=self.crop)
+        if not 0 < self.crop_share <= 1:
+            raise RequestError(f"crop_share={self.crop_share}: give a share above 0, at most 1")
         if not 0 < self.min_area <= 1:
             raise RequestError(f"min_area={self.min_area}: give a share above 0, at most 1")
         if self.max_aspect < 1:
@@ -120,27 +127,57 @@ class ObjectiveSettings:
         check_share(label_smoothing=self.label_smoothing)
 
 
+# The optimizer without which a setting has no effect.
+OPTIMIZER_OF_SETTING = {
+    "momentum": "sgd",
+    "beta1": "adamw",
+    "beta2": "adamw",
+    "epsilon": "adamw",
+}
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW (arXiv 1711.05101), decaying matrices only."""
+    """AdamW (arXiv 1711.05101) or SGD with momentum."""
 
+    name: str = "adamw"
+    """"adamw", or "sgd" with momentum, as the paper fine-tunes (B.1.1)."""
     learning_rate: float = 1e-3
     """The peak."""
+    layer_decay: float = 1.0
+    """Each layer's rate as a share of that of the layer above it, the head's being whole
+    (arXiv 2106.08254, section 3.1); 1: all alike."""
     weight_decay: float = 0.1
-    """Decoupled; each step multiplies matrices by (1 - learning rate x this)."""
+    """AdamW: decoupled, each step multiplies matrices by (1 - learning rate x this). SGD: of the
+    gradient, to which it adds this times the matrices."""
+    decayed: str = "kernels"
+    """What decays: "kernels": matrices and convolutions (big_vision); or "all" that is trained."""
+    momentum: float = 0.9
+    """SGD: what each step keeps of the last one's direction."""
     beta1: float = 0.9
-    """Decay of the first moment (B.1)."""
+    """AdamW: decay of the first moment (B.1)."""
     beta2: float = 0.999
-    """Decay of the second moment (B.1)."""
+    """AdamW: decay of the second moment (B.1)."""
     epsilon: float = 1e-8
-    """Added to the root of the second moment."""
+    """AdamW: added to the root of the second moment."""
     clip_norm: float = 1.0
     """Gradients with a larger global norm are scaled to it; 0: off."""
 
     def __post_init__(self) -> None:
+        check_choice(("adamw", "sgd"), name=self.name)
+        check_choice(("kernels", "all"), decayed=self.decayed)
         check_positive(learning_rate=self.learning_rate, epsilon=self.epsilon)
         check_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
-        check_share(beta1=self.beta1, beta2=self.beta2)
+        check_share(beta1=self.beta1, beta2=self.beta2, momentum=self.momentum)
+        if not 0 < self.layer_decay <= 1:
+            raise RequestError(f"layer_decay={self.layer_decay}: give a share above 0, at most 1")
+        for setting, optimizer in OPTIMIZER_OF_SETTING.items():
+            value = getattr(self, setting)
+            if self.name != optimizer and value != getattr(OptimizerSettings, setting):
+                raise RequestError(
+                    f"{setting}={value} has no effect with optimizer {self.name!r}: leave it out, "
+                    f"or use optimizer.name={optimizer}"
+                )
 
 
 @dataclass(frozen=True)
@@ -148,15 +185,28 @@ class ScheduleSettings:
     """How the learning rate moves with the step."""
 
     decay: str = "cosine"
-    """"cosine", "linear" or "constant", after the warm-up."""
+    """"cosine", "linear", "constant", or "multistep": down to a tenth at each milestone; after the
+    warm-up."""
+    milestones: tuple[float, ...] = ()
+    """Multistep: where the rate drops to a tenth, as shares of the run, ascending."""
     warmup_steps: int = 0
     """Steps of linear growth from 0; step k has the rate of k, so step 0 has 0."""
     end: float = 0.0
     """Learning rate at the last step, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        check_choice(("cosine", "linear", "constant"), decay=self.decay)
+        check_choice(("cosine", "linear", "constant", "multistep"), decay=self.decay)
         check_not_negative(warmup_steps=self.warmup_steps)
+        is_rising = all(a < b for a, b in itertools.pairwise((0.0, *self.milestones, 1.0)))
+        if not is_rising or bool(self.milestones) != (self.decay == "multistep"):
+            raise RequestError(
+                f"milestones={self.milestones} with decay={self.decay!r}: give rising shares of "
+                "the run, such as 0.3,0.6,0.9, with multistep, and none with another decay"
+            )
+        if self.end and self.decay in ("constant", "multistep"):
+            raise RequestError(
+                f"end={self.end} has no effect with decay={self.decay!r}: leave it out"
+            )
         if not 0 <= self.end <= 1:
             raise RequestError(f"end={self.end}: give a share of the peak, 0 to 1")
 
@@ -175,6 +225,9 @@ class TrainSettings:
     """All random numbers follow from it."""
     ema: float = 0.0
     """Half-life of the averaged weights as a share of the run; 0: no averaging."""
+    ema_decay: float = 0.0
+    """What the average keeps of itself in a step, instead of a half-life; 0: no averaging. The
+    paper's Table 2 is of weights averaged with 0.9999."""
     device: str = "auto"
     """"auto", "cpu", "cuda" or "mps"."""
     precision: str = "auto"
@@ -197,6 +250,13 @@ class TrainSettings:
             raise RequestError(
                 f"device={self.device!r} is not known: use one of {', '.join(DEVICES)}"
             )
+        if not 0 <= self.ema_decay < 1:
+            raise RequestError(f"ema_decay={self.ema_decay}: give a share below 1, such as 0.9999")
+        if self.ema and self.ema_decay:
+            raise RequestError(
+                f"ema={self.ema} and ema_decay={self.ema_decay} both say how weights are averaged: "
+                "give one of them"
+            )
         if not 0 <= self.ema <= 0.2:
             raise RequestError(
                 f"ema={self.ema} is a half-life as a share of the run: an average that spans more "
@@ -212,9 +272,23 @@ class EvaluationSettings:
     """Epochs between two scores on the validation images; 0: only at the end."""
     batch_size: int = 256
     """Images at once; changes no score."""
+    keep_best: bool = False
+    """Whether the result is the model that scored best on the validation images, the untrained one
+    included, rather than the last one."""
+    patience: int = 0
+    """Scores without a better one, after which training stops early; 0: never."""
 
     def __post_init__(self) -> None:
-        check_not_negative(every_epochs=self.every_epochs)
+        check_not_negative(every_epochs=self.every_epochs, patience=self.patience)
+        if self.patience and not self.keep_best:
+            raise RequestError(
+                f"patience={self.patience} has no effect with keep_best=false: set "
+                "evaluation.keep_best=true"
+            )
+        if self.keep_best and not self.every_epochs:
+            raise RequestError(
+                "keep_best=true has no effect with every_epochs=0: give the epochs between scores"
+            )
         check_positive(batch_size=self.batch_size)
 
 
@@ -236,6 +310,7 @@ class CheckpointSettings:
 CROP_OF_SETTING = {
     "augment.min_area": "inception",
     "augment.max_aspect": "inception",
+    "augment.crop_share": "random",
     "augment.shift": "shift",
 }
 

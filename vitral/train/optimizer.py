@@ -1,11 +1,13 @@
-"""AdamW on matrices and the rest, clipping by the global norm, and the state as named tensors."""
+"""AdamW or SGD on matrices and the rest, by layer; clipping; and the state as named tensors."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from vitral.models.depth import parameter_depths
+from vitral.models.model import Model
 from vitral.spec.run import OptimizerSettings
 
 # Tables and tokens that are added or looked up, not multiplied: not decayed, as in the official
@@ -15,22 +17,50 @@ _TABLES = re.compile(r"(^|\.)(cls_token|registers|probe|positions|offsets)(\.|$)
 
 def build_optimizer(
     model: nn.Module, settings: OptimizerSettings, *, device: torch.device
-) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices only: no biases, norms, tokens or positions."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [(name, p) for name, p in named if is_decayed(name, p)]
-    rest = [(name, p) for name, p in named if not is_decayed(name, p)]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
+) -> torch.optim.Optimizer:
+    """Return an optimizer that decays what it shall: no biases, norms, tokens or positions.
+
+    Each group has a `share` of the learning rate, below 1 for lower layers with `layer_decay`.
+    """
+    groups = _groups(model, settings)
+    fused = device.type in ("cpu", "cuda")
+    if settings.name == "sgd":
+        return torch.optim.SGD(
+            groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused
+        )
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
-        fused=device.type in ("cpu", "cuda"),
+        fused=fused,
     )
+
+
+def _groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
+    """Return parameter groups, one for each share of the rate and decay that occur."""
+    shares = _rate_shares(model, settings.layer_decay)
+    members: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = settings.decayed == "all" or is_decayed(name, parameter)
+            key = (shares.get(name, 1.0), decays)
+            members.setdefault(key, []).append((name, parameter))
+    # The head's layer before those below it, and of each what is decayed first.
+    ordered = sorted(members.items(), key=lambda item: (-item[0][0], not item[0][1]))
+    return [
+        {"params": own, "share": share, "weight_decay": settings.weight_decay if decays else 0.0}
+        for (share, decays), own in ordered
+    ]
+
+
+def _rate_shares(model: nn.Module, layer_decay: float) -> Mapping[str, float]:
+    """Return each parameter's share of the learning rate; empty: all have the whole."""
+    if layer_decay == 1 or not isinstance(model, Model):
+        return {}
+    depths = parameter_depths(name for name, _ in model.named_parameters())
+    top = max(depths.values())
+    return {name: layer_decay ** (top - depth) for name, depth in depths.items()}
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
@@ -39,9 +69,9 @@ def is_decayed(name: str, parameter: Tensor) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give all groups the same rate."""
+    """Give each group its share of the rate."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["share"]
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Tensor:
