@@ -34,6 +34,7 @@ OPTIONS: dict[str, Any] = {
         "train.ema": 0.1,
         "train.micro_batch_size": 6,
         "evaluation.every_epochs": 1,
+        "evaluation.keep_best": True,
         "train.log_every_steps": 4,
     },
 }
@@ -58,6 +59,7 @@ def result_bytes(run: Path) -> dict[str, bytes]:
         last / "model" / "model.safetensors",
         last / "state" / "weights.safetensors",
         last / "state" / "optimizer.safetensors",
+        last / "state" / "best.safetensors",
         run / "metrics.jsonl",
         run / "results.csv",
         run / "test_predictions.csv",

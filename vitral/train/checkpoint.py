@@ -28,6 +28,8 @@ class SavedState:
     weights: dict[str, Tensor]
     """The weights that training goes on with."""
     average: dict[str, Tensor] | None
+    best: dict[str, Tensor] | None
+    """The weights that scored best so far, where they are kept."""
     optimizer: dict[str, Tensor]
     progress: dict[str, Any]
     """Plain data: step, running sums, seconds, machine facts."""
@@ -38,6 +40,7 @@ def save_checkpoint(
     *,
     model: nn.Module,
     average: dict[str, Tensor] | None,
+    best: dict[str, Tensor] | None,
     optimizer: dict[str, Tensor],
     progress: dict[str, Any],
     preprocessing: Preprocessing,
@@ -51,6 +54,7 @@ def save_checkpoint(
         folder: the run's `checkpoints`.
         model: `model/` gets its average if there is one, else its weights.
         average: the averaged weights.
+        best: those that scored best so far.
         optimizer: its state as named tensors.
         progress: plain data; `step` names the checkpoint.
         preprocessing: for `model/`.
@@ -64,7 +68,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights, own_optimizer = own_copies(model.state_dict()), own_copies(optimizer)
-    check_space(folder, tensors=[weights, own_optimizer, average or {}])
+    check_space(folder, tensors=[weights, own_optimizer, average or {}, best or {}])
     path = folder / f"step-{progress['step']:08}"
     with atomic.new_folder(path, verify=check_manifest) as aside:
         (aside / "model").mkdir()
@@ -79,6 +83,8 @@ def save_checkpoint(
         )
         if average is not None:
             save_file(weights, aside / "state" / "weights.safetensors")
+        if best is not None:
+            save_file(own_copies(best), aside / "state" / "best.safetensors")
         save_file(own_optimizer, aside / "state" / "optimizer.safetensors")
         (aside / "state" / "progress.json").write_text(json.dumps(progress))
         write_manifest(aside)
@@ -135,11 +141,12 @@ def check_space(folder: Path, *, tensors: list[dict[str, Tensor]]) -> None:
 
 def _load(path: Path) -> SavedState:
     result = load_file(path / "model" / WEIGHTS_NAME)
-    raw = path / "state" / "weights.safetensors"
+    raw, best = (path / "state" / f"{name}.safetensors" for name in ("weights", "best"))
     return SavedState(
         path=path,
         weights=load_file(raw) if raw.exists() else result,
         average=result if raw.exists() else None,
+        best=load_file(best) if best.exists() else None,
         optimizer=load_file(path / "state" / "optimizer.safetensors"),
         progress=json.loads((path / "state" / "progress.json").read_text()),
     )

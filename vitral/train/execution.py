@@ -21,8 +21,10 @@ from vitral.models.weights.folder import WEIGHTS_NAME
 from vitral.runtime.device import choose_compile, choose_precision, machine_facts
 from vitral.runtime.ranks import Ranks
 from vitral.spec.axial_resnet import AxialResNetConfig
+from vitral.spec.run import TrainSettings
 from vitral.spec.settings import flatten, identity
-from vitral.train.average import WeightAverage
+from vitral.train.average import WeightAverage, decay_of
+from vitral.train.best import BestModel
 from vitral.train.checkpoint import SavedState, check_space, checkpoint_paths, load_newest
 from vitral.train.folder import RunFolder
 from vitral.train.identity import parts_fingerprint
@@ -121,7 +123,9 @@ class Execution:
     ) -> dict[str, Any]:
         """Train to the end and write the result."""
         state = self._train(network, folder, saved)
-        if state.average:
+        if state.best:
+            network.load_state_dict(state.best.tensors)
+        elif state.average:
             network.load_state_dict(state.average.tensors)
         ending = Ending(
             network,
@@ -131,6 +135,8 @@ class Execution:
             folder,
             self.machine,
             self.provenance,
+            steps_done=state.step,
+            best=state.best,
         )
         return ending.write()
 
@@ -288,16 +294,13 @@ class Execution:
         check_unreadable(self.data, config=config)
         self._keep_decoded()
         tensors = dict(network.state_dict())
-        check_space(folder.path, tensors=[tensors] * _STATE_COPIES)
-        average = (
-            WeightAverage(network, half_life_share=config.train.ema, total_steps=config.train.steps)
-            if config.train.ema
-            else None
-        )
+        check_space(folder.path, tensors=[tensors] * (_STATE_COPIES + config.evaluation.keep_best))
+        average = _build_average(network, config.train)
         optimizer = build_optimizer(network, config.optimizer, device=self.machine.device)
         if isinstance(network, Model):
             network.gradient_checkpointing = config.train.gradient_checkpointing
-        state = TrainState(self._build_objective(network), optimizer, average)
+        best = BestModel(network) if config.evaluation.keep_best else None
+        state = TrainState(self._build_objective(network), optimizer, average, best)
         session = Session(
             config,
             data=self.data,
@@ -311,7 +314,7 @@ class Execution:
         if saved:
             session.restore(saved)
         if self.machine.ranks.is_first:
-            folder.cut_back(state.step)
+            folder.cut_back(state.step if saved else -1)
             folder.write_status("running", step=state.step, steps=config.train.steps)
         session.run()
         return state
@@ -336,6 +339,13 @@ class Execution:
             steps=self.config.train.steps,
             reason=str(error) or type(error).__name__,
         )
+
+
+def _build_average(network: nn.Module, settings: TrainSettings) -> WeightAverage | None:
+    decay = settings.ema_decay
+    if settings.ema:
+        decay = decay_of(settings.ema, total_steps=settings.steps)
+    return WeightAverage(network, decay=decay) if decay else None
 
 
 def _run_folder_of(path: Path) -> Path:

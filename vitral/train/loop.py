@@ -19,6 +19,7 @@ from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
 from vitral.spec.run import RunConfig
 from vitral.train.average import WeightAverage
+from vitral.train.best import BestModel
 from vitral.train.diagnosis import find_first_not_finite
 from vitral.train.optimizer import clip_gradients, set_learning_rate
 from vitral.train.schedule import learning_rate_share
@@ -42,6 +43,8 @@ class TrainState:
     """Owns the model as `.model`."""
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
+    best: BestModel | None = None
+    """On the validation images; None: the last one is kept."""
     step: int = 0
     """Optimizer steps done."""
 

@@ -60,6 +60,11 @@ def resolve_run(
             "objective.name='softmax' is for one class an image, these may have any: use sigmoid"
         )
     layers = {"file": dict(from_file), "option": dict(asked)}
+    if _joined(layers).get("evaluation.keep_best") and "validation" not in data.splits:
+        raise RequestError(
+            f"evaluation.keep_best=true: {data.source} has no validation images to score on: set "
+            "data.validation_share, or leave it out"
+        )
     model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
     facts = _facts(data, model_settings, preprocessing)
     chosen = choose_recipe(facts, name=recipe)
@@ -91,6 +96,11 @@ def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes:
     wrong = sorted(path for path in given if path.startswith("model."))
     if wrong:
         raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
+    if not isinstance(model, Model) and given.get("optimizer.layer_decay", 1.0) != 1:
+        raise RequestError(
+            "optimizer.layer_decay has no effect on a model of your own, whose layers are not "
+            "known: leave it out"
+        )
     if isinstance(model, Model) and model.config.num_classes != num_classes:
         raise RequestError(
             f"a model of {model.config.num_classes} classes for data of {num_classes}: build or "
@@ -107,6 +117,8 @@ def _with_effect(
     for path, needed in CROP_OF_SETTING.items():
         if crop != needed:
             left.pop(path, None)
+    if given.get("optimizer.name", "adamw") != recipe.get("optimizer.name", "adamw"):
+        left = _of_any_optimizer(left, given)
     if given["objective.name"] not in OBJECTIVES:
         # A function of the caller's own reads `label`: labels are mixed only when asked for.
         left.pop("augment.mixup", None)
@@ -116,6 +128,21 @@ def _with_effect(
     if isinstance(model, nn.Module):
         left = {path: value for path, value in left.items() if not path.startswith("model.")}
     return left
+
+
+def _of_any_optimizer(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what a recipe says of another optimizer than is asked for.
+
+    Raises:
+        RequestError: no learning rate is given, and the recipe's is another optimizer's.
+    """
+    if "optimizer.learning_rate" not in given:
+        raise RequestError(
+            f"optimizer.name={given['optimizer.name']!r} is not the recipe's: give its "
+            "--learning-rate too"
+        )
+    left = {path: own for path, own in recipe.items() if not path.startswith("optimizer.")}
+    return left | {"optimizer.weight_decay": 0.0}
 
 
 def _of_family(recipe: Mapping[str, Any], model_settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from vitral.figures.report import write_report
 from vitral.files import atomic
 from vitral.files.rows import csv_text
 from vitral.models.weights.folder import write_model_files
+from vitral.train.best import BestModel
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine
 from vitral.train.resolve import ResolvedRun
@@ -60,6 +61,10 @@ class Ending:
     machine: Machine
     provenance: Mapping[str, Any]
     """What the model folder says of its origin."""
+    steps_done: int
+    """Fewer than asked for where training stopped early."""
+    best: BestModel | None = None
+    """Whose weights the model has, where the best on validation are kept."""
 
     def write(self) -> dict[str, Any]:
         """Score the model, write model, summary and report, and return the summary."""
@@ -79,7 +84,7 @@ class Ending:
             self._write_predictions(split, predictions)
         atomic.write_json(self.folder.path / "summary.json", summary)
         steps = self.resolved.config.train.steps
-        self.folder.write_status("done", step=steps, steps=steps)
+        self.folder.write_status("done", step=self.steps_done, steps=steps)
         write_report(self.folder.path)
         return summary
 
@@ -130,8 +135,9 @@ class Ending:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "recipe": self.resolved.recipe.name,
             "recipe_reason": self.resolved.recipe.reason,
-            "steps": config.train.steps,
-            "epochs": config.train.steps / per_epoch,
+            "steps": self.steps_done,
+            "epochs": self.steps_done / per_epoch,
+            **({"best_step": self.best.step} if self.best else {}),
         }
 
     def _controls(self, split: str, predictions: Predictions) -> dict[str, Any]:

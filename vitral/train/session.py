@@ -20,6 +20,7 @@ from vitral.runtime.device import machine_facts
 from vitral.spec.run import RunConfig
 from vitral.spec.vit import ViTConfig
 from vitral.train.average import using_average
+from vitral.train.best import score_of
 from vitral.train.checkpoint import SavedState, save_checkpoint
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine, StepResult, TrainState, train_steps
@@ -96,6 +97,8 @@ class Session:
         load_optimizer_tensors(state.optimizer, saved.optimizer)
         if state.average and saved.average:
             state.average.load(saved.average)
+        if state.best and saved.best:
+            state.best.load(saved.best, progress["best"])
         state.step = self._last_saved = self._first_step = progress["step"]
         self._sums = _own_sums(
             progress["sums"],
@@ -123,6 +126,10 @@ class Session:
 
     def _train(self, stop: StopRequest) -> None:
         steps = self._config.train.steps
+        if self._state.best and not self._state.step:
+            self._evaluate()  # what training must not make worse
+        if self._is_exhausted():
+            return
         clock, since = time.perf_counter(), _Clock()
         for result in train_steps(
             self._state, self._batches, config=self._config, machine=self._machine
@@ -137,12 +144,27 @@ class Session:
                 since = _Clock()
             if self._is_evaluation_due(step):
                 self._evaluate()
-            if step % self._save_every == 0 or step == steps:
+            if step % self._save_every == 0 or step == steps or self._is_exhausted():
                 self.save()
+            if self._is_exhausted():
+                self._say_early()
+                return
             if self._stop_asked(stop):
                 self._stop(stop)
             self._seconds += time.perf_counter() - clock
             clock = time.perf_counter()
+
+    def _is_exhausted(self) -> bool:
+        best = self._state.best
+        return best is not None and best.is_exhausted(self._config.evaluation.patience)
+
+    def _say_early(self) -> None:
+        best = self._state.best
+        assert best is not None
+        self._view.say(
+            f"stopped early at step {self._state.step:,} of {self._config.train.steps:,}: "
+            f"{best.num_worse} scores brought nothing better than that of step {best.step:,}"
+        )
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
@@ -163,9 +185,11 @@ class Session:
             self._folder.checkpoints,
             model=self._model(),
             average=state.average.tensors if state.average else None,
+            best=state.best.tensors if state.best else None,
             optimizer=optimizer_tensors(state.optimizer),
             progress={
                 "step": state.step,
+                "best": state.best.progress() if state.best else None,
                 "sums": sums,
                 "seconds": self._seconds,
                 "unreadable": self._unreadable,
@@ -261,6 +285,10 @@ class Session:
                     workers=self._config.data.workers,
                     ranks=self._machine.ranks,
                 )
+                if self._state.best and split == "validation":
+                    self._state.best.consider(
+                        self._model().state_dict(), score=score_of(means), step=self._state.step
+                    )
             step = self._state.step
             row = {"step": step, "epoch": step / self._per_epoch, "split": split, **means}
             if self._machine.ranks.is_first:
