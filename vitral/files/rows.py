@@ -1,8 +1,10 @@
 """Rows of results in files: JSON lines that survive a kill, and CSV."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,15 @@ Row = dict[str, Any]
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Append one row as a line of JSON."""
-    with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    """Append one row as a line of JSON; a line before it that a kill cut short is ended first."""
+    line = json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape") + b"\n"
+    # Unbuffered, so that a row is one write and two processes do not mix theirs.
+    with path.open("ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        while line:
+            line = line[file.write(line) :]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -24,6 +32,19 @@ def read_rows(path: Path) -> list[Row]:
         return []
     lines = path.read_bytes().split(b"\n")  # what was cut may end within a letter
     return [json.loads(line) for line in lines[:-1]]
+
+
+def salvage_rows(path: Path) -> tuple[list[Row], int]:
+    """Read the rows that are whole, and count the lines that are not; no file, no rows."""
+    if not path.exists():
+        return [], 0
+    rows: list[Row] = []
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line.decode("utf-8", errors="surrogateescape"))
+            rows += [row] if isinstance(row, dict) else []
+    return rows, len(lines) - len(rows)
 
 
 def keep_rows(path: Path, wanted: Callable[[Row], bool]) -> None:
