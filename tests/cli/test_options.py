@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitral.cli import evaluate, train
-from vitral.cli.options import ALIASES, normalise_tokens, parse_options
+from vitral.cli.options import ALIASES, Option, normalise_tokens, parse_options
 from vitral.errors import RequestError
 
 
@@ -131,3 +131,8 @@ def test_no_command_line_gives_anything_but_a_request_error(tokens: list[str]) -
 def test_names_fill_the_positionals_in_any_order(tokens: list[str]) -> None:
     asked = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
     assert (asked.model, asked.data) == ("runs/x", "photos")
+
+
+@pytest.mark.parametrize(("tokens", "normal"), [([], []), (["--json"], ["--json"]), (["x"], ["x"])])
+def test_a_verb_may_have_no_positionals(tokens: list[str], normal: list[str]) -> None:
+    assert normalise_tokens(tokens, [Option("--json", "print JSON")]) == normal

@@ -155,7 +155,10 @@ def normalise_tokens(  # noqa: PLR0912
             normal.append(f"--{name}" if value is None else f"--{name}={value}")
     if directory is not None:
         normal += _place_directory(directory, positionals, plain, options)
-    return [*normal, "--", *_place(positionals, plain, known)]
+    placed = _place(positionals, plain, known)
+    # To a verb without positionals the sign itself would be one too many.
+    has_positionals = any(not option.name.startswith("--") for option in options)
+    return [*normal, *(["--"] if has_positionals else []), *placed]
 
 
 def _place_directory(
