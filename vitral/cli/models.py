@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.options import Option, parse_options
+from vitral.cli.tables import print_table
 
 if TYPE_CHECKING:
     from vitral.spec.catalogue import CatalogueEntry
@@ -25,8 +26,6 @@ HEADINGS = (
     "name", "model", "parameters", "size", "training data", "top-1 (split, size)", "licence",
     "commercial use",
 )  # fmt: skip
-TABLE_WIDTH = 140
-"""Columns of a terminal from which on a table is easier to read than a paragraph a row."""
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -100,10 +99,7 @@ def _show(models: tuple[str, ...], weights: "tuple[CatalogueEntry, ...]") -> Non
         print("No public weights are known for that.")
         return
     rows = [_row(entry) for entry in weights]
-    if sys.stdout.isatty():
-        _print_table(rows)
-    else:
-        print(_columns([HEADINGS, *rows]))
+    print_table(HEADINGS, rows, tell=_paragraph, right=("parameters", "size"))
     print(
         "top-1 is what was published; --json has its source, and the origin, preprocessing and "
         "notes of each",
@@ -121,35 +117,6 @@ def _row(entry: "CatalogueEntry") -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    """Print a table to a terminal; to a narrow one each row below its name."""
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    if console.width < TABLE_WIDTH:
-        for name, *facts, top1, licence, commercial in rows:
-            console.print(Text(name, style="bold"), soft_wrap=True)
-            rest = f"; top-1: {top1}; {licence}, commercial use: {commercial}"
-            console.print(Padding(Text(", ".join(facts) + rest), (0, 0, 0, 2)))
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in HEADINGS:
-        right = heading in ("parameters", "size")
-        # A name is there to be copied: what is beside it wraps.
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading == "name")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows as text with aligned columns, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+def _paragraph(row: tuple[str, ...]) -> str:
+    _, *facts, top1, licence, commercial = row
+    return f"{', '.join(facts)}; top-1: {top1}; {licence}, commercial use: {commercial}"
