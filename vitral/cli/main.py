@@ -18,6 +18,7 @@ VERBS = {
     "data": ("vitral.cli.data", "check images and labels, say what there is, pack it"),
     "bench": ("vitral.cli.bench", "measure how fast data is loaded"),
     "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),
+    "results": ("vitral.cli.results", "list and compare results, the paper's beside them"),
     "models": ("vitral.cli.models", "list the models and public weights that are known"),
 }
 VERB_ALIASES = {"eval": "evaluate", "val": "evaluate", "validate": "evaluate"}

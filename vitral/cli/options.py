@@ -79,6 +79,9 @@ PREPROCESSING_OPTION = Option(
     metavar="PATH=VALUE",
     repeat=True,
 )
+RESULTS_OPTION = Option(
+    "--results", "the file of results; left out: runs/results.jsonl", metavar="FILE"
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,0 +1,153 @@
+"""`vitral results`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitral.cli.options import RESULTS_OPTION, Option, parse_options
+from vitral.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from vitral.files.results import ResultRow
+
+DESCRIPTION = (
+    "List the results that were measured, newest last, with their controls and the paper's figure "
+    "beside them."
+)
+WRITERS = ("finetune", "fewshot", "probe", "knn", "vtab")
+"""The verbs that append rows."""
+ENDINGS = {".md": "markdown", ".csv": "csv"}
+OPTIONS = (
+    Option("--model", "only this model: its name, or a part of its path", metavar="NAME"),
+    Option("--data", "only this data set", metavar="NAME"),
+    Option("--protocol", "only this protocol, such as knn or finetune", metavar="NAME"),
+    Option("--metric", "only this metric, such as accuracy", metavar="NAME"),
+    Option("--since", "only from this day or time on (UTC), such as 2026-11-26", metavar="TIME"),
+    Option(
+        "--compare",
+        "put models side by side that were measured on the same data in the same way",
+    ),
+    Option(
+        "--format",
+        "table, markdown or csv; left out: by --output's ending, else table",
+        metavar="NAME",
+        choices=("table", "markdown", "csv"),
+    ),
+    Option("--output", "a file; left out: standard output", metavar="FILE"),
+    RESULTS_OPTION,
+    Option("--json", "print one JSON object, with every field"),
+)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run the verb and return its exit status."""
+    asked = parse_options("results", OPTIONS, tokens, description=DESCRIPTION)
+    from vitral.errors import RequestError
+
+    if asked.json and (asked.output or asked.format):
+        raise RequestError("--json prints to standard output: leave --output and --format out")
+    if asked.output and not Path(asked.output).absolute().parent.is_dir():
+        raise RequestError(f"--output {asked.output}: there is no such folder")
+    rows = _rows(asked)
+    if not rows:
+        if asked.json:
+            print(json.dumps({"comparisons" if asked.compare else "results": []}))
+        return 0
+    return (_compare if asked.compare else _list)(asked, rows)
+
+
+def _rows(asked: Any) -> "list[ResultRow]":
+    """Return the rows that are asked for; none where there is none at all, which is said."""
+    from vitral.errors import RequestError
+    from vitral.figures.results_filter import filter_results
+    from vitral.files.results import RESULTS_PATH, read_results
+
+    path = Path(asked.results or RESULTS_PATH)
+    verbs = f"`vitral {', '.join(WRITERS[:-1])}` and `{WRITERS[-1]}`"
+    if asked.results and not path.is_file():
+        raise RequestError(f"--results {path}: there is no such file; {verbs} write one")
+    rows, num_damaged = read_results(path)
+    if num_damaged:
+        lines = "1 line is" if num_damaged == 1 else f"{num_damaged:,} lines are"
+        print(f"note: {lines} no row of results in {path}: left out", file=sys.stderr)
+    if not rows:
+        print(f"no results in {path}: {verbs} write rows there", file=sys.stderr)
+        return []
+    return filter_results(
+        rows,
+        model=asked.model,
+        data=asked.data,
+        protocol=asked.protocol,
+        metric=asked.metric,
+        since=asked.since,
+    )
+
+
+def _list(asked: Any, rows: "list[ResultRow]") -> int:
+    from vitral.figures.results_table import format_rows, record, result_cells
+
+    if asked.json:
+        print(json.dumps({"results": [record(row) for row in rows]}, ensure_ascii=False))
+    elif asked.output or asked.format:
+        _give(asked, format_rows(rows, format=_format(asked), with_time=True))
+    else:
+        _print(result_cells(rows))
+    return 0
+
+
+def _compare(asked: Any, rows: "list[ResultRow]") -> int:
+    from vitral.figures.results_compare import (
+        compare_results,
+        comparison_cells,
+        comparison_heads,
+        comparison_record,
+        format_comparisons,
+    )
+
+    comparisons, num_alone = compare_results(rows)
+    if num_alone:
+        have = "1 result has" if num_alone == 1 else f"{num_alone:,} results have"
+        print(
+            f"{have} no other of the same data, split, protocol and settings: not compared",
+            file=sys.stderr,
+        )
+    if asked.json:
+        told = [comparison_record(comparison) for comparison in comparisons]
+        print(json.dumps({"comparisons": told}, ensure_ascii=False))
+    elif asked.output or asked.format:
+        _give(asked, format_comparisons(comparisons, format=_format(asked)))
+    else:
+        heads = comparison_heads(comparisons)
+        for number, (head, comparison) in enumerate(zip(heads, comparisons, strict=True)):
+            print(f"\n{head}" if number else head)
+            _print(comparison_cells(comparison))
+    return 0
+
+
+def _format(asked: Any) -> str:
+    ending = Path(asked.output).suffix.lower() if asked.output else ""
+    return asked.format or ENDINGS.get(ending, "table")
+
+
+def _give(asked: Any, text: str) -> None:
+    """Write text to --output, or print it."""
+    from vitral.files.atomic import write_text
+
+    if asked.output:
+        write_text(Path(asked.output), f"{text}\n")
+    else:
+        print(text)
+
+
+def _print(cells: list[tuple[str, ...]]) -> None:
+    headings, *rows = cells
+    numbers = ("value", "n", "to the best")
+    print_table(headings, rows, tell=lambda row: _told(headings, row), right=numbers)
+
+
+def _told(headings: tuple[str, ...], row: tuple[str, ...]) -> str:
+    """Return a row as a paragraph below its first cell."""
+    facts = zip(headings[1:], row[1:], strict=True)
+    return "; ".join(f"{heading} {cell}" for heading, cell in facts if cell)

@@ -1,0 +1,140 @@
+"""Models side by side: rows of the same data, split, protocol, settings and metric."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vitral.figures.paper_beside import paper_cell
+from vitral.figures.results_table import (
+    controls_cell,
+    csv_columns,
+    csv_record,
+    interval_cell,
+    labels,
+    percent,
+    record,
+    seed_cell,
+    setting_cells,
+)
+from vitral.figures.text_table import aligned, markdown, without_empty_columns
+from vitral.files.results import NOT_SHARES, ResultRow
+from vitral.files.rows import csv_text
+
+HEADINGS = (
+    "model", "value", "interval", "n", "seed", "to the best", "intervals", "controls", "paper",
+)  # fmt: skip
+COMPARED_COLUMNS = ("difference", "intervals_overlap")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The newest row of each model under one protocol."""
+
+    rows: tuple[ResultRow, ...]
+    """Two or more, the best first."""
+
+    def difference(self, row: ResultRow) -> float:
+        """Return a row's value less that of the best."""
+        return row.value - self.rows[0].value
+
+    def overlap(self, row: ResultRow) -> bool | None:
+        """Say whether a row's interval and that of the best overlap.
+
+        None: one is not known, or they are over different things. Intervals apart mean a
+        difference that chance does not explain; intervals that overlap do not mean equality.
+        """
+        best = self.rows[0]
+        if row.interval is None or best.interval is None:
+            return None
+        if row.interval_over != best.interval_over:
+            return None
+        return row.interval[0] <= best.interval[1] and best.interval[0] <= row.interval[1]
+
+
+def compare_results(rows: Sequence[ResultRow]) -> tuple[list[Comparison], int]:
+    """Return the comparisons that rows allow, and how many rows have no other to compare with.
+
+    Of rows that measure the same weights with the same seed the last counts.
+    """
+    groups: dict[str, dict[Any, ResultRow]] = {}
+    for row in rows:
+        same = (row.data, row.split, row.protocol, row.metric, row.settings)
+        group = groups.setdefault(json.dumps(same, sort_keys=True), {})
+        group[row.model, row.weights, row.seed, row.precision] = row
+    comparisons = [
+        Comparison(tuple(sorted(group.values(), key=_worth, reverse=True)))
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    return comparisons, sum(len(group) == 1 for group in groups.values())
+
+
+def format_comparisons(comparisons: Sequence[Comparison], *, format: str = "table") -> str:
+    """Return comparisons as text, as `format_rows` does: a table each, of CSV one for all."""
+    if format == "csv":
+        columns = (*csv_columns(), *COMPARED_COLUMNS)
+        records = (one for own in comparisons for one in _csv_records(own))
+        return csv_text(records, columns=columns).removesuffix("\n")
+    heads = comparison_heads(comparisons)
+    tables = [comparison_cells(comparison) for comparison in comparisons]
+    if format == "markdown":
+        parts = [f"### {h}\n\n{markdown(t)}" for h, t in zip(heads, tables, strict=True)]
+    else:
+        parts = [f"{h}\n{aligned(t)}" for h, t in zip(heads, tables, strict=True)]
+    return "\n\n".join(parts)
+
+
+def comparison_heads(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return what is the same in each comparison, with the settings that tell it from others."""
+    first = [comparison.rows[0] for comparison in comparisons]
+    return [
+        ", ".join(filter(None, (f"{row.data} {row.split}", row.protocol, settings, row.metric)))
+        for row, settings in zip(first, setting_cells(first), strict=True)
+    ]
+
+
+def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return the headings, then a tuple of text for each model."""
+    overlap = {True: "overlap", False: "apart", None: "not known"}
+    best = comparison.rows[0]
+    cells = [
+        (
+            label if row.precision == "float32" else f"{label}, {row.precision}",
+            percent(row, row.value), interval_cell(row), f"{row.num_examples:,}", seed_cell(row),
+            "best" if row is best else _difference(comparison, row),
+            "" if row is best else overlap[comparison.overlap(row)],
+            controls_cell(row), paper_cell(row),
+        )
+        for row, label in zip(comparison.rows, labels(comparison.rows), strict=True)
+    ]  # fmt: skip
+    return without_empty_columns([HEADINGS, *cells])
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison for JSON: what is the same, and a record for each model."""
+    best = comparison.rows[0]
+    shared = {name: getattr(best, name) for name in ("data", "split", "protocol", "metric")}
+    models = [
+        record(row)
+        | {"difference": comparison.difference(row), "intervals_overlap": comparison.overlap(row)}
+        for row in comparison.rows
+    ]
+    return shared | {"settings": best.settings, "models": models}
+
+
+def _worth(row: ResultRow) -> float:
+    return -row.value if row.metric in NOT_SHARES else row.value
+
+
+def _difference(comparison: Comparison, row: ResultRow) -> str:
+    difference = comparison.difference(row)
+    return f"{difference:+.3f}" if row.metric in NOT_SHARES else f"{100 * difference:+.1f} points"
+
+
+def _csv_records(comparison: Comparison) -> list[dict[str, Any]]:
+    compared = ((comparison.difference(row), comparison.overlap(row)) for row in comparison.rows)
+    return [
+        csv_record(row) | dict(zip(COMPARED_COLUMNS, cells, strict=True))
+        for row, cells in zip(comparison.rows, compared, strict=True)
+    ]
