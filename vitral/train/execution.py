@@ -19,7 +19,6 @@ from vitral.models.build import build_model
 from vitral.models.model import Model
 from vitral.models.weights.folder import WEIGHTS_NAME
 from vitral.runtime.device import choose_compile, choose_precision, machine_facts
-from vitral.runtime.ranks import Ranks
 from vitral.spec.axial_resnet import AxialResNetConfig
 from vitral.spec.run import TrainSettings
 from vitral.spec.settings import flatten, identity
@@ -33,11 +32,11 @@ from vitral.train.metrics import MetricFunction
 from vitral.train.objectives.classification import Classification
 from vitral.train.objectives.function import FunctionObjective, ObjectiveFunction
 from vitral.train.optimizer import build_optimizer
-from vitral.train.progress import ProgressView
 from vitral.train.resolve import ResolvedRun
 from vitral.train.result import Ending, Result, read_result
 from vitral.train.session import Session, check_unreadable
 from vitral.train.signals import InterruptedRunError
+from vitral.train.site import Site
 
 # AdamW keeps two moments beside each weight; an average is one more, the checkpoint's model
 # another.
@@ -56,23 +55,42 @@ class Execution:
         title: str,
         objective: str | ObjectiveFunction,
         metrics: Mapping[str, MetricFunction],
-        ranks: Ranks,
-        device: torch.device,
-        view: ProgressView,
+        site: Site,
         command: str,
+        start: str = "",
     ) -> None:
+        """Prepare a run.
+
+        Args:
+            resolved: its settings.
+            data: opened.
+            model: a name, or the module that training begins with.
+            title: a short name of the data.
+            objective: a name, or a function of the caller's own.
+            metrics: measured beside the objective's own.
+            site: where it happens.
+            command: how a person would say it.
+            start: tells the starting weights apart; empty: those of a given module do.
+        """
         config = resolved.config
         self.resolved, self.config, self.data, self.title = resolved, config, data, title
-        self.objective, self.metrics, self.view, self.command = objective, metrics, view, command
+        self.objective, self.metrics, self.view, self.command = (
+            objective,
+            metrics,
+            site.view,
+            command,
+        )
         width = config.model.feature_dim if config.model else 0
         self.machine = Machine(
-            device=device,
-            precision=choose_precision(config.train.precision, device=device, width=width),
-            compile=choose_compile(config.train.compile, device=device, steps=config.train.steps),
-            ranks=ranks,
+            device=site.device,
+            precision=choose_precision(config.train.precision, device=site.device, width=width),
+            compile=choose_compile(
+                config.train.compile, device=site.device, steps=config.train.steps
+            ),
+            ranks=site.ranks,
         )
         self.fingerprint = data.fingerprint()
-        self.parts = parts_fingerprint(model, objective, metrics)
+        self.parts = start + parts_fingerprint(None if start else model, objective, metrics)
         self.provenance = {
             "data": {
                 "source": data.source,

@@ -1,28 +1,25 @@
 """A training run from beginning to end: what the command line and `vitral.train` call."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from vitral.data.datasets.names import DEFAULT_NAME, data_name
-from vitral.data.images import ImageData, open_images
+from vitral.data.images import ImageData
 from vitral.errors import RequestError, nearest
 from vitral.models.model import Model
-from vitral.runtime.device import choose_device
-from vitral.runtime.ranks import Ranks, process_group, ranks_from_environment
 from vitral.spec.names import parse_model_name
-from vitral.spec.run import OBJECTIVES, DataSettings
+from vitral.spec.run import OBJECTIVES
 from vitral.spec.settings import parse_settings, read_settings_file
 from vitral.train.execution import Execution
 from vitral.train.metrics import MetricFunction, named_metrics
 from vitral.train.objectives.function import ObjectiveFunction
-from vitral.train.progress import ProgressView
 from vitral.train.resolve import resolve_run
 from vitral.train.result import Result
+from vitral.train.site import Site, open_training_data, source_text, training_site
 
 
 def train(
@@ -108,32 +105,76 @@ def train(
         parse_model_name(model)
     if objective is not None:
         _objective_name(objective)
-    asked |= {"data.source": _source_text(data)}
-    ranks = ranks_from_environment()
-    chosen_device = choose_device(both.get("train.device", "auto"), local_rank=ranks.local_rank)
-    with (
-        process_group(ranks, device=chosen_device) as ranks,
-        torch.random.fork_rng([chosen_device] if chosen_device.type == "cuda" else []),
-    ):
-        view = ProgressView(quiet=quiet or not ranks.is_first)
-        images = _open_data(data, both, model=model, ranks=ranks, view=view)
-        if objective is None:
-            objective = "sigmoid" if images.is_multi_label else "softmax"
-        asked |= {"objective.name": _objective_name(objective)}
-        resolved = resolve_run(images, model=model, recipe=recipe, asked=asked, from_file=from_file)
-        run = Execution(
-            resolved,
-            images,
-            model=model,
+    asked |= {"data.source": source_text(data)}
+    with training_site(both.get("train.device", "auto"), quiet=quiet) as site:
+        channels = both.get("model.in_channels", both.get("preprocessing.channels"))
+        if isinstance(model, Model):
+            channels = model.config.in_channels
+        images = open_training_data(data, site, settings=both, channels=channels)
+        request = RunRequest(
+            model,
             title=data_name(data),
+            command=command or f"vitral.train({model!r}, {source_text(data)!r})",
+            recipe=recipe,
+            asked=asked,
+            from_file=from_file,
             objective=objective,
             metrics=named_metrics(metrics),
-            ranks=ranks,
-            device=chosen_device,
-            view=view,
-            command=command or f"vitral.train({model!r}, {_source_text(data)!r})",
+            output=output,
+            resume=resume,
         )
-        return run.go(model, output=output, resume=resume)
+        return train_on(images, request, site)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is asked of a run on data that is open."""
+
+    model: str | nn.Module | None
+    title: str
+    """A short name of the data."""
+    command: str
+    """How a person would say it."""
+    recipe: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by path; `data.source` among them."""
+    from_file: Mapping[str, Any] = field(default_factory=dict)
+    objective: str | ObjectiveFunction | None = None
+    metrics: Mapping[str, MetricFunction] = field(default_factory=dict)
+    output: str | Path | None = None
+    resume: str = "auto"
+    start: str = ""
+    """What tells the starting weights apart, such as their hash; empty: those of a given module."""
+
+
+def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
+    """Carry out a run, or go on with it, on data that is open.
+
+    Raises:
+        VitralError: as `train`.
+    """
+    objective = request.objective
+    if objective is None:
+        objective = "sigmoid" if images.is_multi_label else "softmax"
+    resolved = resolve_run(
+        images,
+        model=request.model,
+        recipe=request.recipe,
+        asked={**request.asked, "objective.name": _objective_name(objective)},
+        from_file=request.from_file,
+    )
+    run = Execution(
+        resolved,
+        images,
+        model=request.model,
+        title=request.title,
+        objective=objective,
+        metrics=request.metrics,
+        site=site,
+        command=request.command,
+        start=request.start,
+    )
+    return run.go(request.model, output=request.output, resume=request.resume)
 
 
 def _choose_model(
@@ -169,52 +210,6 @@ def _read_config_file(path: str | Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"--config {path} can't be read: {error}") from None
     return read_settings_file(text, path=str(path))
-
-
-def _open_data(
-    data: Any,
-    asked: Mapping[str, Any],
-    *,
-    model: str | nn.Module | None,
-    ranks: Ranks,
-    view: ProgressView,
-) -> ImageData:
-    """Open the data, the first process before the others, which find its survey in the cache."""
-    channels = asked.get("model.in_channels", asked.get("preprocessing.channels"))
-    if isinstance(model, Model):
-        channels = model.config.in_channels
-
-    fields = {path: value for path, value in asked.items() if path.startswith("data.")}
-    data_settings = DataSettings(
-        **{path.removeprefix("data."): value for path, value in fields.items()}
-        | {"source": _source_text(data)}
-    )
-
-    def open_it() -> ImageData:
-        view.start("looking at the images", total=1)
-
-        def report(done: int, total: int) -> None:
-            view.update(done, total, title="looking at the images")
-
-        try:
-            return open_images(
-                data,
-                channels=channels,
-                settings=data_settings,
-                report_progress=report,
-            )
-        finally:
-            view.finish()
-
-    opened: list[ImageData] = []
-    ranks.on_first(lambda: opened.append(open_it()))
-    return opened[0] if opened else open_it()
-
-
-def _source_text(data: Any) -> str:
-    if isinstance(data, str | os.PathLike):
-        return os.fspath(data)
-    return f"{type(data).__name__} of {len(data)}"
 
 
 def _objective_name(objective: str | Callable[..., Any]) -> str:
