@@ -98,6 +98,31 @@ def load_model(
     return _build(loaded, config, path=path, shown=str(origin or path), strict=strict)
 
 
+def change_model(model: Model, **fields: Any) -> Model:
+    """Return a loaded model with other fields of its config, as `load_model` would have loaded it.
+
+    Args:
+        model: keeps its own tensors, which the new one shares where they fit.
+        fields: as for `load_model`, such as `num_classes` and `image_size`.
+
+    Raises:
+        RequestError: a field can't be changed.
+    """
+    loaded = Loaded(
+        config=model.config,
+        tensors=dict(model.state_dict()),
+        preprocessing=model.preprocessing,
+        classes=model.classes,
+        objective=model.objective,
+        format="vitral",
+        provenance=model.provenance,
+        reference=model.reference,
+    )
+    shown = model.load_report.path if model.load_report else model.config.name
+    config = _changed(model.config, fields, path=Path(shown))
+    return _build(loaded, config, path=Path(shown), shown=shown, strict=True)
+
+
 def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) -> Loaded:
     source = read_source(path, stated=stated)
     kind = _recognise(source, format=format)
