@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitral.version import __version__
 
 if TYPE_CHECKING:
+    from vitral import evaluate
     from vitral.models.build import create_model
     from vitral.models.weights.load import load_model
     from vitral.models.weights.save import save_model
@@ -21,12 +22,22 @@ _PLACES = {
     "load_model": "vitral.models.weights.load",
     "save_model": "vitral.models.weights.save",
 }
-__all__ = ["Predictor", "__version__", "create_model", "load_model", "save_model", "train"]
+_PACKAGES = ("evaluate", "train")
+"""`train` is a package that can be called."""
+__all__ = [
+    "Predictor",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "load_model",
+    "save_model",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":  # a package that can be called
-        return importlib.import_module("vitral.train")
+    if name in _PACKAGES:
+        return importlib.import_module(f"vitral.{name}")
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'vitral' has no attribute {name!r}")

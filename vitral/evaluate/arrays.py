@@ -1,0 +1,187 @@
+"""What features and labels given as arrays must be, before anything is computed from them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vitral.errors import DataError, RequestError
+
+FeatureArray = np.ndarray | torch.Tensor
+LabelArray = np.ndarray | torch.Tensor | Sequence[int]
+
+_VALUES_AT_ONCE = 1 << 24
+"""Of a temporary array: at most 128 MB of float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Checked features and their classes."""
+
+    features: torch.Tensor
+    """(N, D), of any float type, finite."""
+    labels: torch.Tensor
+    """(N,) int64 in 0..K-1, beside the features."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def select(self, rows: np.ndarray) -> "Labelled":
+        """Return some of the rows."""
+        chosen = torch.from_numpy(rows).to(self.features.device)
+        return Labelled(self.features[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """The answers for the test rows, and how many of them are right."""
+
+    accuracy: float
+    """Share of right answers, 0..1."""
+    predictions: np.ndarray
+    """(M,) int64, a class a row; the lowest class of equals."""
+
+
+def labelled(
+    part: str, features: FeatureArray, labels: LabelArray, *, num_classes: int | None
+) -> Labelled:
+    """Check the rows of one part.
+
+    Tensors on a CUDA device are computed with there, all else on the CPU.
+
+    Args:
+        part: "train", "test" or "validation": the arguments' names begin with it.
+        features: (N, D), of any float type.
+        labels: (N,) whole numbers.
+        num_classes: K, which the labels must lie below; None: any.
+
+    Raises:
+        RequestError: shapes or types do not fit, or there is no row.
+        DataError: a feature is not finite, or a label is not in 0..num_classes - 1.
+    """
+    rows = _features(f"{part}_features", features)
+    classes = check_labels(f"{part}_labels", labels, num_classes=num_classes)
+    if len(rows) != len(classes):
+        raise RequestError(
+            f"{part}_features has {len(rows)} rows, {part}_labels {len(classes)}: "
+            "give a label a row"
+        )
+    return Labelled(rows, torch.from_numpy(classes).to(rows.device))
+
+
+def labelled_pair(
+    train_features: FeatureArray,
+    train_labels: LabelArray,
+    test_features: FeatureArray,
+    test_labels: LabelArray,
+    *,
+    num_classes: int | None,
+) -> tuple[Labelled, Labelled]:
+    """Check two parts as `labelled` does, and that they go together; both come to one device."""
+    train = labelled("train", train_features, train_labels, num_classes=num_classes)
+    return train, beside(train, "test", test_features, test_labels, num_classes=num_classes)
+
+
+def beside(
+    train: Labelled,
+    part: str,
+    features: FeatureArray,
+    labels: LabelArray,
+    *,
+    num_classes: int | None,
+) -> Labelled:
+    """Check a further part, which must have the training part's columns, and bring it there."""
+    other = labelled(part, features, labels, num_classes=num_classes)
+    width, own = train.features.shape[1], other.features.shape[1]
+    if own != width:
+        raise RequestError(
+            f"train_features has {width} columns, {part}_features {own}: "
+            "take both from the same model"
+        )
+    device = train.features.device
+    return Labelled(other.features.to(device), other.labels.to(device))
+
+
+def check_labels(name: str, labels: LabelArray, *, num_classes: int | None) -> np.ndarray:
+    """Return labels as (N,) int64.
+
+    Raises:
+        RequestError: they are not one whole number a row, or `num_classes` is below 1.
+        DataError: one is not in 0..num_classes - 1.
+    """
+    if num_classes is not None and num_classes < 1:
+        raise RequestError(f"num_classes={num_classes} must be 1 or more")
+    array = labels.cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if array.ndim == 2:
+        raise RequestError(
+            f"{name} has the shape {array.shape}, several classes a row: this score is for one "
+            "class a row, (N,) whole numbers"
+        )
+    if array.ndim != 1:
+        raise RequestError(f"{name} has the shape {array.shape}: give one class a row, (N,)")
+    if len(array) and array.dtype.kind not in "iu":
+        raise RequestError(f"{name} is of type {array.dtype}: give whole numbers from 0 on")
+    array = array.astype(np.int64)
+    outside = array < 0 if num_classes is None else (array < 0) | (array >= num_classes)
+    if outside.any():
+        row = int(outside.argmax())
+        most = "" if num_classes is None else f"..{num_classes - 1} (num_classes={num_classes})"
+        raise DataError(f"{name}[{row}]={array[row]}: classes are numbered from 0{most}")
+    return array
+
+
+def check_every_class(labels: torch.Tensor, num_classes: int, *, part: str) -> None:
+    """Raise unless every class has a row to be learnt from."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    absent = torch.nonzero(counts == 0).flatten().tolist()
+    if absent:
+        more = f" (nor have {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise DataError(
+            f"class {absent[0]} has no row in {part}{more}: give at least one of each of the "
+            f"{num_classes} classes, or number the classes that there are anew"
+        )
+
+
+def chunks(count: int, *, width: int) -> Iterator[slice]:
+    """Divide rows so that a temporary array of `width` values a row stays small."""
+    step = max(1, _VALUES_AT_ONCE // max(width, 1))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def score(predictions: torch.Tensor, labels: torch.Tensor) -> Score:
+    """Compare answers (M,) with labels (M,)."""
+    accuracy = (predictions == labels).double().mean().item()
+    return Score(accuracy, predictions.cpu().numpy())
+
+
+def _features(name: str, features: FeatureArray) -> torch.Tensor:
+    """Return features as a tensor (N, D), without a copy where they can be used as they are."""
+    rows = features.detach() if isinstance(features, torch.Tensor) else _tensor(name, features)
+    if rows.device.type != "cuda":  # others lack float64
+        rows = rows.cpu()
+    if not rows.is_floating_point():
+        raise RequestError(f"{name} is of type {rows.dtype}: give floating-point features")
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise RequestError(f"{name} has the shape {tuple(rows.shape)}: give (N, D)")
+    if not len(rows):
+        raise RequestError(f"{name} has no rows: give at least one")
+    for part in chunks(len(rows), width=rows.shape[1]):
+        finite = rows[part].isfinite().all(dim=1)
+        if not finite.all():
+            row = part.start + int((~finite).nonzero()[0])
+            raise DataError(
+                f"{name}[{row}] has NaN or infinite values: leave the row out, or compute "
+                "its features in float32"
+            )
+    return rows
+
+
+def _tensor(name: str, features: np.ndarray) -> torch.Tensor:
+    array = np.asarray(features)
+    if array.dtype.kind != "f":
+        raise RequestError(f"{name} is of type {array.dtype}: give floating-point features")
+    kind = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    # torch takes neither memory that may not be written nor rows that run backwards.
+    return torch.from_numpy(np.require(array, dtype=kind, requirements=["C", "W"]))
