@@ -4,13 +4,11 @@ import torch
 from helpers import pattern_images
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
 
 import vitral.models.vit
 from vitral.data.images import Examples
 from vitral.data.stores.arrays import ArrayStore
 from vitral.evaluate.controls import majority_control, pixel_accuracy
-from vitral.evaluate.linear import fit_logistic_regression
 from vitral.evaluate.mistakes import attention_to_patches, confident_mistakes
 from vitral.evaluate.score import Predictions, predict_examples, summarise, wilson_interval
 from vitral.spec.preprocessing import default_preprocessing
@@ -93,17 +91,6 @@ def test_an_empty_score_says_so() -> None:
         "num_examples": 0,
         "num_skipped": 1,
     }
-
-
-def test_logistic_regression_equals_scikit_learns() -> None:
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(200, 6))
-    labels = (features @ generator.normal(size=(6, 3)) + generator.normal(size=(200, 3))).argmax(1)
-    weights, bias = fit_logistic_regression(features, labels, num_classes=3, l2=2.0, max_steps=500)
-    oracle = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(features, labels)
-    np.testing.assert_allclose(weights.T, oracle.coef_, atol=2e-4)
-    own, theirs = bias - bias.mean(), oracle.intercept_ - oracle.intercept_.mean()
-    np.testing.assert_allclose(own, theirs, atol=2e-4)
 
 
 def test_the_pixels_of_easy_patterns_tell_their_class() -> None:
