@@ -19,6 +19,7 @@ from vitral.evaluate import arrays
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 SCORES: dict[str, Callable[..., Any]] = {
     "fewshot": functools.partial(vitral.evaluate.fewshot, num_classes=3),
+    "linear_probe": functools.partial(vitral.evaluate.linear_probe, num_classes=3, l2_grid=(1.0,)),
 }
 every_score = pytest.mark.parametrize("name", SCORES)
 
@@ -80,7 +81,7 @@ def test_mistakes_in_arrays_are_named(
         SCORES[name](**(some_arrays() | changed))
 
 
-@pytest.mark.parametrize("name", ["fewshot"])
+@pytest.mark.parametrize("name", ["fewshot", "linear_probe"])
 def test_a_class_without_a_row_to_learn_from_is_an_error(name: str) -> None:
     given = some_arrays()
     given["train_labels"] = np.where(given["train_labels"] == 1, 2, given["train_labels"])

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitral.evaluate.least_squares import fewshot, fewshot_sweep
+    from vitral.evaluate.probe import linear_probe
     from vitral.evaluate.support import draw_support, mean_interval
 
 _PLACES = {
     "draw_support": "support",
     "fewshot": "least_squares",
     "fewshot_sweep": "least_squares",
+    "linear_probe": "probe",
     "mean_interval": "support",
 }
 __all__ = [
     "draw_support",
     "fewshot",
     "fewshot_sweep",
+    "linear_probe",
     "mean_interval",
 ]
 
