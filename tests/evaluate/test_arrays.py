@@ -20,6 +20,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 SCORES: dict[str, Callable[..., Any]] = {
     "fewshot": functools.partial(vitral.evaluate.fewshot, num_classes=3),
     "linear_probe": functools.partial(vitral.evaluate.linear_probe, num_classes=3, l2_grid=(1.0,)),
+    "knn": functools.partial(vitral.evaluate.knn, num_classes=3, k=5),
 }
 every_score = pytest.mark.parametrize("name", SCORES)
 
@@ -182,7 +183,7 @@ def test_tensors_on_a_gpu_give_the_same(name: str) -> None:
 def test_importing_vitral_alone_is_enough_and_loads_nothing_heavy() -> None:
     code = (
         "import sys, vitral; evaluate = vitral.evaluate; print('torch' in sys.modules); "
-        "print(vitral.evaluate.fewshot.__name__, 'fewshot' in dir(vitral.evaluate))"
+        "print(vitral.evaluate.fewshot.__name__, 'knn' in dir(vitral.evaluate))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "fewshot", "True"]

@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitral.evaluate.least_squares import fewshot, fewshot_sweep
+    from vitral.evaluate.neighbours import choose_knn, knn
     from vitral.evaluate.probe import linear_probe
     from vitral.evaluate.support import draw_support, mean_interval
 
 _PLACES = {
+    "choose_knn": "neighbours",
     "draw_support": "support",
     "fewshot": "least_squares",
     "fewshot_sweep": "least_squares",
+    "knn": "neighbours",
     "linear_probe": "probe",
     "mean_interval": "support",
 }
 __all__ = [
+    "choose_knn",
     "draw_support",
     "fewshot",
     "fewshot_sweep",
+    "knn",
     "linear_probe",
     "mean_interval",
 ]
