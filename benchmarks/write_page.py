@@ -22,6 +22,7 @@ pip install '.[benchmark]'
 python benchmarks/model_speed.py
 python benchmarks/resnet_speed.py
 python benchmarks/loader_speed.py photos/
+python benchmarks/fewshot_speed.py
 python benchmarks/start_up.py
 python benchmarks/memory.py
 python benchmarks/write_page.py
@@ -89,6 +90,22 @@ def _loader_speed(result: dict[str, Any]) -> str:
     )
 
 
+def _fewshot_speed(result: dict[str, Any]) -> str:
+    rows = [
+        f"| {row['classes']:,} | {row['shots']} | {row['width']:,} | {row['test_rows']:,} "
+        f"| {row['ours_seconds']:.2f} s | {_ratio(row)} |"
+        for row in result["rows"]
+    ]
+    return _section(
+        f"Few-shot least squares: against Ridge of scikit-learn {result['sklearn']}",
+        "From float32 features to predictions: both standardise by the support and solve in\n"
+        "float64 with the same strength; the predictions are the same.",
+        "| classes | shots | dimensions | test rows | ours | ratio |\n|---|---|---|---|---|---|",
+        rows,
+        result,
+    )
+
+
 def _start_up(result: dict[str, Any]) -> str:
     rows = [
         f"| {row['ours_seconds']:.3f} s | {row['theirs_seconds']:.3f} s |" for row in result["rows"]
@@ -127,6 +144,7 @@ SECTIONS = {
     "model_speed": _model_speed,
     "resnet_speed": _resnet_speed,
     "loader_speed": _loader_speed,
+    "fewshot_speed": _fewshot_speed,
     "start_up": _start_up,
     "memory": _memory,
 }

@@ -29,7 +29,8 @@ def test_the_page_on_speed_shows_the_recorded_results() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "script", ["model_speed", "resnet_speed", "loader_speed", "start_up", "memory"]
+    "script",
+    ["model_speed", "resnet_speed", "loader_speed", "fewshot_speed", "start_up", "memory"],
 )
 def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Path) -> None:
     if script in ("model_speed", "resnet_speed"):
@@ -44,6 +45,7 @@ def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Pa
     command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *own]
     # Compiling takes minutes.
     own += ["--modes", "eager"] if script == "resnet_speed" else []
+    own += ["--cases", "1"] if script == "fewshot_speed" else []
     options = ["--rounds", "2", "--results", str(tmp_path / "results")]
     finished = subprocess.run([*command, *options], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
