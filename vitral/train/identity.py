@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any
 
-import torch
 from torch import nn
+
+from vitral.models.fingerprint import weights_parts
 
 
 def parts_fingerprint(
@@ -23,11 +24,7 @@ def parts_fingerprint(
     """
     parts: list[bytes] = []
     if isinstance(model, nn.Module):
-        for name, tensor in model.state_dict().items():
-            parts.append(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            parts.append(
-                bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-            )
+        parts += weights_parts(model)
     if not isinstance(objective, str):
         parts.append(_describe_function(objective))
     parts += [name.encode() + _describe_function(metric) for name, metric in metrics.items()]
