@@ -1,6 +1,6 @@
 """What one file was found to be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -9,6 +9,8 @@ class Finding:
 
     digest: str = ""
     """SHA-256 of the content, hex, first 32 digits; empty when not read."""
+    stamp: str = field(default="", compare=False)
+    """The store's stamp when it was read: as long as that stands, so does the digest."""
     format: str = ""
     mode: str = ""
     height: int = 0

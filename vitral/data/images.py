@@ -38,6 +38,8 @@ class Examples:
     """(N,) int64: the store's number of each example."""
     labels: np.ndarray
     """(N,) int64; where images have any number of classes (N, K) uint8 of 0 and 1."""
+    findings: Sequence[Finding] | None = None
+    """What the files were found to be, by the store's number; None: not looked into."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -57,7 +59,7 @@ class Examples:
 
     def select(self, indices: np.ndarray) -> "Examples":
         """Return some of the examples, in the given order."""
-        return Examples(self.store, self.numbers[indices], self.labels[indices])
+        return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class ImageData:
             store,
             np.concatenate([part.numbers for part in parts]),
             np.concatenate([part.labels for part in parts]),
+            self.findings,
         )
 
     @property
@@ -105,9 +108,7 @@ class ImageData:
     def keeping_decoded(self) -> "ImageData":
         """Return the same data, whose images are decoded once and kept in memory."""
         store = DecodedStore(self.listing.store, channels=self.channels)
-        splits = {
-            split: Examples(store, part.numbers, part.labels) for split, part in self.splits.items()
-        }
+        splits = {split: replace(part, store=store) for split, part in self.splits.items()}
         return replace(self, splits=splits)
 
     def problems(self, split: str) -> list[Skipped]:
@@ -208,7 +209,7 @@ def open_images(
         source=listing.source,
         classes=known,
         splits={
-            split: Examples(listing.store, numbers, labels[numbers])
+            split: Examples(listing.store, numbers, labels[numbers], findings)
             for split in SPLITS
             if len(numbers := np.flatnonzero(usable & (splits == split)))
         },

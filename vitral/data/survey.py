@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,9 @@ def survey(
     cache = _Cache(listing.source, channels=channels)
 
     def look(number: int) -> Finding:
-        return cache.get(store, number) or look_into(store, number, channels=channels)
+        stamp = store.stamp(number) or ""  # before reading: a change meanwhile is noticed later
+        known = cache.get(store.names[number], stamp)
+        return known or replace(look_into(store, number, channels=channels), stamp=stamp)
 
     findings: list[Finding] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -142,23 +144,21 @@ class _Cache:
 
     def _read(self) -> dict[tuple[str, str], Finding]:
         try:
-            return {
-                (row["name"], row["stamp"]): Finding(**row["finding"])
-                for row in read_rows(self._path)
-            }
+            rows = [(row["name"], Finding(**row["finding"])) for row in read_rows(self._path)]
+            return {(name, finding.stamp): finding for name, finding in rows}
         except (OSError, ValueError, KeyError, TypeError):
             return {}  # a damaged cache is made again
 
-    def get(self, store: Store, number: int) -> Finding | None:
+    def get(self, name: str, stamp: str) -> Finding | None:
         """Return what was found of a file that has not changed since."""
-        return self._known.get((store.names[number], store.stamp(number) or ""))
+        return self._known.get((name, stamp))
 
     def save(self, store: Store, findings: list[Finding]) -> None:
         """Keep what was found where a change would be noticed, if there is a place for it."""
         lines = [
-            json.dumps({"name": store.names[number], "stamp": stamp, "finding": asdict(finding)})
-            for number, finding in enumerate(findings)
-            if finding.digest and (stamp := store.stamp(number))
+            json.dumps({"name": name, "finding": asdict(finding)})
+            for name, finding in zip(store.names, findings, strict=True)
+            if finding.digest and finding.stamp
         ]
         if not lines:
             return
