@@ -4,7 +4,7 @@ import threading
 import pytest
 import torch
 
-from vitral.data.feed import feed, one_ahead
+from vitral.data.feed import feed, feed_batches, one_ahead
 from vitral.data.loader import StepBatches
 from vitral.data.order import plan_step
 
@@ -91,3 +91,30 @@ def test_on_a_gpu_batches_are_there_and_the_same():
             for _ in range(20):
                 busy = busy @ busy / 512
             assert all(torch.equal(batch[name].cpu(), own[name]) for name in own)
+
+
+def test_without_a_gpu_batches_are_given_as_they_come_and_closed():
+    log, given = [], [own for step in steps(3) for own in step.micro_batches]
+
+    def loaded():
+        try:
+            yield from given
+        finally:
+            log.append("closed")
+
+    stream = feed_batches(loaded(), device=torch.device("cpu"))
+    assert all(one is own and other is own for own, (one, other) in zip(given, stream, strict=True))
+    with contextlib.closing(feed_batches(loaded(), device=torch.device("cpu"))) as stream:
+        next(stream)
+    assert log == ["closed", "closed"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_each_batch_stands_beside_its_copy():
+    given = [own for step in steps(20) for own in step.micro_batches]
+    stream = feed_batches((own for own in given), device=torch.device("cuda"))
+    for own, (loaded, copied) in zip(given, stream, strict=True):
+        assert loaded is own
+        assert all(copied[name].device.type == "cuda" for name in own)
+        assert all(torch.equal(copied[name].cpu(), own[name]) for name in own)

@@ -30,22 +30,51 @@ def feed(
     if device.type != "cuda":
         yield from steps
         return
+    with contextlib.closing(_copy_ahead(steps, lambda s: s.micro_batches, device)) as copied:
+        for step, batches in copied:
+            yield replace(step, micro_batches=batches)
+
+
+def feed_batches(
+    batches: Generator[Batch, None, None], *, device: torch.device
+) -> Generator[tuple[Batch, Batch], None, None]:
+    """Give each batch as it was loaded, and on CUDA beside it as it lies on the device.
+
+    Args:
+        batches: as loaded; closed with this.
+        device: of the model; where it is not CUDA both are the same.
+    """
+    if device.type != "cuda":
+        with contextlib.closing(batches):
+            yield from ((batch, batch) for batch in batches)
+        return
+    with contextlib.closing(_copy_ahead(batches, lambda batch: [batch], device)) as copied:
+        for batch, (own,) in copied:
+            yield batch, own
+
+
+def _copy_ahead(
+    steps: Generator[Loaded, None, None],
+    batches_of: Callable[[Loaded], list[Batch]],
+    device: torch.device,
+) -> Generator[tuple[Loaded, list[Batch]], None, None]:
+    """Give steps with their batches on the device, where the next ones are copied meanwhile."""
     stream = torch.cuda.Stream(device)
 
-    def move(step: StepBatches) -> tuple[StepBatches, torch.cuda.Event]:
+    def move(step: Loaded) -> tuple[Loaded, list[Batch], torch.cuda.Event]:
         with torch.cuda.device(device), torch.cuda.stream(stream):
-            batches = [_copied(batch, device) for batch in step.micro_batches]
+            batches = [_copied(batch, device) for batch in batches_of(step)]
             event = torch.cuda.Event()
             event.record(stream)
-        return replace(step, micro_batches=batches), event
+        return step, batches, event
 
     with contextlib.closing(one_ahead(steps, move)) as moved:
-        for step, event in moved:
+        for step, batches, event in moved:
             event.wait(torch.cuda.current_stream(device))
-            for batch in step.micro_batches:
+            for batch in batches:
                 for tensor in batch.values():  # its memory is not given away while it is in use
                     tensor.record_stream(torch.cuda.current_stream(device))
-            yield step
+            yield step, batches
 
 
 def one_ahead(

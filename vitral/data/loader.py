@@ -44,7 +44,7 @@ def evaluation_batches(
     errors: dict[int, str],
     workers: int = -1,
     indices: np.ndarray | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Give every example once, in order.
 
     Args:
