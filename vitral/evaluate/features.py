@@ -1,0 +1,164 @@
+"""The features of examples, what a model's head reads: computed once, and kept if wanted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vitral.data.contents import WatchedStore, content_digests
+from vitral.data.images import Examples
+from vitral.errors import DataError, ModelFileError, RequestError
+from vitral.evaluate.feature_cache import Kept, feature_key, load_features, save_features
+from vitral.evaluate.outputs import evaluating, model_outputs
+from vitral.models.model import Model
+from vitral.spec.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the head of a model reads, for the examples that could be read, in their order."""
+
+    values: np.ndarray
+    """(N, D) float32, finite."""
+    labels: np.ndarray
+    """(N,) int64; where images may have any classes (N, K) uint8 of 0 and 1."""
+    indices: np.ndarray
+    """(N,) int64: which examples these are."""
+    errors: dict[int, str]
+    """Why an example could not be read, by index."""
+
+
+def extract_features(
+    model: nn.Module,
+    examples: Examples,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    workers: int = -1,
+    report_progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
+) -> Features:
+    """Compute `model.features` of every example once, or take them from where they were kept.
+
+    Args:
+        model: a Model; put into evaluation mode for the time.
+        examples: in any order.
+        preprocessing: of the model, or another one.
+        batch_size: changes rounding alone.
+        device: where the model is.
+        precision: of the matrix products.
+        workers: threads that decode; -1: by the number of cores.
+        report_progress: called with the number of images done and of all.
+        cache: a folder, `cache_dir() / "features"`, in which features are looked up by the
+            contents of images and model, and kept; None: neither.
+
+    Raises:
+        RequestError: a module that has no features, or a bad batch size.
+        DataError: no image could be read.
+        ModelFileError: the model gives features that are not finite.
+    """
+    if not isinstance(model, Model):
+        raise RequestError(
+            f"{type(model).__name__} has no features that a head reads: give a model of "
+            "vitral.create_model or vitral.load_model"
+        )
+    if batch_size < 1:
+        raise RequestError(f"batch_size={batch_size} must be 1 or more")
+    if not len(examples):
+        raise DataError("there are no examples to extract features of: give one or more")
+    how = _How(preprocessing, batch_size, device, precision, workers, report_progress)
+    with evaluating(model):
+        digests = content_digests(examples, workers=workers) if cache else None
+        if cache is None or digests is None:
+            kept = _compute(model, examples, how)
+        else:
+            kept = _look_up(model, examples, how, cache, digests)
+    return Features(kept.values, examples.labels[kept.indices], kept.indices, kept.errors)
+
+
+def check_finite(values: np.ndarray, names: Sequence[str]) -> None:
+    """Make sure that features (N, D) are finite.
+
+    Args:
+        values: a row an image.
+        names: of the images.
+
+    Raises:
+        ModelFileError: they are not; names the first image.
+    """
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        worst = values[row][~np.isfinite(values[row])][0]
+        raise ModelFileError(
+            f"the features of {names[row]} are not finite but {worst}: the model's weights are "
+            "damaged, or too large for its precision"
+        )
+
+
+@dataclass(frozen=True)
+class _How:
+    """The arguments of an extraction that are passed on."""
+
+    preprocessing: Preprocessing
+    batch_size: int
+    device: torch.device
+    precision: torch.dtype
+    workers: int
+    report_progress: Callable[[int, int], None] | None
+
+    def passed(self) -> dict[str, Any]:
+        names = ("preprocessing", "batch_size", "device", "precision", "workers")
+        return {name: getattr(self, name) for name in names}
+
+
+def _look_up(
+    model: Model, examples: Examples, how: _How, cache: Path, digests: Sequence[str]
+) -> Kept:
+    """Return features that were kept, else compute them and keep them."""
+    # Of one thread: an own batch of one image needs no more.
+    alone = replace(how, batch_size=1, workers=0).passed()
+    [(_, first)] = model_outputs(model.features, examples.select(np.arange(1)), errors={}, **alone)
+    key = feature_key(
+        model,
+        digests,
+        preprocessing=how.preprocessing,
+        precision=how.precision,
+        device=how.device,
+        first=first.numpy(),
+    )
+    kept = load_features(cache, key)
+    if kept is None:
+        watched = WatchedStore(examples, digests)
+        kept = _compute(model, replace(examples, store=watched), how)
+        if not watched.has_changed:
+            save_features(cache, key, kept)
+    elif how.report_progress:
+        how.report_progress(len(examples), len(examples))
+    return kept
+
+
+def _compute(model: Model, examples: Examples, how: _How) -> Kept:
+    errors: dict[int, str] = {}
+    values, indices = [], []
+    done = 0
+    for loaded, outputs in model_outputs(model.features, examples, errors=errors, **how.passed()):
+        valid = loaded["valid"].numpy()
+        values.append(outputs.numpy()[valid])
+        indices.append(loaded["index"].numpy()[valid])
+        check_finite(values[-1], [examples.name(index) for index in indices[-1].tolist()])
+        done += len(valid)
+        if how.report_progress:
+            how.report_progress(done, len(examples))
+    if not any(map(len, indices)):
+        first, reason = min(errors.items())
+        raise DataError(
+            f"no image could be read: {examples.name(first)}: {reason}: see `vitral data check`"
+        )
+    return Kept(np.concatenate(values), np.concatenate(indices), dict(sorted(errors.items())))
