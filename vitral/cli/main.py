@@ -15,6 +15,7 @@ VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
     "predict": ("vitral.cli.predict", "name the classes of images"),
+    "embed": ("vitral.cli.embed", "write the features of images"),
     "data": ("vitral.cli.data", "check images and labels, say what there is, pack it"),
     "bench": ("vitral.cli.bench", "measure how fast data is loaded"),
     "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),

@@ -239,5 +239,6 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
             type=option.type,
             choices=option.choices,
             default=option.default,
+            required=option.required,
             action="append" if option.repeat else "store",
         )

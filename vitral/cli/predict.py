@@ -1,7 +1,6 @@
 """`vitral predict`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,8 +37,8 @@ OPTIONS = (
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status; an unreadable image is a row with its error."""
     asked = parse_options("predict", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.errors import DataError, RequestError
-    from vitral.predict.output import FORMATS, find_images, write_predictions
+    from vitral.errors import RequestError
+    from vitral.predict.output import FORMATS, list_images, write_predictions
     from vitral.predict.predictor import Predictor
     from vitral.spec.settings import parse_preprocessing
 
@@ -47,11 +46,7 @@ def run(tokens: Sequence[str]) -> int:
         raise RequestError("--json prints to standard output: leave --output and --format out")
     if asked.output and not Path(asked.output).absolute().parent.is_dir():
         raise RequestError(f"--output {asked.output}: there is no such folder")
-    images, num_others = find_images(asked.images)
-    if num_others:
-        print(f"{num_others:,} files are no images and were left out", file=sys.stderr)
-    if not images:
-        raise DataError(f"there are no images in {', '.join(asked.images)}")
+    images = list_images(asked.images)
     predictor = Predictor(
         asked.model,
         device=asked.device,

@@ -5,13 +5,13 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, kind_of
 from vitral.data.sources.folders import walk_files
-from vitral.errors import RequestError
+from vitral.errors import DataError, RequestError
 from vitral.files import atomic
 from vitral.predict.predictor import Prediction
 
@@ -40,6 +40,21 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], int]:
         images += [str(path / name) for name in shown]
         num_others += len(names) - len(shown)
     return images, num_others
+
+
+def list_images(paths: Sequence[str]) -> list[str]:
+    """Return the images that paths name, and say on standard error how many files are none.
+
+    Raises:
+        RequestError: a path at which nothing is.
+        DataError: there are no images.
+    """
+    images, num_others = find_images(paths)
+    if num_others:
+        print(f"{num_others:,} files are no images and were left out", file=sys.stderr)
+    if not images:
+        raise DataError(f"there are no images in {', '.join(paths)}")
+    return images
 
 
 def write_predictions(

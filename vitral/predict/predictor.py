@@ -1,25 +1,15 @@
 """Class names and probabilities for images, from a model that says itself what it must be fed."""
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from vitral.data.batches import to_model
-from vitral.data.images import Examples
-from vitral.data.loader import evaluation_batches
-from vitral.data.stores.arrays import as_pixels
-from vitral.data.stores.store import Content
-from vitral.errors import DataError, RequestError
+from vitral.errors import RequestError
 from vitral.models.model import Model, check_classifier
-from vitral.models.weights.load import load_model
-from vitral.runtime.device import autocast, choose_device, choose_precision
-from vitral.spec.preprocessing import change_preprocessing, describe_change
+from vitral.predict.given import given_names
+from vitral.predict.prepared import prepare_model
 
 
 @dataclass(frozen=True)
@@ -91,19 +81,19 @@ class Predictor:
         """
         if batch_size < 1 or top < 1:
             raise RequestError(f"batch_size={batch_size} and top={top} must be 1 or more")
-        self.device = choose_device(device)
-        loaded = model if isinstance(model, Model) else load_model(model, format=format)
-        config = loaded.config
-        check_classifier(loaded, config.name if isinstance(model, Model) else model)
-        self.model = loaded.to(self.device).eval()
-        self._precision = choose_precision(precision, device=self.device, width=config.feature_dim)
-        self.preprocessing = loaded.preprocessing
-        if preprocessing:
-            self.preprocessing = change_preprocessing(loaded.preprocessing, preprocessing)
-            change = describe_change(loaded.preprocessing, self.preprocessing)
-            print(f"note: {change}", file=sys.stderr)
-        self._batch_size, self._top = batch_size, min(top, config.num_classes)
-        names = [str(number) for number in range(config.num_classes)]
+        self._prepared = prepare_model(
+            model,
+            device=device,
+            precision=precision,
+            format=format,
+            preprocessing=preprocessing,
+            check=check_classifier,
+        )
+        self.model, self.device = self._prepared.model, self._prepared.device
+        self.preprocessing = self._prepared.preprocessing
+        num_classes = self.model.config.num_classes
+        self._batch_size, self._top = batch_size, min(top, num_classes)
+        names = [str(number) for number in range(num_classes)]
         self.classes = self.model.classes or tuple(names)
 
     def __call__(self, images: Sequence[Any] | Any) -> list[Prediction]:
@@ -120,22 +110,13 @@ class Predictor:
             images = [images]
         return list(self.predict(images))
 
-    @torch.no_grad()
     def predict(self, images: Sequence[Any]) -> Iterator[Prediction]:
         """Give the predictions one by one; memory does not grow with the number of images."""
-        store = _GivenImages(images, channels=self.model.config.in_channels)
-        count = len(images)
-        examples = Examples(store, np.arange(count), np.zeros(count, np.int64))
+        names = given_names(images)
         errors: dict[int, str] = {}
-        for loaded in evaluation_batches(
-            examples,
-            preprocessing=self.preprocessing,
-            batch_size=self._batch_size,
-            errors=errors,
+        for loaded, logits in self._prepared.outputs(
+            self.model, images, batch_size=self._batch_size, errors=errors
         ):
-            batch = to_model(loaded, device=self.device, preprocessing=self.preprocessing)
-            with autocast(self.device, self._precision):
-                logits = self.model(batch["image"]).float()
             shares = (
                 logits.sigmoid() if self.model.objective == "sigmoid" else logits.softmax(dim=1)
             )
@@ -145,36 +126,4 @@ class Predictor:
             ):
                 error = errors.pop(index, "")
                 named = zip((self.classes[place] for place in own_places), own_values, strict=True)
-                yield Prediction(store.names[index], () if error else tuple(named), error)
-
-
-class _GivenImages:
-    """Images that a caller gave, as a store."""
-
-    def __init__(self, images: Sequence[Any], *, channels: int) -> None:
-        self._images = images
-        self._channels = channels
-        self.names: Sequence[str] = [
-            os.fspath(image) if isinstance(image, str | os.PathLike) else str(number)
-            for number, image in enumerate(images)
-        ]
-
-    def read(self, number: int) -> Content:
-        """Return a file's bytes, or pixels."""
-        image = self._images[number]
-        if not isinstance(image, str | os.PathLike):
-            return as_pixels(image, channels=self._channels)
-        try:
-            return Path(image).read_bytes()
-        except FileNotFoundError:
-            raise DataError("there is no such file") from None
-        except OSError as error:
-            raise DataError(f"can't be read: {error.strerror or error}") from None
-
-    def stamp(self, number: int) -> str | None:
-        """Nothing is cached."""
-        return None
-
-    def blocks(self) -> np.ndarray | None:
-        """Each image is read by itself."""
-        return None
+                yield Prediction(names[index], () if error else tuple(named), error)
