@@ -3,11 +3,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.errors import RequestError
+from vitral.recipes.facts import Facts
 from vitral.recipes.recipe import (
     MEDIUM_BELOW_IMAGES,
     RECIPES,
     SMALL_BELOW_IMAGES,
-    Facts,
     choose_recipe,
     default_model,
 )
@@ -28,14 +28,15 @@ def run_config(recipe, facts):
     """The settings of a run with the recipe and no wish of the user."""
     given_ = dict(recipe.settings)
     steps_per_epoch = -(-facts.num_images // given_["train.batch_size"])
-    steps = max(1, round(given_.pop("train.epochs") * steps_per_epoch))
+    epochs = given_.pop("train.epochs", None)
+    steps = given_.pop("train.steps", None) or max(1, round(epochs * steps_per_epoch))
     warmup = int(given_.pop("schedule.warmup_share", 0) * steps)
     model = {f"model.{k}": v for k, v in parse_model_name(facts.model).items()}
     size = default_preprocessing(facts.image_size, channels=3)
     own = {"data.source": "photos", "train.steps": steps, "schedule.warmup_steps": warmup,
            "model.image_size": facts.image_size}  # fmt: skip
     return build_run_config(
-        own | model | given_ | {f"preprocessing.{k}": v for k, v in vars(size).items()}
+        {f"preprocessing.{k}": v for k, v in vars(size).items()} | own | model | given_
     )
 
 

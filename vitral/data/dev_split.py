@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vitral.data.file_splits import file_shares
-from vitral.data.images import Examples, ImageData
+from vitral.data.images import ImageData
 from vitral.data.split import group_shares, other_shares, stratified_folds
 from vitral.errors import DataError
 
@@ -42,10 +42,10 @@ def all_for_training(images: ImageData) -> ImageData:
     if further is None:
         return images
     splits = images.splits | {
-        "train": Examples(
-            train.store,
-            np.concatenate([train.numbers, further.numbers]),
-            np.concatenate([train.labels, further.labels]),
+        "train": dataclasses.replace(
+            train,
+            numbers=np.concatenate([train.numbers, further.numbers]),
+            labels=np.concatenate([train.labels, further.labels]),
         )
     }
     del splits["validation"]

@@ -6,23 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitral.errors import RequestError, nearest
+from vitral.recipes import transfer
+from vitral.recipes.facts import Facts
 
 SMALL_BELOW_IMAGES = 50_000
 MEDIUM_BELOW_IMAGES = 500_000
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a recipe follows from."""
-
-    num_images: int
-    """Training images."""
-    num_classes: int
-    image_size: tuple[int, int]
-    """Of the model's input, pixels."""
-    model: str
-    embed_dim: int
-    """Width of the model; 0 when it is the caller's own."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +40,20 @@ def choose_recipe(facts: Facts, *, name: str | None = None) -> Recipe:
 
 
 def _fitting(facts: Facts) -> str:
+    if facts.config:
+        return "finetune"
     if facts.num_images < SMALL_BELOW_IMAGES:
         return "scratch-small"
     return "scratch-medium" if facts.num_images < MEDIUM_BELOW_IMAGES else "scratch-large"
 
 
 def _reason(name: str, facts: Facts) -> str:
-    task = f"{facts.num_images:,} training images of {facts.num_classes} classes and fresh weights"
+    weights = "pretrained" if facts.config else "fresh"
+    task = (
+        f"{facts.num_images:,} training images of {facts.num_classes} classes and {weights} weights"
+    )
     why = {
+        "finetune": "small steps, smaller still in lower layers, until validation gains no more",
         "scratch-small": "many epochs of mildly changed images in small batches; a ViT needs "
         "far more images than this for its best, so expect less than from a pretrained model",
         "scratch-medium": "strong changes and smoothing against overfitting, a larger batch",
@@ -149,6 +143,11 @@ RECIPES: dict[str, Callable[[Facts], dict[str, Any]]] = {
     "scratch-medium": _scratch_medium,
     "scratch-large": _scratch_large,
     "paper-imagenet": _paper_imagenet,
+    "finetune": transfer.finetune,
+    "paper-finetune": transfer.paper_finetune,
+    "paper-table2": transfer.paper_table2,
+    "bit-hyperrule": transfer.bit_hyperrule,
+    "vtab": transfer.vtab,
 }
 
 

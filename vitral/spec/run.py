@@ -297,7 +297,7 @@ class CheckpointSettings:
     """What is kept to go on from."""
 
     every_steps: int = 0
-    """Steps between two checkpoints; 0: one an epoch."""
+    """Steps between two checkpoints; 0: one an epoch, at most a hundred in a run."""
     keep: int = 2
     """How many of the newest are kept."""
 

@@ -11,13 +11,17 @@ from vitral.data.images import ImageData
 from vitral.data.order import steps_per_epoch
 from vitral.errors import DataError, RequestError
 from vitral.models.model import Model
-from vitral.recipes.recipe import Facts, Recipe, choose_recipe, default_model
+from vitral.recipes.facts import Facts
+from vitral.recipes.recipe import Recipe, choose_recipe, default_model
 from vitral.spec.checks import check_positive
 from vitral.spec.model import family_of
 from vitral.spec.names import parse_model_name
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import CROP_OF_SETTING, OBJECTIVES, AugmentSettings, RunConfig
 from vitral.spec.settings import build_run_config, flatten
+
+# What a recipe may say that has no effect without validation images.
+_OF_VALIDATION = ("evaluation.keep_best", "evaluation.patience", "evaluation.every_epochs")
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,12 @@ def resolve_run(
             "data.validation_share, or leave it out"
         )
     model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
-    facts = _facts(data, model_settings, preprocessing)
+    facts = _facts(data, model_settings, preprocessing, model=model)
     chosen = choose_recipe(facts, name=recipe)
-    chosen = replace(chosen, settings={**chosen.settings, **_fitting(data)})
+    fitting = {**chosen.settings, **_fitting(data)}
+    if "validation" not in data.splits:
+        fitting = {path: own for path, own in fitting.items() if path not in _OF_VALIDATION}
+    chosen = replace(chosen, settings=fitting)
     given = _joined(layers)
     check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
@@ -201,7 +208,11 @@ def _of_deep_images(data: ImageData) -> dict[str, Any]:
 
 
 def _facts(
-    data: ImageData, model_settings: Mapping[str, Any], preprocessing: Mapping[str, Any]
+    data: ImageData,
+    model_settings: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    *,
+    model: str | nn.Module | None,
 ) -> Facts:
     return Facts(
         num_images=len(data.splits["train"]),
@@ -209,6 +220,9 @@ def _facts(
         image_size=preprocessing["preprocessing.size"],
         model=model_settings.get("model.name", "your own model"),
         embed_dim=model_settings.get("model.embed_dim", 0),
+        data=data.source,
+        image_area=typical_area(data),
+        config=model.config if isinstance(model, Model) and model.load_report else None,
     )
 
 
@@ -237,6 +251,12 @@ def _to_steps(
             total = round(asked.get("train.epochs", everything["train.epochs"]) * per_epoch)
         layer["schedule.warmup_steps"] = int(share * max(1, total))
     return layer
+
+
+def typical_area(data: ImageData) -> int:
+    """Return the median of the images' pixels; 224 x 224 when they have not been looked at."""
+    areas = [f.height * f.width for f in data.findings if f.height]
+    return int(np.median(areas)) if areas else 224 * 224
 
 
 def _typical_side(data: ImageData) -> int:

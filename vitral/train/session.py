@@ -29,6 +29,8 @@ from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from vitral.train.progress import ProgressView, describe
 from vitral.train.signals import InterruptedRunError, StopRequest, listen_for_stop
 
+MOST_CHECKPOINTS = 100
+"""In a run that does not say how often: on few images an epoch is a step or two."""
 WARM_STEPS = 20
 """After which waiting for data is more than the beginning's."""
 
@@ -82,7 +84,8 @@ class Session:
         )
         self._per_epoch = steps_per_epoch(len(data.splits["train"]), config.train.batch_size)
         self._log_every = config.train.log_every_steps or max(1, self._per_epoch // 10)
-        self._save_every = config.checkpoint.every_steps or self._per_epoch
+        most = -(-config.train.steps // MOST_CHECKPOINTS)
+        self._save_every = config.checkpoint.every_steps or max(self._per_epoch, most)
         self._sums = _Sums()
         self._seconds = 0.0
         self._last_saved = -1
