@@ -23,6 +23,7 @@ python benchmarks/model_speed.py
 python benchmarks/resnet_speed.py
 python benchmarks/loader_speed.py photos/
 python benchmarks/fewshot_speed.py
+python benchmarks/features_speed.py photos/
 python benchmarks/start_up.py
 python benchmarks/memory.py
 python benchmarks/write_page.py
@@ -106,6 +107,23 @@ def _fewshot_speed(result: dict[str, Any]) -> str:
     )
 
 
+def _features_speed(result: dict[str, Any]) -> str:
+    rows = [
+        f"| {row['model']} at {row['size']} px, batch {row['batch']} | {row['images']} "
+        f"| {row['precision']} | {row['our_images_per_second']:,.1f} | {_ratio(row)} |"
+        for row in result["rows"]
+    ]
+    return _section(
+        "Features: against the bare forward pass",
+        "The peer calls `model.features` on float batches that lie ready; ours begins with images\n"
+        "kept decoded, at their own size (`extract_features`, without its cache), or with JPEGs\n"
+        "in files (`vitral embed`). 1 is all that can be had.",
+        "| model | images | precision | images/s | ratio |\n|---|---|---|---|---|",
+        rows,
+        result,
+    )
+
+
 def _start_up(result: dict[str, Any]) -> str:
     rows = [
         f"| {row['ours_seconds']:.3f} s | {row['theirs_seconds']:.3f} s |" for row in result["rows"]
@@ -145,6 +163,7 @@ SECTIONS = {
     "resnet_speed": _resnet_speed,
     "loader_speed": _loader_speed,
     "fewshot_speed": _fewshot_speed,
+    "features_speed": _features_speed,
     "start_up": _start_up,
     "memory": _memory,
 }

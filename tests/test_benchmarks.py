@@ -30,7 +30,15 @@ def test_the_page_on_speed_shows_the_recorded_results() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "script",
-    ["model_speed", "resnet_speed", "loader_speed", "fewshot_speed", "start_up", "memory"],
+    [
+        "model_speed",
+        "resnet_speed",
+        "loader_speed",
+        "fewshot_speed",
+        "features_speed",
+        "start_up",
+        "memory",
+    ],
 )
 def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Path) -> None:
     if script in ("model_speed", "resnet_speed"):
@@ -41,11 +49,13 @@ def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Pa
         folder.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 255, (300, 400, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.jpg")
-    own = [str(tmp_path / "photos")] if script == "loader_speed" else []
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *own]
+    reads = ("loader_speed", "features_speed")
+    own = [str(tmp_path / "photos")] if script in reads else []
     # Compiling takes minutes.
     own += ["--modes", "eager"] if script == "resnet_speed" else []
     own += ["--cases", "1"] if script == "fewshot_speed" else []
+    own += ["--images", "4", "--batch", "2"] if script == "features_speed" else []
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *own]
     options = ["--rounds", "2", "--results", str(tmp_path / "results")]
     finished = subprocess.run([*command, *options], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
