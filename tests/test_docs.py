@@ -51,6 +51,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"photos/{name}/{number}.png,{name}")
     (root / "list.csv").write_text("\n".join(rows))
     shutil.copytree(root / "photos" / "wren", root / "new_photos")
+    # Another task, whose images all differ.
+    for number, image in enumerate(pattern_images(90, seed=5, side=32)[0]):
+        folder = root / "new_task" / ("crow", "rook", "jay")[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).convert("RGB").save(folder / f"{number}.png")
     shutil.make_archive(str(root / "photos"), "zip", root / "photos")
     Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
     Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
@@ -76,7 +81,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shortened(tokens: list[str]) -> list[str]:
-    """Make a training command one of two steps."""
+    """Make a training command one of two steps, on small images."""
+    if "finetune" in tokens:
+        text = re.sub(r"--epochs \S+", "", shlex.join(tokens))
+        size = [] if "--image-size" in tokens else ["--image-size", "64"]
+        return [*shlex.split(text), "--steps", "2", *size]
     if "train" not in tokens:
         return tokens
     if "--config" in tokens:

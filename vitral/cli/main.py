@@ -13,6 +13,7 @@ from vitral.version import __version__
 # The module of each verb has `run(tokens) -> int`; what the verb does stands here for the help.
 VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
+    "finetune": ("vitral.cli.finetune", "train a pretrained model on your images"),
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
     "predict": ("vitral.cli.predict", "name the classes of images"),
     "embed": ("vitral.cli.embed", "write the features of images"),

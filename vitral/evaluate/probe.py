@@ -58,6 +58,7 @@ def linear_probe(
     num_classes: int,
     validation: tuple[FeatureArray, LabelArray] | None = None,
     l2_grid: Sequence[float] = L2_GRID,
+    join: bool = True,
     seed: int = 0,
 ) -> Probe:
     """Fit logistic regression to frozen features, and score the test rows once.
@@ -75,6 +76,8 @@ def linear_probe(
         num_classes: K.
         validation: features and labels to choose by, in place of a part of the training rows.
         l2_grid: strengths to choose from; one: nothing is chosen.
+        join: whether the rows that l2 was chosen by are fitted too in the end; not where they shall
+            choose again later.
         seed: of the division of the training rows.
 
     Raises:
@@ -95,12 +98,14 @@ def linear_probe(
         everything = train
     else:
         fitted, held = train, beside(train, "validation", *validation, num_classes=num_classes)
-        everything = _joined(train, held)
+        everything = _joined(train, held) if join else train
     problem = _problem(everything, num_classes)
     chosen, start = l2_grid[0], None
     accuracies: dict[float, float] = {}
     if len(l2_grid) > 1:
         chosen, accuracies, head = _choose(_problem(fitted, num_classes), held, l2_grid)
+        if not join:
+            return _scored(head, test, chosen, accuracies)
         start = problem.turn(head)
     head = problem.original(problem.fit(chosen, max_steps=_MAX_STEPS, start=start))
     return _scored(head, test, chosen, accuracies)

@@ -91,7 +91,7 @@ class Execution:
         )
         self.fingerprint = data.fingerprint()
         self.parts = start + parts_fingerprint(None if start else model, objective, metrics)
-        self.provenance = {
+        self.provenance: dict[str, Any] = {
             "data": {
                 "source": data.source,
                 "name": title,
@@ -100,6 +100,9 @@ class Execution:
             },
             "command": command,
         }
+        if isinstance(model, Model):  # what belongs to the weights travels with them
+            kept = ("licence", "pretrained")
+            self.provenance |= {name: model.provenance.get(name) for name in kept}
 
     def go(
         self, model: str | nn.Module | None, *, output: str | Path | None, resume: str

@@ -17,7 +17,13 @@ from vitral.spec.checks import check_positive
 from vitral.spec.model import family_of
 from vitral.spec.names import parse_model_name
 from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.run import CROP_OF_SETTING, OBJECTIVES, AugmentSettings, RunConfig
+from vitral.spec.run import (
+    CROP_OF_SETTING,
+    OBJECTIVES,
+    AugmentSettings,
+    OptimizerSettings,
+    RunConfig,
+)
 from vitral.spec.settings import build_run_config, flatten
 
 # What a recipe may say that has no effect without validation images.
@@ -124,7 +130,8 @@ def _with_effect(
     for path, needed in CROP_OF_SETTING.items():
         if crop != needed:
             left.pop(path, None)
-    if given.get("optimizer.name", "adamw") != recipe.get("optimizer.name", "adamw"):
+    recipes = recipe.get("optimizer.name", OptimizerSettings.name)
+    if given.get("optimizer.name", recipes) != recipes:
         left = _of_any_optimizer(left, given)
     if given["objective.name"] not in OBJECTIVES:
         # A function of the caller's own reads `label`: labels are mixed only when asked for.

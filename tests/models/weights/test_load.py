@@ -11,12 +11,13 @@ from official_arrays import official_arrays
 from safetensors.torch import load_file, save_file
 from small_models import FAMILIES, build_small, small_batch
 
+import vitral
 from vitral.errors import ModelFileError, RequestError
 from vitral.models.model import check_classifier
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import find_model_folder
 from vitral.models.weights.formats.shapes import heads_of
-from vitral.models.weights.load import load_model
+from vitral.models.weights.load import change_model, load_model
 from vitral.models.weights.save import save_model
 from vitral.models.weights.source import Source
 
@@ -537,3 +538,28 @@ def test_the_licence_that_timm_states_is_kept(tmp_path: Path) -> None:
     config["pretrained_cfg"]["license"] = "cc-by-nc-4.0"
     path.write_text(json.dumps(config))
     assert load_model(tmp_path / "m").provenance["licence"] == "cc-by-nc-4.0"
+
+
+def test_a_loaded_model_changes_as_on_load(tmp_path: Path) -> None:
+    """`change_model` gives what loading with these fields gives."""
+    model = vitral.create_model(
+        "ViT-Mi/4", image_size=8, depth=1, num_classes=5, representation_size=16
+    )
+    torch.nn.init.normal_(model.head.weight)
+    vitral.save_model(model, tmp_path / "m")
+    fields: dict[str, Any] = {"image_size": 12, "num_classes": 3, "representation_size": 0}
+    expected = load_model(tmp_path / "m", **fields)
+    changed = change_model(load_model(tmp_path / "m"), **fields)
+    assert changed.config == expected.config
+    assert changed.preprocessing == expected.preprocessing
+    state = changed.state_dict()
+    assert state.keys() == expected.state_dict().keys()
+    assert all(torch.equal(state[name], own) for name, own in expected.state_dict().items())
+
+
+def test_what_weights_are_for_can_not_be_changed_later_either() -> None:
+    model = vitral.create_model("ViT-Mi/4", image_size=8, depth=1, num_classes=5)
+    with pytest.raises(
+        RequestError, match="representation_size=8 needs weights that ViT-Mi/4 does"
+    ):
+        change_model(model, representation_size=8)

@@ -68,6 +68,7 @@ def write_model_files(
         "command": provenance.get("command"),
         "vitral_version": __version__,
         "licence": provenance.get("licence"),
+        "pretrained": provenance.get("pretrained"),
     }
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
@@ -160,7 +161,9 @@ def read_model_folder(folder: Path) -> Loaded:
         format="vitral",
         classes=classes,
         objective=objective,
-        provenance={name: config.get(name) for name in ("data", "command", "licence")},
+        provenance={
+            name: config.get(name) for name in ("data", "command", "licence", "pretrained")
+        },
         reference=read_reference(folder) if (folder / REFERENCE_NAME).exists() else None,
         unexpected=tuple(sorted(set(tensors) - set(wanted))),
     )

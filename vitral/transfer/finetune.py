@@ -1,0 +1,217 @@
+"""Fine-tuning from beginning to end: what `vitral finetune` calls."""
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitral.data.datasets.names import data_name, is_published
+from vitral.data.dev_split import check_overlap, find_overlap, hold_out
+from vitral.data.images import ImageData
+from vitral.errors import RequestError
+from vitral.evaluate.support import mean_interval
+from vitral.files import atomic
+from vitral.files.results import RESULTS_PATH, ResultRow
+from vitral.models.model import Model
+from vitral.recipes.facts import Facts
+from vitral.spec.settings import parse_settings
+from vitral.train.resolve import typical_area
+from vitral.train.result import Result
+from vitral.train.run import RunRequest, train_on
+from vitral.train.site import Site, open_training_data, source_text, training_site
+from vitral.transfer.probe_first import probe_first
+from vitral.transfer.protocols import choose_protocol
+from vitral.transfer.rows import append_new, mean_row, run_row
+from vitral.transfer.series import Series
+from vitral.transfer.start import Source, open_source, starting_model
+
+LOAD_FIELDS = ("dropout", "drop_path", "position_resize")
+"""Of the model's config, that may be set as `model.*`."""
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What fine-tuning gives."""
+
+    path: Path
+    """A run folder, or one of a series of runs; either is a MODEL."""
+    summary: dict[str, Any]
+    """As in `summary.json`."""
+    rows: list[ResultRow]
+    """Of results: one a test score, and the mean of several."""
+
+
+def finetune(
+    model: str | Path | Model,
+    data: Any,
+    *,
+    protocol: str | None = None,
+    rates: Sequence[float] = (),
+    seeds: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    recipe: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    format: str | None = None,
+    output: str | Path | None = None,
+    resume: str = "auto",
+    results: str | Path = RESULTS_PATH,
+    command: str | None = None,
+    quiet: bool = False,
+) -> FineTuned:
+    """Fine-tune a pretrained model on a new task, and open its test images once.
+
+    Without a protocol: a linear probe of the frozen features first, then everything is trained from
+    there, lower layers more slowly, until the validation images gain no more; the best model on
+    them is the result, the probe's own among them.
+
+    Args:
+        model: a run folder, a model folder or file, a name, or a loaded model.
+        data: as for training.
+        protocol: "paper", "paper-table2" or "bit-hyperrule" (arXiv 2010.11929, B.1.1; 1912.11370).
+        rates: learning rates that the protocol compares instead of its own.
+        seeds: runs of the protocol that the result is the mean of.
+        image_size: None: the protocol's, else the model's own.
+        recipe: settings by name instead of the protocol's.
+        settings: further ones by path, such as {"train.epochs": 20}; of every run.
+        format: read the model's file as this format, where its content does not tell.
+        output: the folder; None: below `runs`, by what it is.
+        resume: as for training.
+        results: the file that rows are appended to.
+        command: how a person would say this call.
+        quiet: say nothing on standard error.
+
+    Raises:
+        VitralError: of the kinds that `vitral.errors` draws; a DataError where test images are
+            training images too.
+    """
+    asked = parse_settings(settings or {}) | {"data.source": source_text(data)}
+    fields = {name: asked.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in asked}
+    source = open_source(model, format=format, in_channels=asked.pop("model.in_channels", None))
+    image_size = asked.pop("model.image_size", image_size)
+    with training_site(asked.get("train.device", "auto"), quiet=quiet) as site:
+        images = _open(data, site, asked, source)
+        request = RunRequest(
+            None,
+            title=data_name(data),
+            command=command or f"vitral.transfer.finetune.finetune({source.path!r}, ...)",
+            recipe=recipe,
+            asked=asked,
+            output=output,
+            resume=resume,
+        )
+        if protocol is None:
+            if rates or seeds is not None:
+                raise RequestError("rates and seeds are of a protocol: give --protocol paper")
+            return _by_validation(
+                source, images, request, site, image_size=image_size, fields=fields, results=results
+            )
+        if resume not in ("auto", "never"):
+            raise RequestError(
+                f"resume={resume!r}: a protocol of several runs goes on by itself, with the same "
+                "--output"
+            )
+        chosen = choose_protocol(
+            protocol, facts_of(source, images), rates=rates, image_size=image_size, seeds=seeds
+        )
+        if fields.get("dropout") is not None:
+            chosen = dataclasses.replace(chosen, dropout=fields["dropout"])
+        series = Series(chosen, source, images, request, site)
+        return _in_series(series, results=Path(results))
+
+
+def facts_of(source: Source, images: ImageData) -> Facts:
+    """Return what recipes and protocols look at."""
+    config = source.model.config
+    return Facts(
+        num_images=len(images.splits["train"]),
+        num_classes=len(images.classes),
+        image_size=config.image_hw,
+        model=config.name,
+        embed_dim=config.feature_dim,
+        data=images.source,
+        image_area=typical_area(images),
+        config=config,
+    )
+
+
+def _open(data: Any, site: Site, asked: Mapping[str, Any], source: Source) -> ImageData:
+    """Open the data whole, and make sure that no test image is among the training ones."""
+    whole = {**asked, "data.validation_share": 0.0}
+    images = open_training_data(
+        data, site, settings=whole, channels=source.model.config.in_channels
+    )
+    if not is_published(data):
+        check_overlap(images)
+    elif found := find_overlap(images):
+        site.view.say(
+            f"note: {len(found):,} test images of {images.source} are training images too, as its "
+            "publisher split them"
+        )
+    return images
+
+
+def _validation_share(images: ImageData) -> float:
+    """Return which share of the training images chooses the best step: about 200 of them."""
+    return min(0.2, max(0.02, 200 / len(images.splits["train"])))
+
+
+def _by_validation(
+    source: Source,
+    images: ImageData,
+    request: RunRequest,
+    site: Site,
+    *,
+    image_size: int | tuple[int, int] | None,
+    fields: Mapping[str, Any],
+    results: str | Path,
+) -> FineTuned:
+    """Fine-tune once, from the probe on, keeping what scores best on validation images."""
+    asked = dict(request.asked)
+    if "validation" not in images.splits:
+        share = asked.setdefault("data.validation_share", _validation_share(images))
+        if share:
+            images = hold_out(images, share=share)
+    start = starting_model(source, images.classes, image_size=image_size, **fields)
+    probe = probe_first(start, images, site)
+    request = dataclasses.replace(
+        request, model=start, asked=asked, start=f"{source.weights} {'probe ' if probe else ''}"
+    )
+    result: Result = train_on(images, request, site)
+    summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
+    row = run_row(source, result.path, summary, protocol="finetune")
+    rows = [row] if row else []
+    site.ranks.on_first(lambda: append_new(Path(results), rows))
+    return FineTuned(result.path, summary, rows)
+
+
+def _in_series(series: Series, *, results: Path) -> FineTuned:
+    """Fine-tune by a protocol of several runs."""
+    folder = Path(series.request.output or series.default_folder())
+    outcomes, accuracies = series.go(folder)
+    name = f"finetune/{series.protocol.name}"
+    further = {"dev_share": series.protocol.dev_share, "dev_accuracies": accuracies}
+    found = [
+        run_row(series.source, own.path, own.summary, protocol=name, further=further)
+        for own in outcomes
+    ]
+    rows = [row for row in found if row]
+    summary = dict(outcomes[0].summary)
+    if len(rows) > 1:
+        mean, low, high = mean_interval([row.value for row in rows])
+        rows.append(mean_row(rows, folder, (mean, low, high)))
+        summary |= {
+            "accuracy": mean,
+            "accuracy_interval": [low, high],
+            "accuracy_std": statistics.stdev(row.value for row in rows[:-1]),
+            "accuracies": [row.value for row in rows[:-1]],
+        }
+    summary |= {"protocol": series.protocol.name, "dev_accuracies": accuracies}
+
+    def write() -> None:
+        atomic.write_json(folder / "summary.json", summary)
+        append_new(results, rows)
+
+    series.site.ranks.on_first(write)
+    return FineTuned(folder, summary, rows)

@@ -1,0 +1,181 @@
+"""The runs of one protocol, each in a folder below one; what is finished is not run twice."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitral.data.dev_split import all_for_training, hold_out, without_split
+from vitral.data.images import ImageData
+from vitral.errors import RequestError
+from vitral.files import atomic
+from vitral.spec.run import PLACE_SETTINGS
+from vitral.spec.settings import identity
+from vitral.train.run import RunRequest, train_on
+from vitral.train.site import Site
+from vitral.transfer.protocols import Candidate, Protocol
+from vitral.transfer.start import Source, starting_model
+
+_PLAN_NAME = "protocol.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run of a series."""
+
+    path: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A protocol carried out on data that is open."""
+
+    protocol: Protocol
+    source: Source
+    images: ImageData
+    """With all splits."""
+    request: RunRequest
+    """What is asked of every run: title, command, further settings."""
+    site: Site
+
+    def default_folder(self) -> Path:
+        """Return where it is when nothing else is asked: below `runs`, by what it is."""
+        plain = self.source.model.config.name.lower().replace("/", "")
+        digits = identity(self._plan(), given=self.images.fingerprint())
+        return Path("runs") / f"{self.request.title}-{plain}-{self.protocol.name}-{digits}"
+
+    def go(self, folder: Path) -> tuple[list[Outcome], dict[str, float]]:
+        """Compare the candidates, train the best on everything, once for each seed.
+
+        Returns:
+            The final runs, and each candidate's accuracy on the dev split (empty: one candidate).
+
+        Raises:
+            RequestError: the folder has something else, or there is nothing to score.
+        """
+        if self.images.splits.keys() <= {"train"}:
+            raise RequestError(
+                f"{self.images.source} has no test images, which {self.protocol.name} ends with: "
+                "give it a test split"
+            )
+        self._check_compared()
+        self.site.ranks.on_first(lambda: self._claim(folder))
+        chosen, accuracies = self.protocol.candidates[0], dict[str, float]()
+        if len(self.protocol.candidates) > 1:
+            chosen, accuracies = self._choose(folder / "sweep")
+        seed = int(self.request.asked.get("train.seed", 0))
+        outcomes = [
+            self.run(chosen, self._final_images(), folder / f"seed-{number}", seed=number)
+            for number in range(seed, seed + self.protocol.num_seeds)
+        ]
+        self.site.ranks.on_first(lambda: self._publish(folder, outcomes[0].path))
+        return outcomes, accuracies
+
+    def _check_compared(self) -> None:
+        """Refuse a setting of all runs that is what the candidates differ in."""
+        if len(self.protocol.candidates) == 1:
+            return
+        compared = {path for own in self.protocol.candidates for path in own.settings}
+        for path in sorted(compared & set(self.request.asked)):
+            raise RequestError(
+                f"{path}={self.request.asked[path]} has no place in {self.protocol.name}, which "
+                "compares several: give those to compare (--rates), or leave it out"
+            )
+
+    def _choose(self, folder: Path) -> tuple[Candidate, dict[str, float]]:
+        """Run every candidate without a look at the test images; return the best and all scores."""
+        images = without_split(self.images, "test")
+        if not self._has_dev_split():
+            images = hold_out(without_split(images, "validation"), share=self.protocol.dev_share)
+        seed = int(self.request.asked.get("train.seed", 0))
+        scores: dict[str, tuple[float, float]] = {}
+        for candidate in self.protocol.candidates:
+            outcome = self.run(candidate, images, folder / candidate.name, seed=seed)
+            accuracy, loss = outcome.summary["accuracy"], outcome.summary["loss"]
+            scores[candidate.name] = (accuracy, -loss)
+            self.site.view.say(f"{candidate.name}: {100 * accuracy:.1f} % on the dev split")
+        best = max(self.protocol.candidates, key=lambda own: scores[own.name])
+        self.site.view.say(f"chosen: {best.name}")
+        return best, {name: accuracy for name, (accuracy, _) in scores.items()}
+
+    def _final_images(self) -> ImageData:
+        """Return all that is trained on in the end, and what is then scored."""
+        if self._has_dev_split():
+            return all_for_training(self.images)
+        if "test" in self.images.splits:
+            return without_split(self.images, "validation")
+        return self.images
+
+    def _has_dev_split(self) -> bool:
+        """Say whether the data's own validation images choose, and are trained on in the end."""
+        has_both = {"validation", "test"} <= self.images.splits.keys()
+        return has_both and not self.protocol.keeps_validation
+
+    def run(self, candidate: Candidate, images: ImageData, folder: Path, *, seed: int) -> Outcome:
+        """Carry out one run, or find it finished.
+
+        Args:
+            candidate: how.
+            images: with the splits that it may see: it is scored on test, else on validation.
+            folder: of the run.
+            seed: of the run.
+        """
+        fields = {"dropout": self.protocol.dropout} if self.protocol.dropout else {}
+        start = starting_model(
+            self.source, images.classes, image_size=candidate.image_size, **fields
+        )
+        asked = {**candidate.settings, **self.request.asked, "train.seed": seed}
+        request = dataclasses.replace(
+            self.request,
+            model=start,
+            recipe=self.request.recipe or candidate.recipe,
+            asked=asked,
+            output=folder,
+            start=f"{self.source.weights} ",
+        )
+        result = train_on(images, request, self.site)
+        return Outcome(result.path, result.summary)
+
+    def _plan(self) -> dict[str, Any]:
+        """Return everything that two equal series have in common, as plain data."""
+        asked = {p: own for p, own in self.request.asked.items() if p not in PLACE_SETTINGS}
+        plan: Mapping[str, Any] = {
+            "protocol": dataclasses.asdict(self.protocol),
+            "weights": self.source.weights,
+            "recipe": self.request.recipe,
+            "asked": asked,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
+        return plain
+
+    def _claim(self, folder: Path) -> None:
+        """Make the folder this series' own."""
+        path, plan = folder / _PLAN_NAME, self._plan()
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            changed = sorted(name for name in plan if plan[name] != before.get(name))
+            if changed:
+                raise RequestError(
+                    f"{folder} holds a series with another {', '.join(changed)}: use the same, or "
+                    "choose another --output"
+                )
+            return
+        if folder.exists() and any(folder.iterdir()):
+            first = min(own.name for own in folder.iterdir())
+            raise RequestError(
+                f"{folder} has files that are not of this series, such as {first}: choose another "
+                "--output"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(path, plan)
+
+    def _publish(self, folder: Path, run: Path) -> None:
+        """Give the series the model of one run, and its splits."""
+        if not (folder / "model").exists():
+            with atomic.new_folder(folder / "model") as aside:
+                shutil.copytree(run / "model", aside, dirs_exist_ok=True)
+        atomic.write_bytes(folder / "splits.csv", (run / "splits.csv").read_bytes())
