@@ -30,6 +30,10 @@ OPTIONS = (
         "put models side by side that were measured on the same data in the same way",
     ),
     Option(
+        "--average",
+        "each model's mean over data sets: Average-5 (Figure 5) over the paper's five",
+    ),
+    Option(
         "--format",
         "table, markdown or csv; left out: by --output's ending, else table",
         metavar="NAME",
@@ -50,11 +54,16 @@ def run(tokens: Sequence[str]) -> int:
         raise RequestError("--json prints to standard output: leave --output and --format out")
     if asked.output and not Path(asked.output).absolute().parent.is_dir():
         raise RequestError(f"--output {asked.output}: there is no such folder")
+    if asked.average and asked.compare:
+        raise RequestError("--average and --compare are two tables: give one of them")
     rows = _rows(asked)
     if not rows:
         if asked.json:
-            print(json.dumps({"comparisons" if asked.compare else "results": []}))
+            name = "averages" if asked.average else "comparisons" if asked.compare else "results"
+            print(json.dumps({name: []}))
         return 0
+    if asked.average:
+        return _average(asked, rows)
     return (_compare if asked.compare else _list)(asked, rows)
 
 
@@ -123,6 +132,31 @@ def _compare(asked: Any, rows: "list[ResultRow]") -> int:
         for number, (head, comparison) in enumerate(zip(heads, comparisons, strict=True)):
             print(f"\n{head}" if number else head)
             _print(comparison_cells(comparison))
+    return 0
+
+
+def _average(asked: Any, rows: "list[ResultRow]") -> int:
+    from vitral.figures.results_average import average_cells, averages
+    from vitral.figures.text_table import aligned, markdown
+    from vitral.files.rows import csv_text
+
+    records = averages(rows)
+    if not records:
+        print("no model has test scores of two data sets by one protocol", file=sys.stderr)
+    if asked.json:
+        print(json.dumps({"averages": records}, ensure_ascii=False))
+    elif records and (asked.output or asked.format):
+        cells = average_cells(records)
+        headings, *rest = cells
+        table = [dict(zip(headings, row, strict=True)) for row in rest]
+        text = {
+            "table": lambda: aligned(cells),
+            "markdown": lambda: markdown(cells),
+            "csv": lambda: csv_text(table, columns=headings).removesuffix("\n"),
+        }[_format(asked)]()
+        _give(asked, text)
+    elif records:
+        _print(average_cells(records))
     return 0
 
 
