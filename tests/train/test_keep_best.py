@@ -85,3 +85,15 @@ def test_keeping_the_best_needs_validation_images(tmp_path: Path) -> None:
     data = write_patterns(tmp_path / "p.npz", counts=(60, 0, 20))
     with pytest.raises(RequestError, match="keep_best=true: .* has no validation images to score"):
         train_here(data, tmp_path / "run", data__validation_share=0.0)
+
+
+def test_without_test_images_the_score_is_said_to_flatter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_patterns(tmp_path / "p.npz", counts=(60, 20, 0))
+    settings = TINY_MODEL | {"evaluation.keep_best": True}
+    result = vitral.train(
+        "ViT-Mi/4", str(data), steps=2, output=tmp_path / "run", settings=settings
+    )
+    assert result.summary["split"] == "validation"
+    assert "no test images: the score will be on the validation images" in capsys.readouterr().err

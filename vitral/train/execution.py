@@ -247,6 +247,11 @@ class Execution:
                 "warning: BatchNorm sees each part of a batch by itself: the result differs from "
                 "that of whole batches"
             )
+        if config.evaluation.keep_best and "test" not in self.data.splits:
+            self.view.say(
+                "note: there are no test images: the score will be on the validation images that "
+                "choose the model, and flatter"
+            )
         self.view.say(f"recipe: {recipe.name}: {recipe.reason}")
         self.view.say(
             f"        {config.train.steps:,} steps of {config.train.batch_size} images, learning "

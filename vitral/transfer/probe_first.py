@@ -4,53 +4,134 @@ Source: fine-tuning that starts from a probe's head changes the features less an
 small sets (Kumar et al., arXiv 2202.10054).
 """
 
+import time
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from vitral.data.images import ImageData
-from vitral.evaluate.features import extract_features
-from vitral.evaluate.probe import linear_probe
+from vitral.data.images import Examples, ImageData
+from vitral.data.order import epoch_order
+from vitral.evaluate.features import Features, extract_features
+from vitral.evaluate.probe import Probe, linear_probe
 from vitral.files.places import cache_dir
 from vitral.models.model import Model
 from vitral.train.site import Site
 from vitral.transfer.start import set_head
 
+FIRST_AFTER_SECONDS = 40.0
+"""When a first number is told, of the features that are there by then."""
+MOST_FIRST_VALIDATION = 500
+"""Validation images that come before the training images, to score that number on."""
+CHUNKS, LEAST_IN_CHUNK = 8, 64
+"""Parts of the training images, after each of which the first number may be told."""
+
 
 def probe_first(model: Model, images: ImageData, site: Site) -> float | None:
     """Fit a head to the model's frozen features, and put it in place.
 
+    Where the features take longer, a first number is told of those that are there after 40 seconds;
+    it changes nothing.
+
     Returns:
-        Its accuracy on the validation images; None where there are none, where images have several
+        The accuracy on the validation images; None where there are none, where images have several
         labels, or where a class has no training image that can be read: the head then stays zero.
     """
     if "validation" not in images.splits or images.is_multi_label:
         return None
     model.to(site.device)
-    parts = []
-    for split in ("train", "validation"):
-        site.view.start(f"features of the {split} images", total=len(images.splits[split]))
-        try:
-            features = extract_features(
-                model,
-                images.splits[split],
-                preprocessing=model.preprocessing,
-                device=site.device,
-                report_progress=lambda done, total: site.view.update(done, total, title="features"),
-                cache=cache_dir() / "features",
-            )
-        finally:
-            site.view.finish()
-        parts.append((features.values, features.labels))
-    train, validation = parts
-    if len(np.unique(train[1])) < len(images.classes):
+    train, validation = _Rows.collect(model, images, site)
+    if len(np.unique(train.labels)) < len(images.classes):
         return None
-    probe = linear_probe(
-        *train, *validation, num_classes=len(images.classes), validation=validation, join=False
-    )
+    probe = _fit(train, validation, num_classes=len(images.classes))
     set_head(model, torch.from_numpy(probe.weights), torch.from_numpy(probe.bias))
-    count = len(validation[1])
     site.view.say(
-        f"probe: {100 * probe.accuracy:.1f} % of {count:,} validation images, with frozen features "
-        f"(l2 {probe.l2:g}): fine-tuning starts from there"
+        f"probe: {_told(probe, validation)}, with frozen features (l2 {probe.l2:g}): fine-tuning "
+        "starts from there"
     )
     return probe.accuracy
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Features (N, D) and labels (N,)."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: list[Features]) -> "_Rows":
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
+
+    @classmethod
+    def collect(cls, model: Model, images: ImageData, site: Site) -> tuple["_Rows", "_Rows"]:
+        """Return the training and the validation rows, in a random order, always the same."""
+        train, validation = (_shuffled(images.splits[s]) for s in ("train", "validation"))
+        first, rest = _divided(validation, MOST_FIRST_VALIDATION)
+        work = [first, *_chunks(train), *rest]
+        total, done, since, is_told = sum(map(len, work)), 0, time.perf_counter(), False
+        found: list[Features] = []
+        site.view.start("features", total=total)
+        try:
+            for number, part in enumerate(work):
+                found.append(_extract(model, part, site, done=done, total=total))
+                done += len(part)
+                is_due = time.perf_counter() - since > FIRST_AFTER_SECONDS
+                if is_due and not is_told and 0 < number < len(work) - 1:
+                    is_told = _tell_first(found, num_classes=len(images.classes), site=site)
+        finally:
+            site.view.finish()
+        end = len(work) - len(rest)
+        return cls.joined(found[1:end]), cls.joined([found[0], *found[end:]])
+
+
+def _shuffled(examples: Examples) -> Examples:
+    return examples.select(epoch_order(0, 0, len(examples), blocks=examples.blocks()))
+
+
+def _divided(examples: Examples, count: int) -> tuple[Examples, list[Examples]]:
+    """Return the first of some examples, and the rest if there is one."""
+    places = np.arange(len(examples))
+    rest = [examples.select(places[count:])] if len(places) > count else []
+    return examples.select(places[:count]), rest
+
+
+def _chunks(examples: Examples) -> list[Examples]:
+    count = min(CHUNKS, max(1, len(examples) // LEAST_IN_CHUNK))
+    return [examples.select(part) for part in np.array_split(np.arange(len(examples)), count)]
+
+
+def _extract(model: Model, part: Examples, site: Site, *, done: int, total: int) -> Features:
+    return extract_features(
+        model,
+        part,
+        preprocessing=model.preprocessing,
+        device=site.device,
+        report_progress=lambda own, _: site.view.update(done + own, total, title="features"),
+        cache=cache_dir() / "features",
+    )
+
+
+def _tell_first(found: list[Features], *, num_classes: int, site: Site) -> bool:
+    """Say what a probe of the features so far gives, if every class is among them."""
+    validation, train = _Rows.joined(found[:1]), _Rows.joined(found[1:])
+    if len(np.unique(train.labels)) < num_classes:
+        return False
+    probe = _fit(train, validation, num_classes=num_classes)
+    count = len(train.labels)
+    site.view.say(f"first probe, of {count:,} training images: {_told(probe, validation)}")
+    return True
+
+
+def _fit(train: _Rows, validation: _Rows, *, num_classes: int) -> Probe:
+    held = (validation.features, validation.labels)
+    return linear_probe(
+        train.features, train.labels, *held, num_classes=num_classes, validation=held, join=False
+    )
+
+
+def _told(probe: Probe, validation: _Rows) -> str:
+    return f"{100 * probe.accuracy:.1f} % of {len(validation.labels):,} validation images"

@@ -30,7 +30,9 @@ def run_row(
     """
     if summary["accuracy"] is None:
         return None
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["settings"]
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings = config["settings"]
+    facts = {"recipe": summary["recipe"], "data_fingerprint": config["data_fingerprint"]}
     controls = {"majority": summary["majority_accuracy"], "pixels": summary.get("pixel_accuracy")}
     return ResultRow(
         model=source.model.config.name,
@@ -38,7 +40,7 @@ def run_row(
         data=summary["data"],
         split=summary["split"],
         protocol=protocol,
-        settings={"recipe": summary["recipe"], **(further or {}), **settings},
+        settings={**facts, **(further or {}), **settings},
         metric="accuracy",
         value=summary["accuracy"],
         num_examples=summary["num_examples"],
