@@ -31,15 +31,23 @@ class StepPlan:
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Return the number of steps of an epoch; the last one may have fewer examples."""
+    """Return the number of steps of an epoch, of at most `batch_size` examples each."""
     return -(-num_examples // batch_size)
 
 
 def plan_step(step: int, *, num_examples: int, batch_size: int) -> StepPlan:
-    """Return what step `step`, counted from 0, trains on."""
-    epoch, within = divmod(step, steps_per_epoch(num_examples, batch_size))
-    start = within * batch_size
-    return StepPlan(step, epoch, start, min(start + batch_size, num_examples))
+    """Return what step `step`, counted from 0, trains on.
+
+    An epoch is divided evenly: with all steps but the last one full, the few examples of that one
+    would move the weights as much as a whole batch. Pairs 2k, 2k + 1 stay together where batches
+    are even.
+    """
+    count = steps_per_epoch(num_examples, batch_size)
+    epoch, within = divmod(step, count)
+    unit = 1 if batch_size % 2 else 2
+    units = -(-num_examples // unit)
+    start, stop = (unit * (place * units // count) for place in (within, within + 1))
+    return StepPlan(step, epoch, start, min(stop, num_examples))
 
 
 def share_of_rank(plan: StepPlan, *, rank: int, world_size: int) -> tuple[int, int]:

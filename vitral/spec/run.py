@@ -218,7 +218,7 @@ class TrainSettings:
     steps: int
     """Optimizer steps of the whole run."""
     batch_size: int = 128
-    """Images a step, over all processes."""
+    """Images a step, over all processes, at most: the images of an epoch are divided evenly."""
     micro_batch_size: int = 0
     """Images that a process handles at once; gradients are accumulated. 0: its whole share."""
     seed: int = 0
