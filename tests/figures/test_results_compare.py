@@ -51,6 +51,15 @@ def test_what_differs_is_not_compared(changes: dict[str, Any]) -> None:
     assert compare_results([ROWS[0], model("x", 0.1, 0.3, **changes)]) == ([], 2)
 
 
+def test_what_a_protocol_chose_for_each_model_keeps_none_apart() -> None:
+    rows = [
+        model(name, low, low + 0.1, settings={"l2_grid": [1, 10], "chosen": {"l2": l2}})
+        for name, low, l2 in (("a", 0.1, 1), ("b", 0.2, 10))
+    ]
+    [comparison], num_alone = compare_results(rows)
+    assert ([row.model for row in comparison.rows], num_alone) == (["b", "a"], 0)
+
+
 def test_the_newest_row_of_the_same_weights_and_seed_counts() -> None:
     again = model("a", 0.2, 0.4)
     [comparison], _ = compare_results([*ROWS, again, model("a", 0.3, 0.5, seed=1)])

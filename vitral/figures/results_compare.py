@@ -55,11 +55,13 @@ class Comparison:
 def compare_results(rows: Sequence[ResultRow]) -> tuple[list[Comparison], int]:
     """Return the comparisons that rows allow, and how many rows have no other to compare with.
 
-    Of rows that measure the same weights with the same seed the last counts.
+    Of rows that measure the same weights with the same seed the last counts. What a protocol chose
+    for a model, its setting `chosen`, is an outcome and need not be equal.
     """
     groups: dict[str, dict[Any, ResultRow]] = {}
     for row in rows:
-        same = (row.data, row.split, row.protocol, row.metric, row.settings)
+        settings = {name: value for name, value in row.settings.items() if name != "chosen"}
+        same = (row.data, row.split, row.protocol, row.metric, settings)
         group = groups.setdefault(json.dumps(same, sort_keys=True), {})
         group[row.model, row.weights, row.seed, row.precision] = row
     comparisons = [
