@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import pattern_images
+from helpers import pattern_images, write_patterns
 from PIL import Image
 
 import vitral
@@ -29,3 +29,9 @@ def photos(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def patterns(tmp_path: Path) -> Path:
+    """An .npz of four easy classes with train, validation and test splits."""
+    return write_patterns(tmp_path / "patterns.npz")

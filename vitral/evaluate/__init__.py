@@ -7,6 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitral.evaluate.frozen import open_model, open_task
+    from vitral.evaluate.frozen_fewshot import score_fewshot
+    from vitral.evaluate.frozen_knn import score_knn
+    from vitral.evaluate.frozen_probe import score_probe
     from vitral.evaluate.least_squares import fewshot, fewshot_sweep
     from vitral.evaluate.neighbours import choose_knn, knn
     from vitral.evaluate.probe import linear_probe
@@ -20,6 +24,11 @@ _PLACES = {
     "knn": "neighbours",
     "linear_probe": "probe",
     "mean_interval": "support",
+    "open_model": "frozen",
+    "open_task": "frozen",
+    "score_fewshot": "frozen_fewshot",
+    "score_knn": "frozen_knn",
+    "score_probe": "frozen_probe",
 }
 __all__ = [
     "choose_knn",
@@ -29,6 +38,11 @@ __all__ = [
     "knn",
     "linear_probe",
     "mean_interval",
+    "open_model",
+    "open_task",
+    "score_fewshot",
+    "score_knn",
+    "score_probe",
 ]
 
 

@@ -9,7 +9,10 @@ import numpy as np
 from vitral.data.images import Examples
 from vitral.data.labels import is_multi_label, label_text
 from vitral.data.loader import evaluation_batches
+from vitral.data.loading import Batch
 from vitral.data.order import epoch_order
+from vitral.errors import DataError
+from vitral.evaluate.features import Features
 from vitral.evaluate.linear import fit_logistic_regression
 from vitral.spec.preprocessing import Preprocessing
 
@@ -89,6 +92,26 @@ def pixel_accuracy(
     return right / count if count else None
 
 
+def pixel_features(examples: Examples, *, preprocessing: Preprocessing) -> Features:
+    """Return the pixels of examples, shrunk as for `pixel_accuracy`, as if they were features.
+
+    They lie in -1..1, so that a black image has a direction too.
+
+    Raises:
+        DataError: no image could be read.
+    """
+    errors: dict[int, str] = {}
+    values, indices = [], []
+    for batch in _batches(examples, _small(preprocessing), errors=errors):
+        valid = batch["valid"].numpy()
+        values.append(batch["image"].flatten(1).numpy()[valid] / np.float32(127.5) - np.float32(1))
+        indices.append(batch["index"].numpy()[valid])
+    kept = np.concatenate(indices)
+    if not len(kept):
+        raise DataError("no image could be read: see `vitral data check`")
+    return Features(np.concatenate(values), examples.labels[kept], kept, errors)
+
+
 def _small(preprocessing: Preprocessing) -> Preprocessing:
     """Return the same preprocessing to at most MAX_PIXEL_VALUES values."""
     height, width = preprocessing.size
@@ -102,9 +125,15 @@ def _pixels(
     examples: Examples, preprocessing: Preprocessing
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give pixels (N, D) in 0..1 and labels (N,) of the examples that can be read, in batches."""
-    for batch in evaluation_batches(
-        examples, preprocessing=preprocessing, batch_size=_BATCH_SIZE, errors={}
-    ):
+    for batch in _batches(examples, preprocessing, errors={}):
         valid = batch["valid"].numpy()
         pixels = batch["image"].flatten(1).numpy()[valid] / np.float32(255)
         yield pixels, batch["label"].numpy()[valid]
+
+
+def _batches(
+    examples: Examples, preprocessing: Preprocessing, *, errors: dict[int, str]
+) -> Iterator[Batch]:
+    return evaluation_batches(
+        examples, preprocessing=preprocessing, batch_size=_BATCH_SIZE, errors=errors
+    )
