@@ -91,6 +91,20 @@ def test_curves_show_the_values_of_each_split():
     assert lines["training"].get_xdata().tolist() == [0, 10, 20]
 
 
+def test_few_shot_scores_are_drawn_beside_the_accuracies(tmp_path):
+    rows = _rows([3.0, 2.0]) + [
+        {"step": 10 * i, "epoch": i, "split": f"{data}/5-shot", "accuracy": value}
+        for data in ("pets", "dtd")
+        for i, value in enumerate((0.25, 0.5))
+    ]
+    figure = draw_curves(rows)
+    lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
+    assert lines == {"pets/5-shot": [25.0, 50.0], "dtd/5-shot": [25.0, 50.0]}
+    assert {"training", "pets/5-shot", "dtd/5-shot"} <= _texts(figure)
+    assert [line.get_label() for line in figure.axes[0].lines] == ["training"]
+    save_figure(figure, tmp_path / "plot.png")
+
+
 def test_long_runs_count_in_epochs():
     figure = draw_curves(_rows([2.0] * 12))
     assert figure.axes[1].get_xlabel() == "epoch"

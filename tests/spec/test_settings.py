@@ -124,6 +124,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "evaluation.batch_size": ("16", 16),
     "evaluation.keep_best": ("true", True),
     "evaluation.patience": ("4", 4),
+    "evaluation.fewshot": ("pets,photos/a", "pets,photos/a"),
+    "evaluation.fewshot_shots": ("1,5", (1, 5)),
     "checkpoint.every_steps": ("50", 50),
     "checkpoint.keep": ("1", 1),
 }
@@ -172,7 +174,8 @@ def test_every_stand_in_can_be_given() -> None:
 
 def without_model(config: RunConfig) -> RunConfig:
     train = dataclasses.replace(config.train, gradient_checkpointing=False)
-    return dataclasses.replace(config, model=None, train=train)
+    evaluation = dataclasses.replace(config.evaluation, fewshot="", fewshot_shots=(5,))
+    return dataclasses.replace(config, model=None, train=train, evaluation=evaluation)
 
 
 @pytest.mark.parametrize("change", [dataclasses.replace, without_model])
@@ -245,6 +248,18 @@ def test_any_text_is_a_value_or_a_wrong_request(path: str, text: str) -> None:
 )  # fmt: skip
 def test_sizes_are_one_number_or_two(text: str, value: int | tuple[int, int]) -> None:
     assert parse_settings({"model.image_size": text}) == {"model.image_size": value}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("evaluation.fewshot_shots", "5", (5,)),
+        ("evaluation.fewshot_shots", "1,5", (1, 5)),
+        ("preprocessing.mean", "0.5", (0.5,)),
+    ],
+)
+def test_a_list_may_be_of_one_number(path: str, text: str, value: tuple[float, ...]) -> None:
+    assert parse_settings({path: text}) == {path: value}
 
 
 @pytest.mark.parametrize(

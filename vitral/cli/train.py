@@ -93,7 +93,8 @@ def run(tokens: Sequence[str]) -> int:
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """Return a summary as lines for a person."""
     if summary["accuracy"] is None:
-        return ["accuracy  not known: the data has no test and no validation images"]
+        unknown = "accuracy  not known: the data has no test and no validation images"
+        return [unknown, *_fewshot_lines(summary)]
     low, high = summary["accuracy_interval"]
     majority = f"always {summary['majority_class'] or 'no class'!r}"
     controls = [f"{majority} {_percent(summary['majority_accuracy'])}"]
@@ -111,6 +112,14 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"on {summary['num_examples']:,} {summary['split']} images{skipped}",
         *several,
         f"controls  {', '.join(controls)}",
+        *_fewshot_lines(summary),
+    ]
+
+
+def _fewshot_lines(summary: dict[str, Any]) -> list[str]:
+    return [
+        f"few-shot  {_percent(accuracy)} on {name}"
+        for name, accuracy in summary.get("fewshot", {}).items()
     ]
 
 

@@ -4,6 +4,7 @@ Figures are made through matplotlib's objects: nothing here touches pyplot's glo
 a display, and the caller's own matplotlib settings do not change what is drawn.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ SERIES = {
     "validation_raw": ("validation, weights not averaged", AMBER, "--"),
     "test": ("test", EMERALD, "-"),
 }
+FEWSHOT_SERIES = ((EMERALD, "--"), (AMBER, "-."), (MUTED, "--"), (INK, "-."), (EMERALD, ":"))
+"""Colours and lines of few-shot scores, in turn."""
 MAX_SMALL, MAX_COUNTED, MAX_NAMED = 5, 25, 60
 """Classes up to which a confusion matrix is small, shows the counts, and shows the names."""
 MAX_LABEL_LENGTH = 22
@@ -69,7 +72,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @mpl.rc_context(STYLE)
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw loss and accuracy over the course of training, one line a split.
+    """Draw loss and accuracy over the course of training, one line a split or few-shot score.
 
     Args:
         rows: `step`, `epoch`, `split`, `loss`, `accuracy`; a value that is missing or not finite
@@ -85,14 +88,22 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
             for axes, key, scale in ((loss_axes, "loss", 1), (accuracy_axes, "accuracy", 100)):
                 y = scale * _column(own, key)
                 _draw_series(axes, x, y, label=label, color=color, line=line)
+    fewshot = dict.fromkeys(row["split"] for row in rows if row["split"].endswith("-shot"))
+    for split, (color, line) in zip(fewshot, itertools.cycle(FEWSHOT_SERIES), strict=False):
+        own = [row for row in rows if row["split"] == split]
+        x = np.array([row[unit] for row in own], dtype=np.float64)
+        y = 100 * _column(own, "accuracy")
+        _draw_series(accuracy_axes, x, y, label=split, color=color, line=line)
     loss_axes.set_ylabel("loss")
     accuracy_axes.set_ylabel("accuracy (%)")
     accuracy_axes.set_xlabel(unit)
     accuracy_axes.margins(x=0.02)
     accuracy_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.align_ylabels()
-    if loss_axes.has_data():
-        figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    lines = {line.get_label(): line for line in (*accuracy_axes.lines, *loss_axes.lines)}
+    named = {label: line for label, line in lines.items() if not str(label).startswith("_")}
+    if named:
+        figure.legend(named.values(), named, loc="outside upper left", ncols=4)
     return figure
 
 

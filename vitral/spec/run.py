@@ -277,6 +277,11 @@ class EvaluationSettings:
     included, rather than the last one."""
     patience: int = 0
     """Scores without a better one, after which training stops early; 0: never."""
+    fewshot: str = ""
+    """Data sources, joined by commas, on which features are scored after few images of each class,
+    whenever the model is scored (ViT paper, 4.1); empty: none."""
+    fewshot_shots: tuple[int, ...] = (5,)
+    """Images of each class for these scores; each is the mean over three draws of them."""
 
     def __post_init__(self) -> None:
         check_not_negative(every_epochs=self.every_epochs, patience=self.patience)
@@ -290,6 +295,15 @@ class EvaluationSettings:
                 "keep_best=true has no effect with every_epochs=0: give the epochs between scores"
             )
         check_positive(batch_size=self.batch_size)
+        if not self.fewshot_shots:
+            raise RequestError("fewshot_shots is empty: give images a class, such as 5 or 1,5")
+        for shots in self.fewshot_shots:
+            check_positive(fewshot_shots=shots)
+        if not self.fewshot and self.fewshot_shots != EvaluationSettings.fewshot_shots:
+            raise RequestError(
+                f"fewshot_shots={self.fewshot_shots} has no effect without fewshot: name the data "
+                "in evaluation.fewshot"
+            )
 
 
 @dataclass(frozen=True)
@@ -358,6 +372,11 @@ class RunConfig:
         if self.train.gradient_checkpointing and self.model is None:
             raise RequestError(
                 "train.gradient_checkpointing has no effect on a model of your own: leave it out"
+            )
+        if self.evaluation.fewshot and self.model is None:
+            raise RequestError(
+                f"evaluation.fewshot={self.evaluation.fewshot!r} needs features, which a model of "
+                "your own does not have: leave it out"
             )
         for path, crop in CROP_OF_SETTING.items():
             name = path.removeprefix("augment.")

@@ -208,6 +208,8 @@ def _parse_value(path: str, value: Any, wanted: Any) -> Any:
             inner, last = typing.get_args(option)
             if last is ... or len(value) == 2:
                 return tuple(_parse_value(path, element, inner) for element in value)
+        if _is_list(option) and isinstance(value, int | float) and not isinstance(value, bool):
+            return _parse_value(path, [value], wanted)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if option is int and isinstance(value, float) and value.is_integer():
@@ -217,6 +219,10 @@ def _parse_value(path: str, value: Any, wanted: Any) -> Any:
     if wanted is str and isinstance(value, bool):  # YAML reads a bare on or off as a truth value
         return "on" if value else "off"
     raise _wrong_value(path, value, wanted)
+
+
+def _is_list(wanted: Any) -> bool:
+    return typing.get_origin(wanted) is tuple and typing.get_args(wanted)[-1] is ...
 
 
 def _is_size(wanted: Any) -> bool:

@@ -25,6 +25,7 @@ from vitral.spec.settings import flatten, identity
 from vitral.train.average import WeightAverage, decay_of
 from vitral.train.best import BestModel
 from vitral.train.checkpoint import SavedState, check_space, checkpoint_paths, load_newest
+from vitral.train.fewshot import FewshotScorer, open_fewshot
 from vitral.train.folder import RunFolder
 from vitral.train.identity import parts_fingerprint
 from vitral.train.loop import Machine, TrainState
@@ -89,6 +90,7 @@ class Execution:
             ),
             ranks=site.ranks,
         )
+        self.fewshot: FewshotScorer | None = None
         self.fingerprint = data.fingerprint()
         self.parts = start + parts_fingerprint(None if start else model, objective, metrics)
         self.provenance: dict[str, Any] = {
@@ -109,6 +111,8 @@ class Execution:
     ) -> Result:
         """Begin or go on, train, and write the result."""
         folder = RunFolder(self._output_path(model, output, resume))
+        if self.config.evaluation.fewshot and folder.status().get("state") != "done":
+            self.machine.ranks.on_first(self._open_fewshot)
         first = self.machine.ranks.is_first
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,9 @@ class Execution:
                     lock.close()
         return Result(network, summary, folder.path)
 
+    def _open_fewshot(self) -> None:
+        self.fewshot = open_fewshot(self.config, device=self.machine.device, say=self.view.say)
+
     def _finish(
         self, network: nn.Module, folder: RunFolder, saved: SavedState | None
     ) -> dict[str, Any]:
@@ -158,6 +165,7 @@ class Execution:
             self.provenance,
             steps_done=state.step,
             best=state.best,
+            fewshot=self.fewshot,
         )
         return ending.write()
 
@@ -336,6 +344,7 @@ class Execution:
             view=self.view,
             metrics=self.metrics,
             provenance=self.provenance,
+            fewshot=self.fewshot,
         )
         if saved:
             session.restore(saved)

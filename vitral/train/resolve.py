@@ -70,7 +70,8 @@ def resolve_run(
             "objective.name='softmax' is for one class an image, these may have any: use sigmoid"
         )
     layers = {"file": dict(from_file), "option": dict(asked)}
-    if _joined(layers).get("evaluation.keep_best") and "validation" not in data.splits:
+    given = _joined(layers)
+    if given.get("evaluation.keep_best") and "validation" not in data.splits:
         raise RequestError(
             f"evaluation.keep_best=true: {data.source} has no validation images to score on: set "
             "data.validation_share, or leave it out"
@@ -80,9 +81,11 @@ def resolve_run(
     chosen = choose_recipe(facts, name=recipe)
     fitting = {**chosen.settings, **_fitting(data)}
     if "validation" not in data.splits:
-        fitting = {path: own for path, own in fitting.items() if path not in _OF_VALIDATION}
+        useless = set(_OF_VALIDATION)
+        if given.get("evaluation.fewshot"):
+            useless.remove("evaluation.every_epochs")
+        fitting = {path: own for path, own in fitting.items() if path not in useless}
     chosen = replace(chosen, settings=fitting)
-    given = _joined(layers)
     check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
         _check_own_model(model, given, num_classes=len(data.classes))

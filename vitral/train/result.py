@@ -20,6 +20,7 @@ from vitral.files import atomic
 from vitral.files.rows import csv_text
 from vitral.models.weights.folder import write_model_files
 from vitral.train.best import BestModel
+from vitral.train.fewshot import FewshotScorer
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine
 from vitral.train.resolve import ResolvedRun
@@ -65,6 +66,8 @@ class Ending:
     """Fewer than asked for where training stopped early."""
     best: BestModel | None = None
     """Whose weights the model has, where the best on validation are kept."""
+    fewshot: FewshotScorer | None = None
+    """Of the first process, where few-shot scores are asked for."""
 
     def write(self) -> dict[str, Any]:
         """Score the model, write model, summary and report, and return the summary."""
@@ -138,6 +141,7 @@ class Ending:
             "steps": self.steps_done,
             "epochs": self.steps_done / per_epoch,
             **({"best_step": self.best.step} if self.best else {}),
+            **({"fewshot": self.fewshot.scores(self.model)} if self.fewshot else {}),
         }
 
     def _controls(self, split: str, predictions: Predictions) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vitral.spec.vit import ViTConfig
 from vitral.train.average import using_average
 from vitral.train.best import score_of
 from vitral.train.checkpoint import SavedState, save_checkpoint
+from vitral.train.fewshot import FewshotScorer
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine, StepResult, TrainState, train_steps
 from vitral.train.metrics import MetricFunction, ScoredObjective
@@ -64,10 +65,12 @@ class Session:
         view: ProgressView,
         metrics: Mapping[str, MetricFunction],
         provenance: Mapping[str, Any],
+        fewshot: FewshotScorer | None = None,
     ) -> None:
         self._config, self._data, self._state = config, data, state
         self._machine, self._folder, self._view = machine, folder, view
         self._provenance = dict(provenance)
+        self._fewshot = fewshot
         self._scored = ScoredObjective(state.objective, metrics)
         self._batches = TrainingBatches(
             data.splits["train"],
@@ -266,13 +269,34 @@ class Session:
             self._view.say(f"  {sentence}")
 
     def _is_evaluation_due(self, step: int) -> bool:
-        if "validation" not in self._data.splits:
+        if "validation" not in self._data.splits and not self._config.evaluation.fewshot:
             return False
         every = self._config.evaluation.every_epochs * self._per_epoch
         is_last = step == self._config.train.steps
         return is_last or (every > 0 and math.floor(step / every) > math.floor((step - 1) / every))
 
     def _evaluate(self) -> None:
+        if "validation" in self._data.splits:
+            self._evaluate_validation()
+        if self._config.evaluation.fewshot:
+            with using_average(self._model(), self._state.average):
+                self._machine.ranks.on_first(self._write_fewshot)
+
+    def _write_fewshot(self) -> None:
+        """Write rows of few-shot scores, which only the first process has opened."""
+        assert self._fewshot is not None
+        step = self._state.step
+        for split, accuracy in self._fewshot.scores(self._model()).items():
+            self._folder.add_metrics(
+                {
+                    "step": step,
+                    "epoch": step / self._per_epoch,
+                    "split": split,
+                    "accuracy": accuracy,
+                }
+            )
+
+    def _evaluate_validation(self) -> None:
         """Write rows of scores on the validation images: of averaged and of raw weights."""
         averages = {"validation": self._state.average}
         if self._state.average:

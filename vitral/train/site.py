@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from vitral.data.datasets.names import is_published
 from vitral.data.images import ImageData, open_images
 from vitral.runtime.device import choose_device
 from vitral.runtime.ranks import Ranks, process_group, ranks_from_environment
 from vitral.spec.run import DataSettings
+from vitral.train.fewshot import fewshot_sources
 from vitral.train.progress import ProgressView
 
 
@@ -57,6 +59,9 @@ def open_training_data(
         for path, value in settings.items()
         if path.startswith("data.")
     }
+    sources = fewshot_sources(settings.get("evaluation.fewshot", ""))
+    if not is_published(data) and any(map(is_published, sources)):
+        fields.pop("directory", None)  # it is theirs
     data_settings = DataSettings(**fields | {"source": source_text(data)})
 
     def open_it() -> ImageData:
