@@ -1,6 +1,5 @@
 """What scores of frozen features learn from and are scored on, and what is refused."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,9 @@ from helpers import pattern_images
 from PIL import Image
 from torch import nn
 
-import vitral
 from vitral.data.datasets import names
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.frozen import open_model, open_task
-from vitral.evaluate.frozen_rows import pretraining_of
-from vitral.models.model import Model
 
 
 def write(path: Path, splits: list[str], **changes: Any) -> Path:
@@ -131,18 +127,3 @@ def test_a_module_without_features_is_refused() -> None:
         open_model(nn.Linear(2, 2), device="cpu")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="batch_size=0 must be above 0"):
         open_model("nowhere", batch_size=0)
-
-
-def test_what_weights_were_trained_on_is_known_from_their_folder(
-    model: Model, tmp_path: Path
-) -> None:
-    model.provenance = {"data": {"name": "birds", "source": "x"}}
-    vitral.save_model(model, tmp_path / "model")
-    assert pretraining_of(open_model(tmp_path / "model", device="cpu")) == "birds"
-    frozen = open_model(model, device="cpu")
-    model.provenance["pretrained"] = {"data": "imagenet21k"}
-    assert pretraining_of(frozen) == "imagenet21k, then birds"
-    model.provenance = {}
-    assert pretraining_of(frozen) == ""
-    named = dataclasses.replace(frozen, path="google/vit-base-patch16-224")
-    assert pretraining_of(named).startswith("ImageNet-21k")

@@ -8,7 +8,7 @@ from typing import Any
 from vitral.evaluate.frozen import FrozenModel, FrozenTask
 from vitral.files.results import ResultRow
 from vitral.models.fingerprint import weights_hash
-from vitral.spec.catalogue import find_entry
+from vitral.models.weights.origin import training_data_of
 from vitral.spec.preprocessing import Preprocessing
 
 
@@ -56,7 +56,7 @@ def row_maker(
         "protocol": protocol,
         "precision": str(frozen.precision).removeprefix("torch."),
         "path": frozen.path,
-        "pretraining": pretraining_of(frozen),
+        "pretraining": training_data_of(model, frozen.path),
     }
     return RowMaker(
         shared,
@@ -66,20 +66,3 @@ def row_maker(
             "preprocessing": dataclasses.asdict(preprocessing),
         },
     )
-
-
-def pretraining_of(frozen: FrozenModel) -> str:
-    """Return what weights were trained on, as the model folder or the catalogue says it, in order.
-
-    Of a fine-tuned model both are told: `imagenet21k, then birds`.
-    """
-    provenance = frozen.model.provenance
-    before, own = provenance.get("pretrained"), provenance.get("data")
-    stages = [
-        before.get("data") if isinstance(before, Mapping) else None,
-        own.get("name") if isinstance(own, Mapping) else None,
-    ]
-    if any(stages):
-        return ", then ".join(str(stage) for stage in stages if stage)
-    entry = find_entry(frozen.path)
-    return entry.training_data if entry else ""

@@ -10,7 +10,6 @@ from torch import nn
 
 from vitral.data.file_splits import describe_splits
 from vitral.data.images import ImageData
-from vitral.data.report import data_report, describe_report
 from vitral.data.stores.decoded import bytes_to_keep
 from vitral.errors import RequestError
 from vitral.figures.report import write_report
@@ -18,11 +17,11 @@ from vitral.files import atomic
 from vitral.models.build import build_model
 from vitral.models.model import Model
 from vitral.models.weights.folder import WEIGHTS_NAME
-from vitral.runtime.device import choose_compile, choose_precision, machine_facts
-from vitral.spec.axial_resnet import AxialResNetConfig
+from vitral.runtime.device import choose_compile, choose_precision
 from vitral.spec.run import TrainSettings
 from vitral.spec.settings import flatten, identity
 from vitral.train.average import WeightAverage, decay_of
+from vitral.train.beginning import describe_run
 from vitral.train.best import BestModel
 from vitral.train.checkpoint import SavedState, check_space, checkpoint_paths, load_newest
 from vitral.train.fewshot import FewshotScorer, open_fewshot
@@ -35,9 +34,10 @@ from vitral.train.objectives.function import FunctionObjective, ObjectiveFunctio
 from vitral.train.optimizer import build_optimizer
 from vitral.train.resolve import ResolvedRun
 from vitral.train.result import Ending, Result, read_result
-from vitral.train.session import Session, check_unreadable
+from vitral.train.session import Session
 from vitral.train.signals import InterruptedRunError
 from vitral.train.site import Site
+from vitral.train.unreadable import check_unreadable
 
 # AdamW keeps two moments beside each weight; an average is one more, the checkpoint's model
 # another.
@@ -223,59 +223,15 @@ class Execution:
             )
         if folder.status().get("state") != "done":
             self.view.log_to(folder.path / "log.txt")
-            self._describe(folder, saved)
-
-    def _describe(self, folder: RunFolder, saved: SavedState | None) -> None:
-        """Write and say what this run is before its first step."""
-        recipe, config = self.resolved.recipe, self.config
-        report = data_report(self.data, name=self.title)
-        atomic.write_json(folder.path / "data_report.json", report)
-        folder.write_skipped(self.data, saved.progress["unreadable"] if saved else {})
-        folder.write_splits(self.data)
-        facts = machine_facts(self.machine.device) | {
-            "world_size": self.machine.ranks.world_size,
-            "precision": str(self.machine.precision).removeprefix("torch."),
-            "compile": str(self.machine.compile),
-        }
-        atomic.write_json(folder.path / "environment.json", facts)
-        for line in (f"run:  {folder.path}", *describe_report(report)):
-            self.view.say(line)
-        name = config.model.name if config.model else "your own model"
-        self.view.say(
-            f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} "
-            "pixels"
-        )
-        if config.preprocessing.levels:
-            black, white = config.preprocessing.levels
-            self.view.say(f"       values of more than 8 bits: {black:g} is black, {white:g} white")
-        if config.model and config.model.untiled_note():
-            self.view.say(f"       {config.model.untiled_note()}")
-        if self._splits_batches() and isinstance(config.model, AxialResNetConfig):
-            self.view.say(
-                "warning: BatchNorm sees each part of a batch by itself: the result differs from "
-                "that of whole batches"
+            describe_run(
+                folder,
+                self.resolved,
+                self.data,
+                self.machine,
+                title=self.title,
+                saved=saved,
+                say=self.view.say,
             )
-        if config.evaluation.keep_best and "test" not in self.data.splits:
-            self.view.say(
-                "note: there are no test images: the score will be on the validation images that "
-                "choose the model, and flatter"
-            )
-        self.view.say(f"recipe: {recipe.name}: {recipe.reason}")
-        self.view.say(
-            f"        {config.train.steps:,} steps of {config.train.batch_size} images, learning "
-            "rate "
-            f"{config.optimizer.learning_rate:g}, weight decay {config.optimizer.weight_decay:g}, "
-            f"{facts['precision']} on {facts['device']}"
-        )
-        if saved:
-            self.view.say(f"going on from {saved.path.name}")
-            for change in _changed_facts(saved.progress, facts):
-                self.view.say(f"warning: {change}: the result may differ in its last bits")
-
-    def _splits_batches(self) -> bool:
-        """Say whether a batch's statistics are taken over parts of it."""
-        on_parts = self.machine.ranks.world_size > 1 and self.machine.device.type != "cuda"
-        return on_parts or 0 < self.config.train.micro_batch_size < self.config.train.batch_size
 
     def _build_model(self, model: str | nn.Module | None) -> nn.Module:
         config = self.config
@@ -401,12 +357,3 @@ def _run_folder_of(path: Path) -> Path:
             )
         return run.path
     raise RequestError(f"resume={str(path)!r} is no run folder: give one, or auto or never")
-
-
-def _changed_facts(progress: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    before = {**progress["machine"], "world_size": progress["world_size"]}
-    return [
-        f"{name} was {before[name]}, now {facts[name]}"
-        for name in before
-        if name in facts and before[name] != facts[name]
-    ]

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,27 +27,14 @@ from vitral.train.loop import Machine, StepResult, TrainState, train_steps
 from vitral.train.metrics import MetricFunction, ScoredObjective
 from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from vitral.train.progress import ProgressView, describe
+from vitral.train.readings import Clock, Sums, own_sums
 from vitral.train.signals import InterruptedRunError, StopRequest, listen_for_stop
+from vitral.train.unreadable import check_unreadable
 
 MOST_CHECKPOINTS = 100
 """In a run that does not say how often: on few images an epoch is a step or two."""
 WARM_STEPS = 20
 """After which waiting for data is more than the beginning's."""
-
-
-@dataclass
-class _Sums:
-    """What has been measured since the last row; saved, so that rows do not depend on stops."""
-
-    loss: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
-    num_examples: int = 0
-
-    def add(self, result: StepResult) -> None:
-        self.loss += result.loss_sum
-        self.num_examples += result.num_examples
-        for name, value in result.metric_sums.items():
-            self.metrics[name] = self.metrics.get(name, 0.0) + value
 
 
 class Session:
@@ -89,7 +75,7 @@ class Session:
         self._log_every = config.train.log_every_steps or max(1, self._per_epoch // 10)
         most = -(-config.train.steps // MOST_CHECKPOINTS)
         self._save_every = config.checkpoint.every_steps or max(self._per_epoch, most)
-        self._sums = _Sums()
+        self._sums = Sums()
         self._seconds = 0.0
         self._last_saved = -1
         self._unreadable: dict[str, str] = {}
@@ -106,7 +92,7 @@ class Session:
         if state.best and saved.best:
             state.best.load(saved.best, progress["best"])
         state.step = self._last_saved = self._first_step = progress["step"]
-        self._sums = _own_sums(
+        self._sums = own_sums(
             progress["sums"],
             rank=self._machine.ranks.rank,
             world_size=self._machine.ranks.world_size,
@@ -136,7 +122,7 @@ class Session:
             self._evaluate()  # what training must not make worse
         if self._is_exhausted():
             return
-        clock, since = time.perf_counter(), _Clock()
+        clock, since = time.perf_counter(), Clock()
         for result in train_steps(
             self._state, self._batches, config=self._config, machine=self._machine
         ):
@@ -147,7 +133,7 @@ class Session:
             clock = time.perf_counter()
             if step % self._log_every == 0 or step == steps:
                 self._log(result, since)
-                since = _Clock()
+                since = Clock()
             if self._is_evaluation_due(step):
                 self._evaluate()
             if step % self._save_every == 0 or step == steps or self._is_exhausted():
@@ -209,7 +195,7 @@ class Session:
         )
         self._folder.write_status("running", step=state.step, steps=self._config.train.steps)
 
-    def _log(self, result: StepResult, since: "_Clock") -> None:
+    def _log(self, result: StepResult, since: Clock) -> None:
         """Write a row of the mean over the steps since the last row, over all processes."""
         names = sorted(self._sums.metrics)
         values = [self._sums.loss, *(self._sums.metrics[name] for name in names)]
@@ -240,7 +226,7 @@ class Session:
         if timing["wait_share"] > WAIT_SHARE and self._is_warm() and not self._is_advised:
             self._is_advised = True
             self._advise(timing["wait_share"])
-        self._sums = _Sums()
+        self._sums = Sums()
 
     def _is_warm(self) -> bool:
         """Say whether loading has got going, and images that are kept have all been decoded."""
@@ -354,61 +340,9 @@ class Session:
         return model
 
 
-class _Clock:
-    """Readings between two rows."""
-
-    def __init__(self) -> None:
-        self._seconds = self._wait_seconds = 0.0
-        self._num_examples = 0
-
-    def add(self, result: StepResult, seconds: float) -> None:
-        self._seconds += seconds
-        self._wait_seconds += result.wait_seconds
-        self._num_examples += result.num_examples
-
-    def reading(self) -> dict[str, float]:
-        seconds = max(self._seconds, 1e-9)
-        return {
-            "images_per_second": self._num_examples / seconds,
-            "wait_share": min(1.0, self._wait_seconds / seconds),
-        }
-
-
 def _num_paths(config: RunConfig) -> int:
     """Return how many branches stochastic depth may skip, 0 without it."""
     model = config.model
     if not isinstance(model, ViTConfig) or not model.drop_path:
         return 0
     return model.depth * model.num_branches
-
-
-def _own_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> _Sums:
-    """Give a process its sums back; on another number of processes the first one takes all."""
-    if len(saved) == world_size:
-        return _Sums(**saved[rank])
-    if rank:
-        return _Sums()
-    names = saved[0]["metrics"]
-    return _Sums(
-        loss=math.fsum(own["loss"] for own in saved),
-        metrics={name: math.fsum(own["metrics"].get(name, 0.0) for own in saved) for name in names},
-        num_examples=saved[0]["num_examples"],
-    )
-
-
-def check_unreadable(data: ImageData, *, config: RunConfig, found_later: int = 0) -> None:
-    """Stop a run on data with too many damaged training images.
-
-    Raises:
-        DataError: more than one, and more than the share `data.max_unreadable`.
-    """
-    damaged = data.problems("train")
-    bad = len(damaged) + found_later
-    total = len(data.splits["train"]) + len(damaged)
-    if bad > 1 and bad > config.data.max_unreadable * total:
-        example = f", such as {damaged[0].name} ({damaged[0].reason})" if damaged else ""
-        raise DataError(
-            f"{bad:,} of {total:,} training images can't be read{example}: repair or remove them, "
-            "or "
-            "raise data.max_unreadable"
-        )

@@ -12,6 +12,7 @@ from vitral.errors import RequestError
 from vitral.models.fingerprint import weights_hash
 from vitral.models.model import Model, zero_head
 from vitral.models.weights.load import change_model, load_model
+from vitral.models.weights.origin import training_data_of
 from vitral.spec.vit import ViTConfig
 
 
@@ -28,8 +29,7 @@ class Source:
     @property
     def pretraining(self) -> str:
         """What they were trained on, as far as known."""
-        data = self.model.provenance.get("data") or {}
-        return str(data.get("name", ""))
+        return training_data_of(self.model, self.path)
 
 
 def open_source(
