@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vitral.data.datasets.names import check_task
 from vitral.data.datasets.published import Part, Published
 from vitral.data.datasets.table import TASKS
 from vitral.data.datasets.tfds_order import tfds_order
 from vitral.data.datasets.vtab import list_published, list_task, list_tree
 from vitral.data.images import open_images
 from vitral.data.stores.arrays import ArrayStore
-from vitral.errors import DataError
+from vitral.errors import DataError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,25 @@ def test_a_line_without_path_and_class_is_an_error(tmp_path, fill, picture, enco
     (tmp_path / "val200.txt").write_text(line)
     with pytest.raises(DataError, match=r"val200\.txt: .* is no path and class below 47"):
         list_tree(tmp_path, TASKS["dtd"], thousand=False)
+
+
+def test_an_empty_list_is_an_error(tmp_path, fill, picture, encode):
+    # Without it the images would be split anew.
+    tree(tmp_path, fill, picture, encode)
+    (tmp_path / "test.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"test\.txt is empty: it must list images"):
+        list_tree(tmp_path, TASKS["dtd"], thousand=True)
+
+
+def test_a_task_is_found_without_being_read(tmp_path):
+    with pytest.raises(RequestError, match="camelyon needs .* or name another folder"):
+        check_task("camelyon", directory=tmp_path)
+    for file in TASKS["camelyon"].files:
+        (tmp_path / file.name).write_bytes(b"not what was published")
+    check_task("camelyon", directory=tmp_path)
+    (tmp_path / "dtd").mkdir()
+    (tmp_path / "dtd/test.txt").touch()
+    check_task("dtd", directory=tmp_path)
 
 
 def test_a_missing_list_is_an_error(tmp_path, fill, picture, encode):

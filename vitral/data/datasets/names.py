@@ -8,7 +8,7 @@ from typing import Any
 from vitral.data.datasets.label_sets import OBJECTNET, REAL, list_objectnet, list_real
 from vitral.data.datasets.published import NamedDataset, Place, check_counts
 from vitral.data.datasets.table import DATASETS, TASKS
-from vitral.data.datasets.vtab import NUM_TRAIN, NUM_VALIDATION, list_task
+from vitral.data.datasets.vtab import NUM_TRAIN, NUM_VALIDATION, find_task, list_task
 from vitral.data.sources.find import list_source
 from vitral.data.sources.listing import Listing, join_listings
 from vitral.data.sources.lists import find_list, list_file
@@ -97,6 +97,19 @@ def check_files(data: Any, *, directory: str | Path | None = None) -> list[str]:
         for file, path in Place(_data_dir(directory), folder, files).archives()
         if path.is_file() and file.sha256 and (own := sha256(path)) != file.sha256
     ]
+
+
+def check_task(task: str, *, directory: str | Path | None = None) -> None:
+    """Make sure that the files of one of VTAB's tasks are there, without reading them.
+
+    Args:
+        task: its name in `TASKS`.
+        directory: as `list_data` takes it.
+
+    Raises:
+        RequestError: they are missing; says where they come from.
+    """
+    find_task(TASKS[task], _data_dir(directory))
 
 
 def _data_dir(directory: str | Path | None) -> Path:

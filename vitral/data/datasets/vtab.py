@@ -59,12 +59,24 @@ def list_task(name: str, task: Task, directory: Path, *, thousand: bool) -> List
         RequestError: there are neither.
         DataError: they are not what was published.
     """
+    found = find_task(task, directory)
+    if isinstance(found, Path):
+        return list_tree(found, task, thousand=thousand)
+    return list_published(name, task, task.read(found), thousand=thousand)
+
+
+def find_task(task: Task, directory: Path) -> Path | Place:
+    """Return where a task's files are, unread: in the community's tree, or as published.
+
+    Raises:
+        RequestError: there are neither.
+    """
     tree = _find_tree(task, directory)
     if tree is not None:
-        return list_tree(tree, task, thousand=thousand)
+        return tree
     place = Place(directory, task.dataset, task.files)
     place.check()
-    return list_published(name, task, task.read(place), thousand=thousand)
+    return place
 
 
 def list_published(name: str, task: Task, published: Published, *, thousand: bool) -> Listing:
@@ -91,7 +103,7 @@ def list_tree(folder: Path, task: Task, *, thousand: bool) -> Listing:
     """List a task's folder of the community's tree, of lists `train800.txt` and so on.
 
     Raises:
-        DataError: a list is missing, or a line names no image and class.
+        DataError: a list is missing or empty, or a line names no image and class.
     """
     lists = (
         {"train": "train800val200"} if thousand else {"train": "train800", "validation": "val200"}
@@ -120,7 +132,10 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read: {error}") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{path} is empty: it must list images, a path and a class a line")
+    return lines
 
 
 def _find_tree(task: Task, directory: Path) -> Path | None:
