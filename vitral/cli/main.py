@@ -14,6 +14,7 @@ from vitral.version import __version__
 VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
     "finetune": ("vitral.cli.finetune", "train a pretrained model on your images"),
+    "vtab": ("vitral.cli.vtab", "score a pretrained model on VTAB's 19 tasks"),
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
     "fewshot": ("vitral.cli.fewshot", "score features after few images of each class"),
     "probe": ("vitral.cli.probe", "score features by logistic regression"),

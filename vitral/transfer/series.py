@@ -63,7 +63,7 @@ class Series:
                 "give it a test split"
             )
         self._check_compared()
-        self.site.ranks.on_first(lambda: self._claim(folder))
+        self.site.ranks.on_first(lambda: claim_folder(folder, self._plan()))
         chosen, accuracies = self.protocol.candidates[0], dict[str, float]()
         if len(self.protocol.candidates) > 1:
             chosen, accuracies = self._choose(folder / "sweep")
@@ -152,30 +152,39 @@ class Series:
         plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
         return plain
 
-    def _claim(self, folder: Path) -> None:
-        """Make the folder this series' own."""
-        path, plan = folder / _PLAN_NAME, self._plan()
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = sorted(name for name in plan if plan[name] != before.get(name))
-            if changed:
-                raise RequestError(
-                    f"{folder} holds a series with another {', '.join(changed)}: use the same, or "
-                    "choose another --output"
-                )
-            return
-        if folder.exists() and any(folder.iterdir()):
-            first = min(own.name for own in folder.iterdir())
-            raise RequestError(
-                f"{folder} has files that are not of this series, such as {first}: choose another "
-                "--output"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(path, plan)
-
     def _publish(self, folder: Path, run: Path) -> None:
         """Give the series the model of one run, and its splits."""
         if not (folder / "model").exists():
             with atomic.new_folder(folder / "model") as aside:
                 shutil.copytree(run / "model", aside, dirs_exist_ok=True)
         atomic.write_bytes(folder / "splits.csv", (run / "splits.csv").read_bytes())
+
+
+def claim_folder(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Make a folder that of a series of runs.
+
+    Args:
+        folder: new, empty, or of the same series.
+        plan: all that two equal series have in common, as plain data.
+
+    Raises:
+        RequestError: the folder has something else.
+    """
+    path = folder / _PLAN_NAME
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in {*plan, *before} if plan.get(name) != before.get(name))
+        if changed:
+            raise RequestError(
+                f"{folder} holds a series with another {', '.join(changed)}: use the same, or "
+                "choose another --output"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        first = min(own.name for own in folder.iterdir())
+        raise RequestError(
+            f"{folder} has files that are not of this series, such as {first}: choose another "
+            "--output"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(path, plan)

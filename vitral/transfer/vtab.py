@@ -4,35 +4,41 @@ Source: arXiv 1910.04867; ViT paper, section 4.1, B.1.1 and Table 9.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitral.data.datasets.names import THOUSAND, VTAB_PREFIX, list_data
+from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
-from vitral.data.dev_split import find_overlap, without_split
-from vitral.data.images import ImageData
 from vitral.errors import RequestError, nearest
-from vitral.evaluate.features import extract_features
-from vitral.evaluate.probe import linear_probe
-from vitral.evaluate.score import wilson_interval
 from vitral.files import atomic
-from vitral.files.places import cache_dir
 from vitral.files.results import RESULTS_PATH, ResultRow
 from vitral.models.model import Model
+from vitral.spec.catalogue import fold
 from vitral.spec.paper_results import vtab_means
+from vitral.spec.run import PLACE_SETTINGS
 from vitral.spec.settings import identity, parse_settings
-from vitral.train.run import RunRequest
-from vitral.train.site import Site, open_training_data, training_site
-from vitral.transfer.protocols import PAPER_SIZE, Candidate, Protocol
-from vitral.transfer.rows import append_new, run_row
-from vitral.transfer.series import Series
-from vitral.transfer.start import Source, open_source, starting_model
+from vitral.train.site import training_site
+from vitral.transfer.protocols import DROPOUT, PAPER_SIZE, Candidate
+from vitral.transfer.rows import append_new
+from vitral.transfer.series import claim_folder
+from vitral.transfer.start import Source, open_source
+from vitral.transfer.vtab_rows import mean_rows
+from vitral.transfer.vtab_tasks import TaskRuns
 
 RATES, SCHEDULES = (0.01, 0.003), (2500, 500)
-"""Compared by `sweep`: the paper sweeps two of each and does not name them; the first of both are
-what it settled on."""
+"""Compared by a sweep: the paper compares two of each and does not name them; the first of both are
+what it settled on, the others the next of its Table 4."""
+PROBE_SETTINGS = ("data.directory", "train.device", "train.precision")
+"""All that a linear probe goes by."""
+FIXED_SETTINGS = (
+    "data.source", "data.validation_share", "data.group_pattern", "data.folds", "data.fold",
+    "evaluation.keep_best", "evaluation.patience",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,9 @@ class VtabResult:
 
     path: Path
     summary: dict[str, Any]
-    """`tasks`: accuracy by task; `means`: of the groups whose tasks are all there, and overall;
-    `missing`: why a task is not there; `dev_accuracies`: of the candidates of a sweep."""
+    """As in `summary.json`. `tasks`: accuracy by task; `means`: of the groups whose tasks are all
+    there, and overall; `missing`: why a task is not there; `dev_accuracies`: a sweep's means on
+    validation images, `chosen`: the best of them."""
     rows: list[ResultRow]
     """One a task, then the means."""
 
@@ -72,7 +79,7 @@ def vtab(
         directory: where the tasks' files are; None: `$VITRAL_DATA_DIR`, else `data`.
         tasks: by name; empty: all that are there.
         sweep: compare two rates and two schedules on the tasks' 200 validation images, trained on
-            the other 800, and take the one that is best on average.
+            the other 800, and take what is best on average; what `settings` says is not compared.
         linear: logistic regression on frozen features instead, at the model's own size; its
             strength is chosen on the 200 validation images.
         image_size: instead of 384.
@@ -84,49 +91,42 @@ def vtab(
         quiet: say nothing on standard error.
 
     Raises:
-        RequestError: an unknown task, or no task is there.
+        RequestError: an unknown task, none is there, a setting without effect, or the folder has
+            something else.
+        DataError: images of a task can't be used.
     """
-    if sweep and linear:
-        raise RequestError("--sweep has no effect with --linear, which trains nothing by steps")
-    asked = parse_settings(settings or {}) | (
-        {"data.directory": str(directory)} if directory else {}
-    )
-    if linear and set(asked) - {"data.directory", "train.device"}:
-        changed = min(set(asked) - {"data.directory", "train.device"})
-        raise RequestError(f"{changed} has no effect with --linear, which trains nothing by steps")
+    asked = parse_settings(settings or {})
+    if directory:
+        asked["data.directory"] = str(directory)
+    image_size = asked.pop("model.image_size", image_size)
+    check_settings(asked, sweep=sweep, linear=linear)
+    dropout = asked.pop("model.dropout", None)
+    candidates = () if linear else list_candidates(asked, image_size=image_size, sweep=sweep)
+    present, missing = find_tasks(tasks, asked.get("data.directory"))
     source = open_source(model, format=format)
-    present, missing = find_tasks(tasks, directory)
+    if dropout is None:
+        dropout = DROPOUT.get(source.model.config.name, 0.0)
     with training_site(asked.get("train.device", "auto"), quiet=quiet) as site:
         for name, reason in missing.items():
             site.view.say(f"missing: {name}: {reason}")
-        work = _Work(
-            source,
-            site,
-            asked,
-            present,
-            image_size=image_size,
-            command=command or f"vitral.transfer.vtab.vtab({source.path!r})",
-        )
-        folder = Path(output or work.default_folder(sweep=sweep, linear=linear))
-        folder.mkdir(parents=True, exist_ok=True)
-        accuracies: dict[str, float] = {}
+        command = command or f"vitral.transfer.vtab.vtab({source.path!r})"
+        fixed = asked | {"data.validation_share": 0.0}
+        runs = TaskRuns(source, site, fixed, present, command, dropout)
+        plan = _plan(runs, candidates, image_size=image_size, sweep=sweep)
+        folder = Path(output or _default_folder(source, plan))
+        site.ranks.on_first(lambda: claim_folder(folder, plan))
+        scores = runs.compare(candidates, folder / "sweep") if sweep else {}
         if linear:
-            rows = list(work.probe_all())
+            rows = runs.probe(folder / "tasks", image_size=image_size)
         else:
-            chosen = Candidate("paper", "vtab", image_size=image_size or PAPER_SIZE)
-            if sweep:
-                chosen, accuracies = work.choose(folder / "sweep")
-            rows = list(work.tune_all(chosen, folder))
-        scores = {row.data: row.value for row in rows}
-        means = vtab_means(scores)
-        rows += [_mean_row(rows, name, value, folder) for name, value in means.items()]
-        summary = {
-            "model": source.model.config.name,
-            "tasks": {name.removeprefix(VTAB_PREFIX): value for name, value in scores.items()},
-            "means": means,
+            best = best_on_average(candidates, scores) if sweep else candidates[0]
+            rows = runs.tune(best, folder / "tasks")
+        summary = _summary(rows) | {
             "missing": missing,
-            "dev_accuracies": accuracies,
+            "dev_accuracies": {name: _mean(own) for name, own in scores.items()},
+            "chosen": best.name if sweep else None,
         }
+        rows += mean_rows(rows, folder)
 
         def write() -> None:
             atomic.write_json(folder / "summary.json", summary)
@@ -136,162 +136,144 @@ def vtab(
     return VtabResult(folder, summary, rows)
 
 
+def check_settings(asked: Mapping[str, Any], *, sweep: bool, linear: bool) -> None:
+    """Make sure that settings have an effect.
+
+    Raises:
+        RequestError: one has none.
+    """
+    if sweep and linear:
+        raise RequestError(
+            "--sweep has no effect with --linear, which trains nothing by steps: leave one out"
+        )
+    for path in asked:
+        if linear and path not in PROBE_SETTINGS:
+            raise RequestError(
+                f"{path} has no effect with --linear, which trains nothing by steps: leave it out"
+            )
+        if path in FIXED_SETTINGS:
+            raise RequestError(
+                f"{path} has no effect on VTAB, whose splits are given and whose last runs train "
+                "on the validation images too: leave it out"
+            )
+
+
+def list_candidates(
+    asked: Mapping[str, Any], *, image_size: int | tuple[int, int] | None, sweep: bool
+) -> tuple[Candidate, ...]:
+    """Return the settings that are compared; without a sweep the paper's alone.
+
+    Args:
+        asked: settings by path, of every run: a rate or a length among them is not compared.
+        image_size: None: 384.
+        sweep: whether to compare.
+
+    Raises:
+        RequestError: nothing is left to compare.
+    """
+    size = image_size or PAPER_SIZE
+    if not sweep:
+        return (Candidate("paper", "vtab", image_size=size),)
+    rates = () if "optimizer.learning_rate" in asked else RATES
+    lengths = () if {"train.steps", "train.epochs"} & set(asked) else SCHEDULES
+    if not rates and not lengths:
+        raise RequestError(
+            "--sweep has nothing left to compare beside a learning rate and a number of steps: "
+            "leave one of the three out"
+        )
+    compared = {"optimizer.learning_rate": rates, "train.steps": lengths}
+    axes = [[(path, own) for own in values] for path, values in compared.items() if values]
+    return tuple(
+        Candidate(
+            "-".join(f"{path.rpartition('.')[2]}-{own:g}" for path, own in made),
+            "vtab",
+            dict(made),
+            size,
+        )
+        for made in itertools.product(*axes)
+    )
+
+
 def find_tasks(
     tasks: Sequence[str], directory: str | Path | None
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the tasks whose files are there, and why others are not.
+    """Return the tasks whose files are there, in the table's order, and why others are not.
+
+    Args:
+        tasks: by name, such as "dtd" or "vtab-dtd"; empty: all.
+        directory: as for `vtab`.
 
     Raises:
         RequestError: an unknown task, or none is there.
     """
-    names = [name.removeprefix(VTAB_PREFIX) for name in tasks] or list(TASKS)
-    for name in names:
-        if name not in TASKS:
+    known = {fold(name): name for name in TASKS}
+    asked = {name: known.get(fold(name).removeprefix("vtab")) for name in tasks}
+    for name, own in asked.items():
+        if own is None:
             raise RequestError(f"VTAB has no task {name!r}{nearest(name, TASKS)}")
     missing: dict[str, str] = {}
-    for name in names:
+    wanted = [name for name in TASKS if not asked or name in asked.values()]
+    for name in wanted:
         try:
-            list_data(f"{VTAB_PREFIX}{name}{THOUSAND}", directory=directory)
+            check_task(name, directory=directory)
         except RequestError as error:
             missing[name] = str(error)
-    present = [name for name in names if name not in missing]
-    if not present:
-        first = next(iter(missing.values()))
-        raise RequestError(f"none of VTAB's tasks is there; {next(iter(missing))}: {first}")
-    return present, missing
+    if len(missing) == len(wanted):
+        name, reason = next(iter(missing.items()))
+        raise RequestError(f"none of VTAB's tasks is there, so of {name}: {reason}")
+    return [name for name in wanted if name not in missing], missing
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What all tasks have in common."""
+def best_on_average(
+    candidates: Sequence[Candidate], scores: Mapping[str, Mapping[str, float]]
+) -> Candidate:
+    """Return the candidate of the best mean over tasks; of equals the first.
 
-    source: Source
-    site: Site
-    asked: Mapping[str, Any]
-    tasks: Sequence[str]
-    image_size: int | tuple[int, int] | None
-    command: str
-
-    def default_folder(self, **kind: bool) -> Path:
-        plain = self.source.model.config.name.lower().replace("/", "")
-        facts = {**self.asked, **kind, "tasks": list(self.tasks), "image_size": self.image_size}
-        return Path("runs") / f"vtab-{plain}-{identity(facts, given=self.source.weights)}"
-
-    def choose(self, folder: Path) -> tuple[Candidate, dict[str, float]]:
-        """Return the candidate that is best on average on the 200 validation images."""
-        accuracies: dict[str, float] = {}
-        candidates = [
-            Candidate(
-                f"rate-{rate:g}-steps-{steps}",
-                "vtab",
-                {"optimizer.learning_rate": rate, "train.steps": steps},
-                self.image_size or PAPER_SIZE,
-            )
-            for rate in RATES
-            for steps in SCHEDULES
-        ]
-        for candidate in candidates:
-            scores = []
-            for name in self.tasks:
-                images = without_split(self._open(name, thousand=False), "test")
-                series = self._series(name, candidate, images)
-                own = folder / candidate.name / name
-                scores.append(series.run(candidate, images, own, seed=self._seed()).summary)
-            accuracies[candidate.name] = sum(own["accuracy"] for own in scores) / len(scores)
-            share = 100 * accuracies[candidate.name]
-            self.site.view.say(f"{candidate.name}: {share:.1f} % on average on validation images")
-        best = max(candidates, key=lambda own: accuracies[own.name])
-        self.site.view.say(f"chosen for all tasks: {best.name}")
-        return best, accuracies
-
-    def tune_all(self, candidate: Candidate, folder: Path) -> Iterator[ResultRow]:
-        """Train each task on its 1,000 images, and score its test images."""
-        for name in self.tasks:
-            images = self._open(name, thousand=True)
-            series = self._series(name, candidate, images)
-            done = series.run(candidate, images, folder / "tasks" / name, seed=self._seed())
-            row = run_row(self.source, done.path, done.summary, protocol="vtab")
-            if row:
-                yield row
-
-    def probe_all(self) -> Iterator[ResultRow]:
-        """Fit a probe to each task's frozen features, and score its test images."""
-        for name in self.tasks:
-            yield self._probe(name, self._open(name, thousand=False))
-
-    def _probe(self, name: str, images: ImageData) -> ResultRow:
-        model = starting_model(self.source, images.classes, image_size=self.image_size)
-        model.to(self.site.device)
-        found = {
-            split: extract_features(
-                model,
-                images.splits[split],
-                preprocessing=model.preprocessing,
-                device=self.site.device,
-                cache=cache_dir() / "features",
-            )
-            for split in ("train", "validation", "test")
-        }
-        train, validation, test = ((own.values, own.labels) for own in found.values())
-        probe = linear_probe(*train, *test, num_classes=len(images.classes), validation=validation)
-        count = len(test[1])
-        right = round(probe.accuracy * count)
-        self.site.view.say(f"{name}: {100 * probe.accuracy:.1f} %")
-        return ResultRow(
-            model=self.source.model.config.name,
-            weights=self.source.weights,
-            data=f"{VTAB_PREFIX}{name}",
-            split="test",
-            protocol="vtab/linear",
-            settings={
-                "l2": probe.l2,
-                "preprocessing": dataclasses.asdict(model.preprocessing),
-            },
-            metric="accuracy",
-            value=probe.accuracy,
-            num_examples=count,
-            interval=wilson_interval(right, count),
-            interval_over="images",
-            seed=0,
-            precision="float32",
-            path=self.source.path,
-            pretraining=self.source.pretraining,
-        )
-
-    def _open(self, name: str, *, thousand: bool) -> ImageData:
-        data = f"{VTAB_PREFIX}{name}{THOUSAND if thousand else ''}"
-        settings = {**self.asked, "data.validation_share": 0.0}
-        channels = self.source.model.config.in_channels
-        images = open_training_data(data, self.site, settings=settings, channels=channels)
-        if found := find_overlap(images):
-            self.site.view.say(
-                f"note: {name}: {len(found):,} test images are training images too, as published"
-            )
-        return images
-
-    def _series(self, name: str, candidate: Candidate, images: ImageData) -> Series:
-        protocol = Protocol("vtab", (candidate,), dev_share=0.0, keeps_validation=True)
-        data = f"{VTAB_PREFIX}{name}"
-        asked = {**self.asked, "data.source": data}
-        request = RunRequest(None, title=data, command=self.command, asked=asked)
-        return Series(protocol, self.source, images, request, self.site)
-
-    def _seed(self) -> int:
-        return int(self.asked.get("train.seed", 0))
+    Args:
+        candidates: the paper's own first.
+        scores: accuracy by candidate and task.
+    """
+    return max(candidates, key=lambda own: _mean(scores[own.name]))
 
 
-def _mean_row(rows: Sequence[ResultRow], group: str, value: float, folder: Path) -> ResultRow:
-    """Return the row of a mean over tasks."""
-    own = [row for row in rows if row.data.startswith(VTAB_PREFIX)]
-    data = "vtab" if group == "overall" else f"{VTAB_PREFIX}{group}"
-    return dataclasses.replace(
-        own[0],
-        data=data,
-        settings={},
-        value=value,
-        num_examples=sum(row.num_examples for row in own),
-        interval=None,
-        interval_over=None,
-        controls={},
-        path=str(folder),
-    )
+def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
+    """Return what rows of tasks say."""
+    return {
+        "model": rows[0].model,
+        "protocol": rows[0].protocol,
+        "tasks": {row.data.removeprefix(VTAB_PREFIX): row.value for row in rows},
+        "means": vtab_means({row.data: row.value for row in rows}),
+    }
+
+
+def _plan(
+    runs: TaskRuns,
+    candidates: Sequence[Candidate],
+    *,
+    image_size: int | tuple[int, int] | None,
+    sweep: bool,
+) -> dict[str, Any]:
+    """Return all that the same command has in common, as plain data.
+
+    Tasks may come later, but for a sweep, whose choice depends on them.
+    """
+    places = (*PLACE_SETTINGS, "data.directory")
+    plan = {
+        "weights": runs.source.weights,
+        "settings": {path: own for path, own in runs.asked.items() if path not in places},
+        "candidates": [dataclasses.asdict(own) for own in candidates],
+        "dropout": runs.dropout,
+        "image_size": image_size,
+        "tasks": runs.names if sweep else None,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(plan))
+    return plain
+
+
+def _default_folder(source: Source, plan: Mapping[str, Any]) -> Path:
+    plain = source.model.config.name.lower().replace("/", "")
+    return Path("runs") / f"vtab-{plain}-{identity(plan, given=source.weights)}"
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    return math.fsum(scores.values()) / len(scores)

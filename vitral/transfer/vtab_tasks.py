@@ -1,0 +1,210 @@
+"""What is done on each of VTAB's tasks; outcomes are kept, and found by the same command again."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitral.data.datasets.names import THOUSAND, VTAB_PREFIX
+from vitral.data.dev_split import find_overlap, without_split
+from vitral.data.images import SPLITS, ImageData
+from vitral.errors import DataError, RequestError
+from vitral.evaluate.features import Features, extract_features
+from vitral.evaluate.score import wilson_interval
+from vitral.files import atomic
+from vitral.files.places import cache_dir
+from vitral.files.results import ResultRow, row_from_record
+from vitral.models.model import Model
+from vitral.models.weights.load import change_model
+from vitral.runtime.device import choose_precision
+from vitral.spec.run import CROP_OF_SETTING
+from vitral.train.run import RunRequest
+from vitral.train.site import Site, open_training_data
+from vitral.transfer.protocols import Candidate, Protocol
+from vitral.transfer.rows import run_row
+from vitral.transfer.series import Outcome, Series
+from vitral.transfer.start import Source
+from vitral.transfer.vtab_probe import probe_seen_classes
+
+SETTINGS_OF_CHANGE = {"flip": ("augment.flip",), "crop": ("augment.crop", *CROP_OF_SETTING)}
+"""That nobody's wish brings to a task for which the change is off."""
+
+
+@dataclass(frozen=True)
+class TaskRuns:
+    """Carries out the same on every task."""
+
+    source: Source
+    site: Site
+    asked: Mapping[str, Any]
+    """Settings by path, of every run."""
+    names: Sequence[str]
+    """Of the tasks."""
+    command: str
+    dropout: float = 0.0
+
+    def compare(self, candidates: Sequence[Candidate], folder: Path) -> dict[str, dict[str, float]]:
+        """Return the accuracy on the 200 validation images, by candidate and task.
+
+        Trained is on the other 800 images; the test images are taken away before.
+        """
+        scores: dict[str, dict[str, float]] = {own.name: {} for own in candidates}
+        for name, images in self._opened(thousand=False):
+            seen = without_split(images, "test")
+            for own in candidates:
+                path = folder / own.name / name
+                scores[own.name][name] = self._validated(name, own, seen, path)
+        return scores
+
+    def tune(self, candidate: Candidate, folder: Path) -> list[ResultRow]:
+        """Train on each task's 1,000 images, and score its test images."""
+        return [
+            self._tuned(name, candidate, images, folder / name)
+            for name, images in self._opened(thousand=True)
+        ]
+
+    def probe(self, folder: Path, *, image_size: int | tuple[int, int] | None) -> list[ResultRow]:
+        """Fit a probe to each task's frozen features, and score its test images."""
+        model = self.source.model
+        if image_size is not None:
+            model = change_model(model, image_size=image_size)
+        model.to(self.site.device)
+        return [
+            self._probed(name, model, images, folder / name)
+            for name, images in self._opened(thousand=False)
+        ]
+
+    def _opened(self, *, thousand: bool) -> Iterator[tuple[str, ImageData]]:
+        """Open one task after the other."""
+        for number, name in enumerate(self.names, start=1):
+            self.site.view.say(f"task {number} of {len(self.names)}: {name}")
+            images = open_training_data(
+                _data(name, thousand=thousand),
+                self.site,
+                settings=self.asked,
+                channels=self.source.model.config.in_channels,
+            )
+            for split in SPLITS:
+                if split not in images.splits and not (thousand and split == "validation"):
+                    raise DataError(f"{VTAB_PREFIX}{name} has no {split} image that can be used")
+            if found := find_overlap(images):
+                self.site.view.say(f"note: {len(found):,} test images are training images too")
+            yield name, images
+
+    def _validated(self, name: str, candidate: Candidate, images: ImageData, path: Path) -> float:
+        def find() -> dict[str, Any]:
+            return {"accuracy": self._run(name, candidate, images, path).summary["accuracy"]}
+
+        found = self._once(path, images, find)
+        self._remove(path / "checkpoints", path / "model")
+        return float(found["accuracy"])
+
+    def _tuned(self, name: str, candidate: Candidate, images: ImageData, path: Path) -> ResultRow:
+        def find() -> dict[str, Any]:
+            run = self._run(name, candidate, images, path)
+            row = run_row(self.source, run.path, run.summary, protocol="vtab")
+            assert row is not None, "test images are there"
+            return dataclasses.asdict(row)
+
+        row = row_from_record(self._once(path, images, find))
+        self._remove(path / "checkpoints")
+        return row
+
+    def _probed(self, name: str, model: Model, images: ImageData, path: Path) -> ResultRow:
+        def find() -> dict[str, Any]:
+            found = [self._features(model, images, own) for own in SPLITS]
+            train, validation, test = ((own.values, own.labels) for own in found)
+            right, l2 = probe_seen_classes(train, validation, test)
+            row = self._probe_row(name, model, right, len(test[1]), settings={"l2": l2})
+            return dataclasses.asdict(row)
+
+        return row_from_record(self._once(path, images, find))
+
+    def _run(self, name: str, candidate: Candidate, images: ImageData, path: Path) -> Outcome:
+        """Train and score, or go on with it."""
+        protocol = Protocol("vtab", (candidate,), dev_share=0.0, dropout=self.dropout)
+        off = {own for change in images.listing.unfit for own in SETTINGS_OF_CHANGE[change]}
+        asked = {setting: value for setting, value in self.asked.items() if setting not in off}
+        asked["data.source"] = _data(name, thousand="validation" not in images.splits)
+        title = f"{VTAB_PREFIX}{name}"
+        request = RunRequest(None, title=title, command=self.command, asked=asked)
+        series = Series(protocol, self.source, images, request, self.site)
+        return series.run(candidate, images, path, seed=int(asked.get("train.seed", 0)))
+
+    def _features(self, model: Model, images: ImageData, split: str) -> Features:
+        return extract_features(
+            model,
+            images.splits[split],
+            preprocessing=model.preprocessing,
+            device=self.site.device,
+            precision=self._precision(model),
+            cache=cache_dir() / "features",
+        )
+
+    def _precision(self, model: Model) -> torch.dtype:
+        name = self.asked.get("train.precision", "float32")
+        return choose_precision(name, device=self.site.device, width=model.config.feature_dim)
+
+    def _probe_row(
+        self, name: str, model: Model, right: int, count: int, *, settings: dict[str, Any]
+    ) -> ResultRow:
+        self.site.view.say(f"{name}: {100 * right / count:.1f} %")
+        ready = dataclasses.asdict(model.preprocessing)
+        return ResultRow(
+            model=model.config.name,
+            weights=self.source.weights,
+            data=f"{VTAB_PREFIX}{name}",
+            split="test",
+            protocol="vtab/linear",
+            settings={**settings, "preprocessing": ready},
+            metric="accuracy",
+            value=right / count,
+            num_examples=count,
+            interval=wilson_interval(right, count),
+            interval_over="images",
+            seed=0,
+            precision=str(self._precision(model)).removeprefix("torch."),
+            path=self.source.path,
+            pretraining=self.source.pretraining,
+        )
+
+    def _once(
+        self, path: Path, images: ImageData, find: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what was found before on the same images, else find it and keep it."""
+        file, data = path / "outcome.json", images.fingerprint()
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        kept = self.site.ranks.from_first(kept)
+        if kept is None:
+            kept = {"data_fingerprint": data, "found": find()}
+
+            def write() -> None:
+                path.mkdir(parents=True, exist_ok=True)
+                atomic.write_json(file, kept)
+
+            self.site.ranks.on_first(write)
+        if kept["data_fingerprint"] != data:
+            raise RequestError(
+                f"{path} was found on other images than {images.source} has now: choose another "
+                "--output"
+            )
+        found: dict[str, Any] = kept["found"]
+        return found
+
+    def _remove(self, *folders: Path) -> None:
+        """Remove what a finished run does not need any more: of 19 tasks it fills disks."""
+
+        def remove() -> None:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        self.site.ranks.on_first(remove)
+
+
+def _data(name: str, *, thousand: bool) -> str:
+    return f"{VTAB_PREFIX}{name}{THOUSAND if thousand else ''}"
