@@ -1,6 +1,7 @@
 """What all tests share: the folder of reference data, a cache of their own, a small trained run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,16 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the user's cache."""
-    monkeypatch.setenv("VITRAL_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture
+def results_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of results go where they go unless told otherwise: below the working directory."""
+    monkeypatch.delenv("VITRAL_RESULTS")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests away from the user's cache and results."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITRAL_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("VITRAL_RESULTS", str(tmp_path_factory.getbasetemp() / "results.jsonl"))
+        yield

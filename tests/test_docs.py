@@ -75,6 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vitral.save_model(weights, root / "weights.npz", format="official")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.delenv("VITRAL_RESULTS")
         assert main(["train", "photos/", "--steps", "2", "--output", "runs/birds"]) == 0
         assert main(["data", "check", "photos/", "--fix", "clean.csv"]) in (0, 3)
         for row in (result_row(), result_row(model="ViT-L/16", value=0.905)):
@@ -106,6 +107,7 @@ def test_commands_of_the_pages_run(
     page: str, command: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.delenv("VITRAL_RESULTS")
     tokens = shortened(shlex.split(command, comments=True))
     if tokens[0] == "vitral":
         if "runs/birds" in tokens and tokens[1] == "train":
@@ -124,6 +126,7 @@ def test_python_of_the_pages_runs(
     page: str, code: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.delenv("VITRAL_RESULTS")
     short = re.sub(r"epochs=\d+", "steps=2", code)
     exec(compile(short, page, "exec"), {"__name__": "__main__"})
 

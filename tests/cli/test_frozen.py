@@ -14,6 +14,8 @@ from vitral.evaluate.frozen import open_model, open_task
 from vitral.evaluate.frozen_fewshot import score_fewshot
 from vitral.files.results import RESULTS_PATH, read_results
 
+pytestmark = pytest.mark.usefixtures("results_in_runs")
+
 Captured = pytest.CaptureFixture[str]
 VERBS = ("fewshot", "probe", "knn")
 

@@ -8,11 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers import TINY_MODEL, pattern_images, write_patterns
 from PIL import Image
 
+import vitral
 from vitral.cli.main import VERBS, main
+from vitral.files.results import read_results
+from vitral.models.fingerprint import weights_hash
+from vitral.models.weights.load import load_model
 from vitral.version import __version__
 
 TINY = [f"--set={path}={value}" for path, value in TINY_MODEL.items()]
@@ -61,6 +67,43 @@ def test_evaluate_agrees_with_the_runs_own_summary(
     again = json.loads(capsys.readouterr().out)
     assert again["accuracy"] == summary["accuracy"]
     assert again["split"] == "test"
+
+
+def test_evaluate_keeps_its_score_as_a_row_of_results(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = tmp_path / "kept.jsonl"
+    assert main(["evaluate", str(trained[0]), str(data), "--results", str(results), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    [row], damaged = read_results(results)
+    assert damaged == 0
+    assert (row.protocol, row.split, row.metric) == ("evaluate", "test", "accuracy")
+    assert row.value == summary["accuracy"]
+    assert row.weights == weights_hash(load_model(trained[0]))
+    assert row.path == str(trained[0])
+
+
+def test_evaluate_shows_the_papers_figure_for_the_same_model_and_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a ViT-B/16 in name, on a set that is called CIFAR-10."""
+    images, labels = pattern_images(24)
+    split = np.repeat(["train", "test"], [12, 12])
+    classes = np.array(list("abcd"))
+    np.savez(tmp_path / "cifar10.npz", images=images, labels=labels, split=split, classes=classes)
+    config = vitral.create_model(
+        "ViT-B/16", image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, mlp_dim=32,
+        in_channels=1, num_classes=4,
+    )  # fmt: skip
+    config.classes = tuple("abcd")
+    torch.nn.init.normal_(config.head.weight)
+    vitral.save_model(config, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "model", "cifar10.npz"]) == 0
+    assert "paper     98.1 % (Table 5, ImageNet" in capsys.readouterr().out
 
 
 def test_evaluate_writes_a_row_an_image(

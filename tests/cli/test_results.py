@@ -12,6 +12,8 @@ from result_rows import result_row
 from vitral.cli.main import main
 from vitral.files.results import RESULTS_PATH, append_result
 
+pytestmark = pytest.mark.usefixtures("results_in_runs")
+
 ROWS = [
     result_row(time="2026-11-22T10:00:00+00:00"),
     result_row(model="ViT-L/16", weights="f" * 32, value=0.95, interval=(0.945, 0.955)),
@@ -139,7 +141,8 @@ def test_without_results_it_says_who_writes_them(
     if exists:
         RESULTS_PATH.parent.mkdir()
         RESULTS_PATH.touch()
-    said = "no results in runs/results.jsonl: `vitral finetune, fewshot, probe, knn` and `vtab`"
+    verbs = "`vitral evaluate, finetune, fewshot, probe, knn` and `vtab`"
+    said = f"no results in runs/results.jsonl: {verbs}"
     for tokens, out in ([], ""), (["--json"], '{"results": []}\n'), (
         ["--json", "--compare"], '{"comparisons": []}\n',
     ):  # fmt: skip
@@ -155,7 +158,7 @@ def test_without_results_it_says_who_writes_them(
     [
         (
             ["--results", "nowhere.jsonl"],
-            "--results nowhere.jsonl: there is no such file; `vitral f",
+            "--results nowhere.jsonl: there is no such file; `vitral e",
         ),
         (["--modle", "x"], "there is no option --modle: did you mean 'model'?"),
         (["--format", "html"], "argument --format: invalid choice: 'html'"),

@@ -17,8 +17,10 @@ from vitral.errors import RequestError
 from vitral.files.results import (
     ResultRow,
     append_result,
+    keep_results,
     parsed_time,
     read_results,
+    results_path,
     row_from_record,
 )
 from vitral.version import __version__
@@ -209,3 +211,20 @@ def test_a_row_knows_when_and_by_which_version_it_was_made() -> None:
     )  # fmt: skip
     assert parsed_time(row.time).year >= 2026
     assert row.vitral_version == __version__
+
+
+def test_the_place_of_rows_can_be_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRAL_RESULTS", "/data/all.jsonl")
+    assert results_path() == Path("/data/all.jsonl")
+    monkeypatch.delenv("VITRAL_RESULTS")
+    assert results_path() == Path("runs/results.jsonl")
+
+
+def test_rows_that_can_not_be_kept_are_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    keep_results(tmp_path / "file" / "results.jsonl", [result_row()])
+    assert "rows of results can't be kept in" in caplog.text
+    keep_results(tmp_path / "new" / "results.jsonl", [result_row(), result_row(seed=1)])
+    assert len(read_results(tmp_path / "new" / "results.jsonl")[0]) == 2

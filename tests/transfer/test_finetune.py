@@ -222,6 +222,25 @@ def test_other_settings_into_a_series_are_refused(papers: FineTuned, pretrained:
         )
 
 
+def test_fields_of_the_model_reach_every_run_of_a_series(
+    pretrained: Path, write_task: Write, tmp_path: Path
+) -> None:
+    own = {"model.drop_path": 0.25, "model.dropout": 0.125}
+    result = tune(
+        pretrained,
+        write_task(),
+        tmp_path / "series",
+        protocol="paper",
+        rates=(0.01, 0.1),
+        seeds=1,
+        image_size=8,
+        settings=own,
+    )
+    for run in (result.path / "seed-0", result.path / "sweep" / "rate-0.1"):
+        model = settings_of(run)["model"]
+        assert (model["drop_path"], model["dropout"]) == (0.25, 0.125)
+
+
 def test_hyperrule_is_one_run_by_the_datas_size(
     pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
@@ -321,6 +340,7 @@ def test_test_images_that_were_trained_on_are_an_error(
 # The command line, on photographs
 
 
+@pytest.mark.usefixtures("results_in_runs")
 def test_the_command_tunes_on_photographs(
     shared: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -5,7 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitral.cli.options import DATA_DIR_OPTION, PREPROCESSING_OPTION, Option, parse_options
+from vitral.cli.options import (
+    DATA_DIR_OPTION,
+    PREPROCESSING_OPTION,
+    RESULTS_OPTION,
+    Option,
+    parse_options,
+)
 
 DESCRIPTION = "Score a model on images, every one exactly once."
 OPTIONS = (
@@ -29,6 +35,7 @@ OPTIONS = (
     Option(
         "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
     ),
+    RESULTS_OPTION,
     PREPROCESSING_OPTION,
     Option("--json", "print one JSON object"),
 )
@@ -40,7 +47,9 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.cli.train import summary_lines
     from vitral.errors import RequestError
     from vitral.evaluate.accuracy import evaluate
+    from vitral.figures.paper_beside import paper_cell
     from vitral.files.atomic import write_text
+    from vitral.files.results import keep_results, results_path
     from vitral.files.rows import csv_text
     from vitral.spec.settings import parse_preprocessing
 
@@ -60,10 +69,14 @@ def run(tokens: Sequence[str]) -> int:
     if asked.output:
         columns = ("path", "label", "class", "probability", "error")
         write_text(Path(asked.output), csv_text(result.rows(), columns=columns))
+    assert result.row is not None
+    keep_results(Path(asked.results or results_path()), [result.row])
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if asked.json:
         print(json.dumps(result.summary, ensure_ascii=False))
     else:
         print("\n".join(summary_lines(result.summary)))
+        if published := paper_cell(result.row):
+            print(f"paper     {published}")
     return 0

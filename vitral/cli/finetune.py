@@ -74,7 +74,7 @@ def run(tokens: Sequence[str]) -> int:
     asked = parse_options("finetune", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.cli.train import summary_lines
     from vitral.figures.results_table import format_rows
-    from vitral.files.results import RESULTS_PATH
+    from vitral.files.results import results_path
     from vitral.spec.settings import parse_assignments, parse_settings
     from vitral.transfer.finetune import finetune
 
@@ -97,7 +97,7 @@ def run(tokens: Sequence[str]) -> int:
         format=asked.from_format,
         output=asked.output,
         resume=asked.resume,
-        results=Path(asked.results or RESULTS_PATH),
+        results=Path(asked.results or results_path()),
         command=shlex.join(["vitral", "finetune", *tokens]),
     )
     if os.environ.get("RANK", "0") == "0":

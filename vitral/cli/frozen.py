@@ -72,10 +72,10 @@ def score(
     """Open model and data, score them, keep the rows, and say what should be known."""
     from vitral.errors import RequestError
     from vitral.evaluate.frozen import open_model, open_task
-    from vitral.files.results import RESULTS_PATH, append_result
+    from vitral.files.results import keep_results, results_path
     from vitral.spec.settings import parse_preprocessing
 
-    path = Path(asked.results or RESULTS_PATH)
+    path = Path(asked.results or results_path())
     if asked.results and not path.absolute().parent.is_dir():
         raise RequestError(f"--results {path}: there is no such folder")
     model = open_model(
@@ -100,8 +100,7 @@ def score(
     with progress("extracting features") as report:
         result = protocol(dataclasses.replace(model, report_progress=report), task)
     _say(result.notes)
-    for row in result.rows:
-        append_result(path, row)
+    keep_results(path, result.rows)
     return result
 
 

@@ -16,7 +16,7 @@ DESCRIPTION = (
     "List the results that were measured, newest last, with their controls and the paper's figure "
     "beside them."
 )
-WRITERS = ("finetune", "fewshot", "probe", "knn", "vtab")
+WRITERS = ("evaluate", "finetune", "fewshot", "probe", "knn", "vtab")
 """The verbs that append rows."""
 ENDINGS = {".md": "markdown", ".csv": "csv"}
 OPTIONS = (
@@ -71,9 +71,9 @@ def _rows(asked: Any) -> "list[ResultRow]":
     """Return the rows that are asked for; none where there is none at all, which is said."""
     from vitral.errors import RequestError
     from vitral.figures.results_filter import filter_results
-    from vitral.files.results import RESULTS_PATH, read_results
+    from vitral.files.results import read_results, results_path
 
-    path = Path(asked.results or RESULTS_PATH)
+    path = Path(asked.results or results_path())
     verbs = f"`vitral {', '.join(WRITERS[:-1])}` and `{WRITERS[-1]}`"
     if asked.results and not path.is_file():
         raise RequestError(f"--results {path}: there is no such file; {verbs} write one")

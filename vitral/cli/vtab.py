@@ -64,7 +64,7 @@ _SETTINGS = {
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("vtab", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.files.results import RESULTS_PATH
+    from vitral.files.results import results_path
     from vitral.spec.settings import parse_assignments, parse_settings
     from vitral.transfer.vtab import vtab
 
@@ -78,7 +78,7 @@ def run(tokens: Sequence[str]) -> int:
         settings=settings | parse_assignments(asked.set or []),
         format=asked.from_format,
         output=asked.output,
-        results=Path(asked.results or RESULTS_PATH),
+        results=Path(asked.results or results_path()),
         command=shlex.join(["vitral", "vtab", *tokens]),
     )
     if os.environ.get("RANK", "0") == "0":

@@ -1,6 +1,7 @@
 """A model's accuracy on a data set."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,12 @@ from vitral.errors import DataError, RequestError
 from vitral.evaluate.controls import majority_control
 from vitral.evaluate.score import Predictions, predict_examples, summarise
 from vitral.figures.measures import THRESHOLD
+from vitral.files.results import ResultRow
+from vitral.models.fingerprint import weights_hash
 from vitral.models.model import check_classifier
 from vitral.models.weights.folder import find_model_folder, read_config
 from vitral.models.weights.load import load_model
+from vitral.models.weights.origin import training_data_of
 from vitral.runtime.device import choose_device, choose_precision
 from vitral.spec.checks import check_choice, check_positive
 from vitral.spec.preprocessing import change_preprocessing, describe_change
@@ -41,6 +45,8 @@ class Evaluation:
     """What should be known of the data."""
     any_label: bool = False
     """Whether any of an image's classes is a right answer."""
+    row: ResultRow | None = None
+    """The score as a row of results."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give a row an image: `path`, `label`, `class`, `probability`, `error`."""
@@ -138,7 +144,30 @@ def evaluate(
         "data": data_name(data),
         "precision": str(chosen_precision).removeprefix("torch."),
     }
-    return Evaluation(summary, examples, predictions, images.classes, problems, notes, any_label)
+    row = ResultRow(
+        model=config.name,
+        weights=weights_hash(network),
+        data=summary["data"],
+        split=scored,
+        protocol="evaluate",
+        settings={
+            "preprocessing": dataclasses.asdict(how),
+            "data_fingerprint": images.fingerprint(),
+        },
+        metric="accuracy",
+        value=summary["accuracy"],
+        num_examples=summary["num_examples"],
+        interval=tuple(summary["accuracy_interval"]),
+        interval_over="images",
+        controls={"majority": summary["majority_accuracy"]},
+        seed=0,
+        precision=summary["precision"],
+        path=str(path),
+        pretraining=training_data_of(network, str(path)),
+    )
+    return Evaluation(
+        summary, examples, predictions, images.classes, problems, notes, any_label, row
+    )
 
 
 def prediction_rows(

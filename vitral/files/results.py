@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import logging
 import math
 import numbers
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,20 @@ from vitral.files.atomic import sync
 from vitral.files.rows import append_row, salvage_rows
 from vitral.version import __version__
 
+_log = logging.getLogger("vitral")
 RESULTS_PATH = Path("runs") / "results.jsonl"
 """Where verbs append rows unless told otherwise, below the working directory."""
+ENVIRONMENT_NAME = "VITRAL_RESULTS"
 INTERVAL_OVER = ("images", "seeds")
 NOT_SHARES = ("loss",)
 """Metrics that may be above 1."""
 CONTROLS = ("pixels", "random_weights", "shuffled_labels", "majority", "chance")
 _ROUNDING = 1e-9
+
+
+def results_path() -> Path:
+    """Return the file that rows are kept in: `$VITRAL_RESULTS`, else `runs/results.jsonl`."""
+    return Path(os.environ.get(ENVIRONMENT_NAME) or RESULTS_PATH)
 
 
 def utc_now() -> str:
@@ -146,6 +155,15 @@ def append_result(path: Path, row: ResultRow) -> None:
     with _locked(path):
         append_row(path, dataclasses.asdict(row))
     sync(path)
+
+
+def keep_results(path: Path, rows: Iterable[ResultRow]) -> None:
+    """Append rows; where that can't be done it is said, and no score is lost for it."""
+    try:
+        for row in rows:
+            append_result(path, row)
+    except OSError as error:
+        _log.warning("note: rows of results can't be kept in %s: %s", path, error.strerror or error)
 
 
 def read_results(path: Path) -> tuple[list[ResultRow], int]:

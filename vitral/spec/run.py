@@ -392,6 +392,7 @@ class RunConfig:
 # what it holds is compared by its content.
 PLACE_SETTINGS = (
     "data.source",
+    "data.directory",
     "data.workers",
     "data.keep_decoded",
     "train.device",

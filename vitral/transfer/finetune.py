@@ -13,7 +13,7 @@ from vitral.data.images import ImageData
 from vitral.errors import RequestError
 from vitral.evaluate.support import mean_interval
 from vitral.files import atomic
-from vitral.files.results import RESULTS_PATH, ResultRow
+from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
 from vitral.recipes.facts import Facts
 from vitral.spec.settings import parse_settings
@@ -56,7 +56,7 @@ def finetune(
     format: str | None = None,
     output: str | Path | None = None,
     resume: str = "auto",
-    results: str | Path = RESULTS_PATH,
+    results: str | Path | None = None,
     command: str | None = None,
     quiet: bool = False,
 ) -> FineTuned:
@@ -78,7 +78,8 @@ def finetune(
         format: read the model's file as this format, where its content does not tell.
         output: the folder; None: below `runs`, by what it is.
         resume: as for training.
-        results: the file that rows are appended to.
+        results: the file that rows are appended to; None: `$VITRAL_RESULTS`, else
+            `runs/results.jsonl`.
         command: how a person would say this call.
         quiet: say nothing on standard error.
 
@@ -88,6 +89,7 @@ def finetune(
     """
     asked = parse_settings(settings or {}) | {"data.source": source_text(data)}
     fields = {name: asked.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in asked}
+    kept = Path(results or results_path())
     source = open_source(model, format=format, in_channels=asked.pop("model.in_channels", None))
     image_size = asked.pop("model.image_size", image_size)
     with training_site(asked.get("train.device", "auto"), quiet=quiet) as site:
@@ -105,7 +107,7 @@ def finetune(
             if rates or seeds is not None:
                 raise RequestError("rates and seeds are of a protocol: give --protocol paper")
             return _by_validation(
-                source, images, request, site, image_size=image_size, fields=fields, results=results
+                source, images, request, site, image_size=image_size, fields=fields, results=kept
             )
         if resume not in ("auto", "never"):
             raise RequestError(
@@ -115,10 +117,8 @@ def finetune(
         chosen = choose_protocol(
             protocol, facts_of(source, images), rates=rates, image_size=image_size, seeds=seeds
         )
-        if fields.get("dropout") is not None:
-            chosen = dataclasses.replace(chosen, dropout=fields["dropout"])
-        series = Series(chosen, source, images, request, site)
-        return _in_series(series, results=Path(results))
+        series = Series(chosen, source, images, request, site, fields=fields)
+        return _in_series(series, results=kept)
 
 
 def facts_of(source: Source, images: ImageData) -> Facts:
@@ -165,7 +165,7 @@ def _by_validation(
     *,
     image_size: int | tuple[int, int] | None,
     fields: Mapping[str, Any],
-    results: str | Path,
+    results: Path,
 ) -> FineTuned:
     """Fine-tune once, from the probe on, keeping what scores best on validation images."""
     asked = dict(request.asked)
@@ -182,7 +182,7 @@ def _by_validation(
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
     row = run_row(source, result.path, summary, protocol="finetune")
     rows = [row] if row else []
-    site.ranks.on_first(lambda: append_new(Path(results), rows))
+    site.ranks.on_first(lambda: append_new(results, rows))
     return FineTuned(result.path, summary, rows)
 
 

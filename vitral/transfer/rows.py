@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vitral.files.results import ResultRow, append_result, read_results
+from vitral.files.results import ResultRow, keep_results, read_results, utc_now
 from vitral.transfer.start import Source
 
 
@@ -70,15 +70,14 @@ def mean_row(
         interval_over="seeds" if known else None,
         seed=tuple(row.seed for row in rows if isinstance(row.seed, int)),
         path=str(path),
+        time=utc_now(),
     )
 
 
 def append_new(results: Path, rows: Sequence[ResultRow]) -> None:
     """Append the rows that the file does not have yet: a finished run may be asked for again."""
     known = {_identity(row) for row in read_results(results)[0]}
-    for row in rows:
-        if _identity(row) not in known:
-            append_result(results, row)
+    keep_results(results, [row for row in rows if _identity(row) not in known])
 
 
 def _identity(row: ResultRow) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Series:
     request: RunRequest
     """What is asked of every run: title, command, further settings."""
     site: Site
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of the model's config that shall differ, such as `drop_path`."""
 
     def default_folder(self) -> Path:
         """Return where it is when nothing else is asked: below `runs`, by what it is."""
@@ -126,7 +128,10 @@ class Series:
         """
         fields = {"dropout": self.protocol.dropout} if self.protocol.dropout else {}
         start = starting_model(
-            self.source, images.classes, image_size=candidate.image_size, **fields
+            self.source,
+            images.classes,
+            image_size=candidate.image_size,
+            **(fields | {**self.fields}),
         )
         asked = {**candidate.settings, **self.request.asked, "train.seed": seed}
         request = dataclasses.replace(
@@ -147,6 +152,7 @@ class Series:
             "protocol": dataclasses.asdict(self.protocol),
             "weights": self.source.weights,
             "recipe": self.request.recipe,
+            "fields": dict(self.fields),
             "asked": asked,
         }
         plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))

@@ -16,7 +16,7 @@ from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
 from vitral.errors import RequestError, nearest
 from vitral.files import atomic
-from vitral.files.results import RESULTS_PATH, ResultRow
+from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
 from vitral.spec.catalogue import fold
 from vitral.spec.paper_results import vtab_means
@@ -65,7 +65,7 @@ def vtab(
     settings: Mapping[str, Any] | None = None,
     format: str | None = None,
     output: str | Path | None = None,
-    results: str | Path = RESULTS_PATH,
+    results: str | Path | None = None,
     command: str | None = None,
     quiet: bool = False,
 ) -> VtabResult:
@@ -86,7 +86,8 @@ def vtab(
         settings: further ones by path, of every run.
         format: read the model's file as this format, where its content does not tell.
         output: the folder; None: below `runs`, by what it is.
-        results: the file that rows are appended to.
+        results: the file that rows are appended to; None: `$VITRAL_RESULTS`, else
+            `runs/results.jsonl`.
         command: how a person would say this call.
         quiet: say nothing on standard error.
 
@@ -130,7 +131,7 @@ def vtab(
 
         def write() -> None:
             atomic.write_json(folder / "summary.json", summary)
-            append_new(Path(results), rows)
+            append_new(Path(results or results_path()), rows)
 
         site.ranks.on_first(write)
     return VtabResult(folder, summary, rows)
