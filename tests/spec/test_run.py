@@ -93,6 +93,8 @@ SECTIONS = [
     (run.TrainSettings, {"ema": -0.1}, "ema=-0.1 is a half-life"),
     (run.TrainSettings, {"ema_decay": 1.0}, "ema_decay=1.0: give a share below 1"),
     (run.TrainSettings, {"ema": 0.1, "ema_decay": 0.9}, "ema=0.1 and ema_decay=0.9 both say"),
+    (run.EvaluationSettings, {"keep_best": True, "best_by": "f1"}, "best_by='f1' is not known"),
+    (run.EvaluationSettings, {"best_by": "loss"}, "best_by='loss' has no effect with keep_best=f"),
     (run.EvaluationSettings, {"patience": 3}, "patience=3 has no effect with keep_best=false"),
     (
         run.EvaluationSettings,

@@ -124,6 +124,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "evaluation.batch_size": ("16", 16),
     "evaluation.keep_best": ("true", True),
     "evaluation.patience": ("4", 4),
+    "evaluation.best_by": ("loss", "loss"),
     "evaluation.fewshot": ("pets,photos/a", "pets,photos/a"),
     "evaluation.fewshot_shots": ("1,5", (1, 5)),
     "checkpoint.every_steps": ("50", 50),

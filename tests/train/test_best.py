@@ -26,9 +26,12 @@ def test_the_first_of_the_best_scores_is_kept(scores: list[tuple[int, int]]) -> 
 
 
 def test_of_equal_accuracies_the_smaller_loss_wins_and_without_one_it_decides() -> None:
-    assert score_of({"loss": 1.0, "accuracy": 0.5}) > score_of({"loss": 2.0, "accuracy": 0.5})
-    assert score_of({"loss": 2.0, "accuracy": 0.6}) > score_of({"loss": 1.0, "accuracy": 0.5})
-    assert score_of({"loss": 1.0}) > score_of({"loss": 2.0})
+    low, high = {"loss": 1.0, "accuracy": 0.5}, {"loss": 2.0, "accuracy": 0.5}
+    right = {"loss": 2.0, "accuracy": 0.6}
+    assert score_of(low, by="accuracy") > score_of(high, by="accuracy")
+    assert score_of(right, by="accuracy") > score_of(low, by="accuracy")
+    assert score_of({"loss": 1.0}, by="accuracy") > score_of({"loss": 2.0}, by="accuracy")
+    assert score_of(low, by="loss") > score_of(right, by="loss")
 
 
 def test_what_was_saved_comes_back() -> None:

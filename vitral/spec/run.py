@@ -275,6 +275,8 @@ class EvaluationSettings:
     keep_best: bool = False
     """Whether the result is the model that scored best on the validation images, the untrained one
     included, rather than the last one."""
+    best_by: str = "accuracy"
+    """"accuracy", or "loss", which tells models apart better on few validation images."""
     patience: int = 0
     """Scores without a better one, after which training stops early; 0: never."""
     fewshot: str = ""
@@ -285,6 +287,12 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_not_negative(every_epochs=self.every_epochs, patience=self.patience)
+        check_choice(("accuracy", "loss"), best_by=self.best_by)
+        if self.best_by != "accuracy" and not self.keep_best:
+            raise RequestError(
+                f"best_by={self.best_by!r} has no effect with keep_best=false: set "
+                "evaluation.keep_best=true"
+            )
         if self.patience and not self.keep_best:
             raise RequestError(
                 f"patience={self.patience} has no effect with keep_best=false: set "

@@ -59,6 +59,12 @@ class BestModel:
         self.step, self.num_worse = progress["step"], progress["num_worse"]
 
 
-def score_of(means: Mapping[str, float]) -> Score:
-    """Return the score that a row of validation figures stands for."""
-    return (means.get("accuracy", 0.0), -means["loss"])
+def score_of(means: Mapping[str, float], *, by: str) -> Score:
+    """Return the score that a row of validation figures stands for.
+
+    Args:
+        means: `loss`, and `accuracy` where there is one.
+        by: "accuracy" (of equals the smaller loss is better), or "loss" alone.
+    """
+    accuracy = means.get("accuracy", 0.0) if by == "accuracy" else 0.0
+    return (accuracy, -means["loss"])

@@ -27,7 +27,9 @@ from vitral.spec.run import (
 from vitral.spec.settings import build_run_config, flatten
 
 # What a recipe may say that has no effect without validation images.
-_OF_VALIDATION = ("evaluation.keep_best", "evaluation.patience", "evaluation.every_epochs")
+_OF_VALIDATION = tuple(
+    f"evaluation.{name}" for name in ("keep_best", "best_by", "patience", "every_epochs")
+)
 
 
 @dataclass(frozen=True)

@@ -300,7 +300,9 @@ class Session:
                 )
                 if self._state.best and split == "validation":
                     self._state.best.consider(
-                        self._model().state_dict(), score=score_of(means), step=self._state.step
+                        self._model().state_dict(),
+                        score=score_of(means, by=self._config.evaluation.best_by),
+                        step=self._state.step,
                     )
             step = self._state.step
             row = {"step": step, "epoch": step / self._per_epoch, "split": split, **means}
