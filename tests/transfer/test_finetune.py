@@ -115,6 +115,13 @@ def test_without_validation_images_there_is_no_probe(
     assert "best_step" not in result.summary
 
 
+def test_the_head_may_start_at_zero(pretrained: Path, write_task: Write, tmp_path: Path) -> None:
+    result = tune(pretrained, write_task(), tmp_path / "run", head="zero")
+    assert "probe_accuracy" not in result.summary
+    rows = [r for r in read_rows(result.path / "metrics.jsonl") if r["split"] == "validation"]
+    assert rows[0]["loss"] == pytest.approx(np.log(3))
+
+
 def test_images_of_several_labels_are_tuned_without_a_probe(
     pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
@@ -285,6 +292,8 @@ def test_data_with_validation_images_only_is_scored_on_them(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"head": "one"}, "head='one' is not known: use one of probe, zero"),
+        ({"protocol": "paper", "head": "zero"}, "head='zero' has no effect with a protocol"),
         ({"rates": (0.1,)}, "rates and seeds are of a protocol: give --protocol paper"),
         ({"seeds": 2}, "rates and seeds are of a protocol"),
         ({"protocol": "paper", "resume": "runs/x"}, "resume='runs/x': a protocol of several runs"),

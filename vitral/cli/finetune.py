@@ -30,6 +30,9 @@ OPTIONS = (
     Option("--rates", "learning rates that a protocol compares, such as 0.003,0.01", metavar="X,X"),
     Option("--seeds", "runs of a protocol that the score is the mean of", metavar="N", type=int),
     Option("--image-size", "pixels of the model's input, N or HxW", metavar="N"),
+    Option(
+        "--head", "probe or zero: what the new head starts from", metavar="HOW", default="probe"
+    ),
     Option("--recipe", "settings by name instead of the protocol's", metavar="NAME"),
     Option("--epochs", "length of a run", metavar="N", type=float),
     Option("--steps", "length of a run, in optimizer steps", metavar="N", type=int),
@@ -92,6 +95,7 @@ def run(tokens: Sequence[str]) -> int:
         protocol=asked.protocol,
         rates=rates,
         seeds=asked.seeds,
+        head=asked.head,
         recipe=asked.recipe,
         settings=settings,
         format=asked.from_format,

@@ -16,6 +16,7 @@ from vitral.files import atomic
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
 from vitral.recipes.facts import Facts
+from vitral.spec.checks import check_choice
 from vitral.spec.settings import parse_settings
 from vitral.train.resolve import typical_area
 from vitral.train.result import Result
@@ -27,6 +28,7 @@ from vitral.transfer.rows import append_new, mean_row, run_row
 from vitral.transfer.series import Series
 from vitral.transfer.start import Source, open_source, starting_model
 
+HEADS = ("probe", "zero")
 LOAD_FIELDS = ("dropout", "drop_path", "position_resize")
 """Of the model's config, that may be set as `model.*`."""
 
@@ -51,6 +53,7 @@ def finetune(
     rates: Sequence[float] = (),
     seeds: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    head: str = "probe",
     recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
     format: str | None = None,
@@ -73,6 +76,7 @@ def finetune(
         rates: learning rates that the protocol compares instead of its own.
         seeds: runs of the protocol that the result is the mean of.
         image_size: None: the protocol's, else the model's own.
+        head: "probe", or "zero": what the new head starts from, without a protocol.
         recipe: settings by name instead of the protocol's.
         settings: further ones by path, such as {"train.epochs": 20}; of every run.
         format: read the model's file as this format, where its content does not tell.
@@ -89,6 +93,11 @@ def finetune(
     """
     asked = parse_settings(settings or {}) | {"data.source": source_text(data)}
     fields = {name: asked.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in asked}
+    check_choice(HEADS, head=head)
+    if protocol is not None and head != "probe":
+        raise RequestError(
+            f"head={head!r} has no effect with a protocol, whose heads start at zero"
+        )
     kept = Path(results or results_path())
     source = open_source(model, format=format, in_channels=asked.pop("model.in_channels", None))
     image_size = asked.pop("model.image_size", image_size)
@@ -107,7 +116,14 @@ def finetune(
             if rates or seeds is not None:
                 raise RequestError("rates and seeds are of a protocol: give --protocol paper")
             return _by_validation(
-                source, images, request, site, image_size=image_size, fields=fields, results=kept
+                source,
+                images,
+                request,
+                site,
+                image_size=image_size,
+                fields=fields,
+                head=head,
+                results=kept,
             )
         if resume not in ("auto", "never"):
             raise RequestError(
@@ -165,6 +181,7 @@ def _by_validation(
     *,
     image_size: int | tuple[int, int] | None,
     fields: Mapping[str, Any],
+    head: str,
     results: Path,
 ) -> FineTuned:
     """Fine-tune once, from the probe on, keeping what scores best on validation images."""
@@ -174,7 +191,7 @@ def _by_validation(
         if share:
             images = hold_out(images, share=share)
     start = starting_model(source, images.classes, image_size=image_size, **fields)
-    probe = probe_first(start, images, site)
+    probe = probe_first(start, images, site) if head == "probe" else None
     request = dataclasses.replace(
         request, model=start, asked=asked, start=f"{source.weights} {'probe ' if probe else ''}"
     )
