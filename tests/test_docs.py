@@ -90,7 +90,7 @@ def shortened(tokens: list[str]) -> list[str]:
     if "vtab" in tokens:
         text = re.sub(r"--steps \S+", "", shlex.join(tokens))
         return [*shlex.split(text), "--steps", "2", "--image-size", "64"]
-    if "finetune" in tokens:
+    if tokens[:2] == ["vitral", "finetune"]:
         text = re.sub(r"--epochs \S+", "", shlex.join(tokens))
         size = [] if "--image-size" in tokens else ["--image-size", "64"]
         return [*shlex.split(text), "--steps", "2", *size]
