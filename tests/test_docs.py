@@ -60,6 +60,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.make_archive(str(root / "photos"), "zip", root / "photos")
     Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
     Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
+    for name in ("pretraining", "scenes"):
+        shutil.copytree(root / "new_task", root / name)
     # CIFAR-10 in its publisher's form, of a few images.
     cifar = root / "downloads" / "cifar-10-batches-bin"
     cifar.mkdir(parents=True)
@@ -78,6 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("VITRAL_RESULTS")
         assert main(["train", "photos/", "--steps", "2", "--output", "runs/birds"]) == 0
         assert main(["data", "check", "photos/", "--fix", "clean.csv"]) in (0, 3)
+        vitral.save_model(vitral.create_model("ViT-Mi/8", image_size=48, num_classes=4), "random")
         for row in (result_row(), result_row(model="ViT-L/16", value=0.905)):
             append_result(RESULTS_PATH, row)
     return root

@@ -122,7 +122,9 @@ def finetune(facts: Facts) -> dict[str, Any]:
         "augment.min_area": 0.35,
         "augment.mixup": 0.2,
         "objective.label_smoothing": 0.1,
+        "train.ema": 0.05,
         "evaluation.keep_best": True,
+        "evaluation.best_by": "loss" if facts.num_images < SMALL_BELOW else "accuracy",
         "evaluation.every_epochs": max(1.0, epochs / 25),
         "evaluation.patience": 8,
     }
