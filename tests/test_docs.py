@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from vitral.spec.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TAKES_LONG = re.compile(r"vitral (train(?! packed)|finetune|vtab|bench)\b|torchrun")
 # Run by CI itself, by the slow tests (`make demo`), or by whoever installs.
 ELSEWHERE = ("make ", "pip install", "git clone", "cd ", "python benchmarks/")
 
@@ -32,10 +34,17 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return [(page.name, block) for page in PAGES for block in pattern.findall(page.read_text())]
 
 
-def commands() -> list[tuple[str, str]]:
-    """Return (page, command) of all pages, without what runs elsewhere."""
+def commands() -> list[Any]:
+    """Return (page, command) of all pages, without what runs elsewhere.
+
+    Those that take long are slow; none of these and the others needs what the other makes.
+    """
     lines = [(page, line) for page, block in blocks("bash") for line in block.splitlines()]
-    return [(page, line) for page, line in lines if line and not line.startswith(ELSEWHERE)]
+    return [
+        pytest.param(page, line, marks=[pytest.mark.slow] if TAKES_LONG.match(line) else [])
+        for page, line in lines
+        if line and not line.startswith(ELSEWHERE)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,7 @@ def test_it_names_the_bottleneck_in_words(photos: Path, capsys: pytest.CaptureFi
     assert "takes most" in said
 
 
+@pytest.mark.slow
 def test_arrays_are_measured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = np.zeros((60, 20, 20), np.uint8)
     images[:, 0, 0] = np.arange(60)

@@ -406,6 +406,7 @@ def test_gradient_checkpointing_computes_each_block_and_unit_again_by_itself(
     assert again == blocks.split()[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler", "without_shape_checks")
 @each_family
 def test_compiled_checkpointing_gives_the_same_gradients_and_statistics(family: str) -> None:

@@ -109,6 +109,7 @@ def whole(tmp_path_factory, model, tree):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_has_the_one_setting_but_flips_and_crops(whole, name):
     config = whole.config(f"tasks/{name}")
@@ -125,6 +126,7 @@ def test_a_task_has_the_one_setting_but_flips_and_crops(whole, name):
         assert augmented["crop_share"] == 384 / 448
 
 
+@pytest.mark.slow
 def test_without_crops_an_image_is_squashed_whole(whole):
     settings = whole.config("tasks/clevr-count")["settings"]
     ready = preprocessing_from(settings["preprocessing"])
@@ -136,6 +138,7 @@ def test_without_crops_an_image_is_squashed_whole(whole):
     np.testing.assert_array_equal(changed, resize(image, (16, 16), ready))
 
 
+@pytest.mark.slow
 def test_a_task_is_trained_on_all_its_thousand_and_scored_on_all_tests(whole):
     rows = {row.data: row for row in whole.rows() if row.data.removeprefix("vtab-") in TASKS}
     assert list(rows) == [f"vtab-{name}" for name in TASKS]
@@ -148,6 +151,7 @@ def test_a_task_is_trained_on_all_its_thousand_and_scored_on_all_tests(whole):
         assert row.value == whole.summary()["tasks"][name]
 
 
+@pytest.mark.slow
 def test_the_means_are_plain_means_over_tasks(whole):
     rows = {row.data: row for row in whole.rows()}
     for group in GROUPS:
@@ -160,6 +164,7 @@ def test_the_means_are_plain_means_over_tasks(whole):
     assert len(rows) == len(whole.rows()) == 19 + 4
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_the_table_with_the_papers_means_below(whole):
     lines = whole.out.splitlines()
     assert [line.split()[1] for line in lines[1:24]] == [row.data for row in whole.rows()]
@@ -171,6 +176,7 @@ def test_what_is_printed_is_the_table_with_the_papers_means_below(whole):
     assert lines[27:] == [f"folder    {whole.folder}"]
 
 
+@pytest.mark.slow
 def test_only_the_models_of_finished_tasks_are_kept(whole):
     assert not list(whole.folder.glob("**/checkpoints"))
     assert len(list(whole.folder.glob("tasks/*/model"))) == 19
@@ -225,6 +231,7 @@ def test_a_run_that_ended_before_its_outcome_was_kept_is_not_run_again(place):
     assert {**found["found"], "time": ""} == {**kept["found"], "time": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -254,6 +261,7 @@ def test_where_the_data_lies_may_change_but_not_the_images(place, tmp_path):
     assert "tasks/camelyon was found on other images than" in err.replace("\\", "/")
 
 
+@pytest.mark.slow
 def test_a_sweep_chooses_one_setting_for_all_without_a_look_at_test_images(place):
     tokens = [*SHORT, "--sweep", "--tasks", "camelyon,clevr-count"]
     status, out, _ = place.run(*tokens)
