@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+import vitral
 from vitral.cli.main import main
 from vitral.data.dev_split import without_split
 from vitral.data.images import open_images
@@ -385,3 +386,38 @@ def test_rates_that_are_no_numbers_are_refused(
 ) -> None:
     assert main(["finetune", str(pretrained), "x", "--protocol", "paper", "--rates", "a,b"]) == 2
     assert "--rates a,b: give numbers, such as 0.003,0.01" in capsys.readouterr().err
+
+
+def test_one_rate_and_several_are_not_both_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ["--protocol", "paper", "--rates", "0.1,0.2", "--learning-rate", "0.3"]
+    assert main(["finetune", "m", "d", *tokens]) == 2
+    assert "--learning-rate 0.3 and --rates 0.1,0.2 both say which" in capsys.readouterr().err
+
+
+def test_a_probe_that_is_never_right_is_still_where_a_run_starts(
+    pretrained: Path, write_task: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is another one than that from a head of zeros."""
+    data = write_task()
+    tune(pretrained, data, tmp_path / "run", head="zero")
+    monkeypatch.setattr("vitral.transfer.finetune.probe_first", lambda *given: 0.0)
+    with pytest.raises(RequestError, match="holds a run with another model"):
+        tune(pretrained, data, tmp_path / "run")
+
+
+def test_a_resnet_takes_the_better_of_the_sweep_and_hyperrule(
+    write_task: Write, tmp_path: Path
+) -> None:
+    resnet = vitral.create_model(
+        "R50x1", stages=(1,), width_factor=0.5, image_size=16, num_classes=3, in_channels=1
+    )
+    result = tune(
+        resnet, write_task(), tmp_path / "series", protocol="paper", rates=(0.01,), seeds=1,
+        image_size=16, settings={"train.steps": 3, "augment.crop": "none"},
+    )  # fmt: skip
+    dev = {p.name: json.loads((p / "summary.json").read_text())
+           for p in (result.path / "sweep").iterdir()}  # fmt: skip
+    assert dev.keys() == {"rate-0.01", "hyperrule"}
+    best = max(dev, key=lambda name: (dev[name]["accuracy"], -dev[name]["loss"]))
+    decay = settings_of(result.path / "seed-0")["schedule"]["decay"]
+    assert decay == ("multistep" if best == "hyperrule" else "cosine")

@@ -76,6 +76,7 @@ def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("finetune", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.cli.train import summary_lines
+    from vitral.errors import RequestError
     from vitral.figures.results_table import format_rows
     from vitral.files.results import results_path
     from vitral.spec.settings import parse_assignments, parse_settings
@@ -84,8 +85,13 @@ def run(tokens: Sequence[str]) -> int:
     given = {path: getattr(asked, name) for name, path in _SETTINGS.items()}
     settings = parse_settings({path: own for path, own in given.items() if own is not None})
     rates = _rates(asked.rates)
-    if asked.learning_rate is not None and asked.protocol and asked.protocol != "bit-hyperrule":
-        rates = rates or (asked.learning_rate,)
+    if asked.learning_rate is not None and rates:
+        raise RequestError(
+            f"--learning-rate {asked.learning_rate:g} and --rates {asked.rates} both say which "
+            "rates are tried: give one of them"
+        )
+    if asked.learning_rate is not None and asked.protocol not in (None, "bit-hyperrule"):
+        rates = (asked.learning_rate,)
     elif asked.learning_rate is not None:
         settings["optimizer.learning_rate"] = asked.learning_rate
     settings |= parse_assignments(asked.set or [])

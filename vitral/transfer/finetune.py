@@ -192,9 +192,9 @@ def _by_validation(
             images = hold_out(images, share=share)
     start = starting_model(source, images.classes, image_size=image_size, **fields)
     probe = probe_first(start, images, site) if head == "probe" else None
-    request = dataclasses.replace(
-        request, model=start, asked=asked, start=f"{source.weights} {'probe ' if probe else ''}"
-    )
+    # A run from the probe's head is another than one from zeros, though both have these weights.
+    told = f"{source.weights} {'' if probe is None else 'probe '}"
+    request = dataclasses.replace(request, model=start, asked=asked, start=told)
     result: Result = train_on(images, request, site)
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
     row = run_row(source, result.path, summary, protocol="finetune")
