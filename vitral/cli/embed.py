@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.options import PREPROCESSING_OPTION, Option, parse_options
+from vitral.cli.options import FROM_FORMAT_OPTION, PREPROCESSING_OPTION, Option, parse_options
 
 if TYPE_CHECKING:
     from vitral.predict.embed import Embedded
@@ -24,9 +24,7 @@ OPTIONS = (
     Option("--batch-size", "images at once", metavar="N", type=int, default=64),
     Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
     Option("--precision", "auto, float32 or bfloat16", metavar="NAME", default="auto"),
-    Option(
-        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
-    ),
+    FROM_FORMAT_OPTION,
     PREPROCESSING_OPTION,
     Option("--json", "print one JSON object"),
 )

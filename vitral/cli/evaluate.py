@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vitral.cli.options import (
     DATA_DIR_OPTION,
+    FROM_FORMAT_OPTION,
+    MODEL_OPTION,
     PREPROCESSING_OPTION,
     RESULTS_OPTION,
     Option,
@@ -15,12 +17,7 @@ from vitral.cli.options import (
 
 DESCRIPTION = "Score a model on images, every one exactly once."
 OPTIONS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name",
-        metavar="MODEL",
-        required=True,
-    ),
+    MODEL_OPTION,
     Option("data", "as for training", metavar="DATA", required=True),
     DATA_DIR_OPTION,
     Option(
@@ -32,9 +29,7 @@ OPTIONS = (
     Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
     Option("--precision", "float32 unless asked otherwise", metavar="NAME", default="float32"),
     Option("--output", "a CSV with a row an image", metavar="FILE"),
-    Option(
-        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
-    ),
+    FROM_FORMAT_OPTION,
     RESULTS_OPTION,
     PREPROCESSING_OPTION,
     Option("--json", "print one JSON object"),

@@ -1,25 +1,40 @@
 """`vitral finetune`."""
 
-import json
-import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vitral.cli.options import DATA_DIR_OPTION, RESULTS_OPTION, Option, parse_options
+from vitral.cli.options import (
+    DATA_DIR_OPTION,
+    FROM_FORMAT_OPTION,
+    MODEL_OPTION,
+    RESULTS_OPTION,
+    Option,
+    parse_options,
+)
+from vitral.cli.training import (
+    BATCH_SIZE_OPTION,
+    COMPILE_OPTION,
+    JSON_OPTION,
+    LENGTH_OPTIONS,
+    MACHINE_OPTIONS,
+    RESUME_OPTION,
+    SEED_OPTION,
+    SET_OPTION,
+    given_settings,
+    print_summary,
+)
+
+if TYPE_CHECKING:
+    from vitral.transfer.finetune import FineTuned
 
 DESCRIPTION = (
     "Fine-tune a pretrained model on your images: a probe first, then everything, and a test score "
     "in the end; or by the paper's protocols."
 )
 OPTIONS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name",
-        metavar="MODEL",
-        required=True,
-    ),
+    MODEL_OPTION,
     Option("data", "as for training", metavar="DATA", required=True),
     DATA_DIR_OPTION,
     Option(
@@ -34,56 +49,29 @@ OPTIONS = (
         "--head", "probe or zero: what the new head starts from", metavar="HOW", default="probe"
     ),
     Option("--recipe", "settings by name instead of the protocol's", metavar="NAME"),
-    Option("--epochs", "length of a run", metavar="N", type=float),
-    Option("--steps", "length of a run, in optimizer steps", metavar="N", type=int),
-    Option("--batch-size", "images a step, over all processes", metavar="N", type=int),
+    *LENGTH_OPTIONS,
+    BATCH_SIZE_OPTION,
     Option("--learning-rate", "the peak", metavar="X", type=float),
-    Option("--seed", "all random numbers follow from it", metavar="N", type=int),
-    Option("--device", "auto, cpu, cuda or mps", metavar="NAME"),
-    Option("--precision", "auto, float32 or bfloat16", metavar="NAME"),
-    Option("--compile", "auto, on or off", metavar="WHEN"),
+    SEED_OPTION,
+    *MACHINE_OPTIONS,
+    COMPILE_OPTION,
     Option("--output", "the folder; left out: below runs, by what it is", metavar="DIR"),
-    Option(
-        "--resume", "auto, never, or the path of a run to go on with", metavar="HOW", default="auto"
-    ),
-    Option(
-        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
-    ),
+    RESUME_OPTION,
+    FROM_FORMAT_OPTION,
     RESULTS_OPTION,
-    Option(
-        "--set",
-        "any setting, as in augment.mixup=0; may be repeated",
-        metavar="PATH=VALUE",
-        repeat=True,
-    ),
-    Option("--json", "print the summary as one JSON object"),
+    SET_OPTION,
+    JSON_OPTION,
 )
-# Options that are settings of every run.
-_SETTINGS = {
-    "image_size": "model.image_size",
-    "epochs": "train.epochs",
-    "steps": "train.steps",
-    "batch_size": "train.batch_size",
-    "seed": "train.seed",
-    "device": "train.device",
-    "precision": "train.precision",
-    "compile": "train.compile",
-    "data_dir": "data.directory",
-}
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("finetune", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.cli.train import summary_lines
     from vitral.errors import RequestError
-    from vitral.figures.results_table import format_rows
     from vitral.files.results import results_path
-    from vitral.spec.settings import parse_assignments, parse_settings
     from vitral.transfer.finetune import finetune
 
-    given = {path: getattr(asked, name) for name, path in _SETTINGS.items()}
-    settings = parse_settings({path: own for path, own in given.items() if own is not None})
+    settings = given_settings(asked)
     rates = _rates(asked.rates)
     if asked.learning_rate is not None and rates:
         raise RequestError(
@@ -91,10 +79,7 @@ def run(tokens: Sequence[str]) -> int:
             "rates are tried: give one of them"
         )
     if asked.learning_rate is not None and asked.protocol not in (None, "bit-hyperrule"):
-        rates = (asked.learning_rate,)
-    elif asked.learning_rate is not None:
-        settings["optimizer.learning_rate"] = asked.learning_rate
-    settings |= parse_assignments(asked.set or [])
+        rates = (settings.pop("optimizer.learning_rate"),)
     result = finetune(
         asked.model,
         asked.data,
@@ -110,17 +95,22 @@ def run(tokens: Sequence[str]) -> int:
         results=Path(asked.results or results_path()),
         command=shlex.join(["vitral", "finetune", *tokens]),
     )
-    if os.environ.get("RANK", "0") == "0":
-        if asked.json:
-            print(json.dumps(result.summary | {"path": str(result.path)}, ensure_ascii=False))
-        else:
-            lines = summary_lines(result.summary) if len(result.rows) < 2 else []
-            print("\n".join([*lines, *([format_rows(result.rows)] if result.rows else [])]))
-            print(f"model     {result.path / 'model'}")
-            if (result.path / "report.html").exists():
-                print(f"report    {result.path / 'report.html'}")
-        sys.stdout.flush()
+    print_summary(asked, result.summary, result.path, lambda: _lines(result))
     return 0
+
+
+def _lines(result: "FineTuned") -> list[str]:
+    """Return what a person reads: the score, its rows, and where model and report are."""
+    from vitral.cli.train import summary_lines
+    from vitral.figures.results_table import format_rows
+
+    lines = summary_lines(result.summary) if len(result.rows) < 2 else []
+    if result.rows:
+        lines.append(format_rows(result.rows))
+    lines.append(f"model     {result.path / 'model'}")
+    if (result.path / "report.html").exists():
+        lines.append(f"report    {result.path / 'report.html'}")
+    return lines
 
 
 def _rates(text: str | None) -> tuple[float, ...]:

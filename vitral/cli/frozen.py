@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitral.cli.options import DATA_DIR_OPTION, PREPROCESSING_OPTION, RESULTS_OPTION, Option
+from vitral.cli.options import (
+    DATA_DIR_OPTION,
+    FROM_FORMAT_OPTION,
+    PREPROCESSING_OPTION,
+    RESULTS_OPTION,
+    Option,
+)
 from vitral.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -40,9 +46,7 @@ SHARED_OPTIONS = (
     Option("--batch-size", "images at once; changes no score", metavar="N", type=int, default=64),
     Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
     Option("--precision", "float32 unless asked otherwise", metavar="NAME", default="float32"),
-    Option(
-        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
-    ),
+    FROM_FORMAT_OPTION,
     PREPROCESSING_OPTION,
     Option(
         "--controls",

@@ -66,6 +66,15 @@ VALUES = {
 }  # fmt: skip
 
 
+MODEL_OPTION = Option(
+    "model",
+    "a run folder, a model folder, anyone's weights, or hf://owner/name",
+    metavar="MODEL",
+    required=True,
+)
+FROM_FORMAT_OPTION = Option(
+    "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
+)
 DATA_DIR = "data-dir"
 DATA_DIR_OPTION = Option(
     f"--{DATA_DIR}",
@@ -80,7 +89,9 @@ PREPROCESSING_OPTION = Option(
     repeat=True,
 )
 RESULTS_OPTION = Option(
-    "--results", "the file of results; left out: runs/results.jsonl", metavar="FILE"
+    "--results",
+    "the file of results; left out: $VITRAL_RESULTS, else runs/results.jsonl",
+    metavar="FILE",
 )
 
 

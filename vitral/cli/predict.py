@@ -4,16 +4,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitral.cli.options import PREPROCESSING_OPTION, Option, parse_options
+from vitral.cli.options import (
+    FROM_FORMAT_OPTION,
+    MODEL_OPTION,
+    PREPROCESSING_OPTION,
+    Option,
+    parse_options,
+)
 
 DESCRIPTION = "Name the classes of images, one row each."
 OPTIONS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name",
-        metavar="MODEL",
-        required=True,
-    ),
+    MODEL_OPTION,
     Option("images", "files or folders", metavar="IMAGES", required=True, repeat=True),
     Option("--top", "how many classes a row names", metavar="N", type=int, default=5),
     Option(
@@ -26,9 +27,7 @@ OPTIONS = (
     Option("--batch-size", "images at once", metavar="N", type=int, default=64),
     Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
     Option("--precision", "auto, float32 or bfloat16", metavar="NAME", default="auto"),
-    Option(
-        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
-    ),
+    FROM_FORMAT_OPTION,
     PREPROCESSING_OPTION,
     Option("--json", "print one JSON object"),
 )

@@ -1,13 +1,25 @@
 """`vitral train`."""
 
-import json
-import os
 import shlex
-import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
+from vitral.cli.training import (
+    BATCH_SIZE_OPTION,
+    COMPILE_OPTION,
+    JSON_OPTION,
+    LENGTH_OPTIONS,
+    MACHINE_OPTIONS,
+    RESUME_OPTION,
+    SEED_OPTION,
+    SET_OPTION,
+    given_settings,
+    print_summary,
+)
+
+if TYPE_CHECKING:
+    from vitral.train.result import Result
 
 DESCRIPTION = (
     "Train a Vision Transformer on images and write a run folder with model, score and report."
@@ -23,71 +35,47 @@ OPTIONS = (
     Option("--model", "such as ViT-S/16; left out: one that fits the images", metavar="NAME"),
     Option("--image-size", "pixels of the model's input, N or HxW", metavar="N"),
     Option("--recipe", "left out: one that fits the task, said with its reason", metavar="NAME"),
-    Option("--epochs", "length of the run", metavar="N", type=float),
-    Option("--steps", "length of the run, in optimizer steps", metavar="N", type=int),
-    Option("--batch-size", "images a step, over all processes", metavar="N", type=int),
+    *LENGTH_OPTIONS,
+    BATCH_SIZE_OPTION,
     Option("--learning-rate", "the peak", metavar="X", type=float),
-    Option("--seed", "all random numbers follow from it", metavar="N", type=int),
-    Option("--device", "auto, cpu, cuda or mps", metavar="NAME"),
-    Option("--precision", "auto, float32 or bfloat16", metavar="NAME"),
-    Option("--compile", "auto, on or off", metavar="WHEN"),
+    SEED_OPTION,
+    *MACHINE_OPTIONS,
+    COMPILE_OPTION,
     Option("--output", "the run folder; left out: runs/DATA-MODEL-xxxxxx", metavar="DIR"),
-    Option(
-        "--resume", "auto, never, or the path of a run to go on with", metavar="HOW", default="auto"
-    ),
+    RESUME_OPTION,
     Option(
         "--config", "a YAML file of settings, such as another run's config.yaml", metavar="FILE"
     ),
-    Option(
-        "--set",
-        "any setting, as in augment.mixup=0.2; may be repeated",
-        metavar="PATH=VALUE",
-        repeat=True,
-    ),
-    Option("--json", "print the summary as one JSON object"),
+    SET_OPTION,
+    JSON_OPTION,
 )
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("train", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.spec.settings import parse_assignments, parse_settings
     from vitral.train.run import train
 
-    settings = parse_assignments(asked.set or [])
-    if asked.data_dir:
-        settings["data.directory"] = asked.data_dir
-    image_size = None
-    if asked.image_size is not None:
-        image_size = parse_settings({"model.image_size": asked.image_size})["model.image_size"]
     result = train(
         asked.model,
         asked.data,
-        image_size=image_size,
         recipe=asked.recipe,
-        epochs=asked.epochs,
-        steps=asked.steps,
-        batch_size=asked.batch_size,
-        learning_rate=asked.learning_rate,
-        seed=asked.seed,
-        device=asked.device,
-        precision=asked.precision,
-        compile=asked.compile,
         output=asked.output,
         resume=asked.resume,
         config=asked.config,
-        settings=settings,
+        settings=given_settings(asked),
         command=shlex.join(["vitral", "train", *tokens]),
     )
-    if os.environ.get("RANK", "0") == "0":
-        if asked.json:
-            print(json.dumps(result.summary | {"path": str(result.path)}, ensure_ascii=False))
-        else:
-            print("\n".join(summary_lines(result.summary)))
-            print(f"model     {result.path / 'model'}")
-            print(f"report    {result.path / 'report.html'}")
-        sys.stdout.flush()
+    print_summary(asked, result.summary, result.path, lambda: _lines(result))
     return 0
+
+
+def _lines(result: "Result") -> list[str]:
+    return [
+        *summary_lines(result.summary),
+        f"model     {result.path / 'model'}",
+        f"report    {result.path / 'report.html'}",
+    ]
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:

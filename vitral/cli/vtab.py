@@ -1,14 +1,27 @@
 """`vitral vtab`."""
 
-import json
-import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.options import DATA_DIR_OPTION, RESULTS_OPTION, Option, parse_options
+from vitral.cli.options import (
+    DATA_DIR_OPTION,
+    FROM_FORMAT_OPTION,
+    MODEL_OPTION,
+    RESULTS_OPTION,
+    Option,
+    parse_options,
+)
+from vitral.cli.training import (
+    BATCH_SIZE_OPTION,
+    JSON_OPTION,
+    MACHINE_OPTIONS,
+    SEED_OPTION,
+    SET_OPTION,
+    given_settings,
+    print_summary,
+)
 
 if TYPE_CHECKING:
     from vitral.transfer.vtab import VtabResult
@@ -18,75 +31,43 @@ DESCRIPTION = (
     "images of each with one setting for all, tested once on the full test set."
 )
 OPTIONS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name",
-        metavar="MODEL",
-        required=True,
-    ),
+    MODEL_OPTION,
     DATA_DIR_OPTION,
     Option("--tasks", "only these, such as dtd,pets", metavar="A,B"),
     Option("--sweep", "choose one rate and length for all tasks by their 200 validation images"),
     Option("--linear", "logistic regression on frozen features: light"),
     Option("--image-size", "pixels of the model's input, N or HxW; left out: 384", metavar="N"),
     Option("--steps", "length of every run; left out: 2500", metavar="N", type=int),
-    Option("--batch-size", "images a step, over all processes", metavar="N", type=int),
+    BATCH_SIZE_OPTION,
     Option("--learning-rate", "the peak; left out: 0.01", metavar="X", type=float),
-    Option("--seed", "all random numbers follow from it", metavar="N", type=int),
-    Option("--device", "auto, cpu, cuda or mps", metavar="NAME"),
-    Option("--precision", "auto, float32 or bfloat16", metavar="NAME"),
+    SEED_OPTION,
+    *MACHINE_OPTIONS,
     Option("--output", "the folder; left out: below runs, by what it is", metavar="DIR"),
-    Option(
-        "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
-    ),
+    FROM_FORMAT_OPTION,
     RESULTS_OPTION,
-    Option(
-        "--set",
-        "any setting of every run, as in augment.mixup=0; may be repeated",
-        metavar="PATH=VALUE",
-        repeat=True,
-    ),
-    Option("--json", "print the summary as one JSON object"),
+    SET_OPTION,
+    JSON_OPTION,
 )
-# Options that are settings of every run.
-_SETTINGS = {
-    "image_size": "model.image_size",
-    "steps": "train.steps",
-    "batch_size": "train.batch_size",
-    "learning_rate": "optimizer.learning_rate",
-    "seed": "train.seed",
-    "device": "train.device",
-    "precision": "train.precision",
-    "data_dir": "data.directory",
-}
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("vtab", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.files.results import results_path
-    from vitral.spec.settings import parse_assignments, parse_settings
     from vitral.transfer.vtab import vtab
 
-    given = {path: getattr(asked, name) for name, path in _SETTINGS.items()}
-    settings = parse_settings({path: own for path, own in given.items() if own is not None})
     result = vtab(
         asked.model,
         tasks=[name for name in (asked.tasks or "").split(",") if name],
         sweep=asked.sweep,
         linear=asked.linear,
-        settings=settings | parse_assignments(asked.set or []),
+        settings=given_settings(asked),
         format=asked.from_format,
         output=asked.output,
         results=Path(asked.results or results_path()),
         command=shlex.join(["vitral", "vtab", *tokens]),
     )
-    if os.environ.get("RANK", "0") == "0":
-        if asked.json:
-            print(json.dumps(result.summary | {"path": str(result.path)}, ensure_ascii=False))
-        else:
-            print("\n".join(_lines(result)))
-        sys.stdout.flush()
+    print_summary(asked, result.summary, result.path, lambda: _lines(result))
     return 0
 
 
