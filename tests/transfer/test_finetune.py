@@ -18,9 +18,10 @@ from vitral.errors import DataError, RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.results import read_results
 from vitral.files.rows import read_rows
+from vitral.train.resolve import facts_of
 from vitral.train.run import RunRequest
 from vitral.train.site import training_site
-from vitral.transfer.finetune import FineTuned, facts_of, finetune
+from vitral.transfer.finetune import FineTuned, finetune
 from vitral.transfer.protocols import choose_protocol
 from vitral.transfer.series import Series
 from vitral.transfer.start import open_source
@@ -328,7 +329,7 @@ def test_a_protocol_needs_something_to_score(
     source = open_source(pretrained)
     images = without_split(open_images(write_task()), "test")
     with training_site("cpu", quiet=True) as site:
-        protocol = choose_protocol("paper", facts_of(source, images))
+        protocol = choose_protocol("paper", facts_of(images, source.model.config))
         series = Series(protocol, source, images, RunRequest(None, title="t", command="c"), site)
         with pytest.raises(RequestError, match="has no test images, which paper ends with"):
             series.go(tmp_path / "s")

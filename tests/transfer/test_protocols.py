@@ -1,9 +1,14 @@
+import numpy as np
 import pytest
 
+from vitral.data.datasets.class_names import class_names
+from vitral.data.images import open_images
 from vitral.errors import RequestError
 from vitral.recipes.facts import Facts
 from vitral.recipes.recipe import RECIPES
 from vitral.spec.names import model_config
+from vitral.spec.run import DataSettings
+from vitral.train.resolve import facts_of
 from vitral.transfer.protocols import PROTOCOLS, choose_protocol
 
 MODELS = ["ViT-B/16", "ViT-L/16", "ViT-H/14", "R50x1+ViT-B/16", "R50x1", "R152x4", "ViT-Mi/8"]
@@ -97,3 +102,19 @@ def test_rates_of_the_callers_own_are_compared():
 def test_what_does_not_fit_is_refused(name, options, message):
     with pytest.raises(RequestError, match=message):
         choose_protocol(name, facts(), **options)
+
+
+def test_a_named_set_is_known_by_its_name_when_it_is_open(tmp_path):
+    """Ten images a file in CIFAR-10's own form: Table 4's steps go by the name."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (10, 3072), dtype=np.uint8)
+        rows = (bytes([label]) + own.tobytes() for label, own in enumerate(pixels))
+        (folder / f"{name}.bin").write_bytes(b"".join(rows))
+    (folder / "batches.meta.txt").write_text("\n".join(class_names("cifar10")))
+    settings = DataSettings("cifar10", directory=str(tmp_path), validation_share=0.0)
+    images = open_images("cifar10", settings=settings)
+    task = facts_of(images, model_config("ViT-B/16", image_size=384))
+    assert RECIPES["paper-finetune"](task)["train.steps"] == 10_000  # by size it would be 500
+    assert choose_protocol("paper", task).dev_share == 0.02

@@ -14,7 +14,7 @@ from vitral.models.model import Model
 from vitral.recipes.facts import Facts
 from vitral.recipes.recipe import Recipe, choose_recipe, default_model
 from vitral.spec.checks import check_positive
-from vitral.spec.model import family_of
+from vitral.spec.model import ModelConfig, family_of
 from vitral.spec.names import parse_model_name
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import (
@@ -219,6 +219,20 @@ def _of_deep_images(data: ImageData) -> dict[str, Any]:
     return {"levels": levels, "rounding": "none"} if levels else {}
 
 
+def facts_of(data: ImageData, config: ModelConfig) -> Facts:
+    """Return what recipes and protocols look at, of a task for a pretrained model."""
+    return Facts(
+        num_images=len(data.splits["train"]),
+        num_classes=len(data.classes),
+        image_size=config.image_hw,
+        model=config.name,
+        embed_dim=getattr(config, "embed_dim", 0),
+        data=data.source,
+        image_area=typical_area(data),
+        config=config,
+    )
+
+
 def _facts(
     data: ImageData,
     model_settings: Mapping[str, Any],
@@ -226,6 +240,8 @@ def _facts(
     *,
     model: str | nn.Module | None,
 ) -> Facts:
+    if isinstance(model, Model) and model.load_report:
+        return facts_of(data, model.config)
     return Facts(
         num_images=len(data.splits["train"]),
         num_classes=len(data.classes),
@@ -234,7 +250,6 @@ def _facts(
         embed_dim=model_settings.get("model.embed_dim", 0),
         data=data.source,
         image_area=typical_area(data),
-        config=model.config if isinstance(model, Model) and model.load_report else None,
     )
 
 

@@ -15,10 +15,9 @@ from vitral.evaluate.support import mean_interval
 from vitral.files import atomic
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
-from vitral.recipes.facts import Facts
 from vitral.spec.checks import check_choice
 from vitral.spec.settings import parse_settings
-from vitral.train.resolve import typical_area
+from vitral.train.resolve import facts_of
 from vitral.train.result import Result
 from vitral.train.run import RunRequest, train_on
 from vitral.train.site import Site, open_training_data, source_text, training_site
@@ -131,25 +130,14 @@ def finetune(
                 "--output"
             )
         chosen = choose_protocol(
-            protocol, facts_of(source, images), rates=rates, image_size=image_size, seeds=seeds
+            protocol,
+            facts_of(images, source.model.config),
+            rates=rates,
+            image_size=image_size,
+            seeds=seeds,
         )
         series = Series(chosen, source, images, request, site, fields=fields)
         return _in_series(series, results=kept)
-
-
-def facts_of(source: Source, images: ImageData) -> Facts:
-    """Return what recipes and protocols look at."""
-    config = source.model.config
-    return Facts(
-        num_images=len(images.splits["train"]),
-        num_classes=len(images.classes),
-        image_size=config.image_hw,
-        model=config.name,
-        embed_dim=config.feature_dim,
-        data=images.source,
-        image_area=typical_area(images),
-        config=config,
-    )
 
 
 def _open(data: Any, site: Site, asked: Mapping[str, Any], source: Source) -> ImageData:
