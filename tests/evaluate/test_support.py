@@ -65,7 +65,7 @@ def test_labels_out_of_range_are_named() -> None:
 
 @pytest.mark.parametrize("coverage", [0.5, 0.95, 0.999])
 def test_quantiles_are_students(coverage: float) -> None:
-    stats = pytest.importorskip("scipy.stats")
+    stats = pytest.importorskip("scipy.stats", reason="needs SciPy: the extra `vtab`")
     for freedom in (*range(1, 12), 29, 30, 500):
         oracle = stats.t.ppf((1 + coverage) / 2, freedom)
         assert t_quantile(freedom, coverage=coverage) == pytest.approx(oracle, rel=1e-9)
@@ -73,7 +73,7 @@ def test_quantiles_are_students(coverage: float) -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=12))
 def test_the_interval_over_seeds_is_students(values: list[float]) -> None:
-    stats = pytest.importorskip("scipy.stats")
+    stats = pytest.importorskip("scipy.stats", reason="needs SciPy: the extra `vtab`")
     mean, low, high = mean_interval(values)
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     expected = (np.mean(values), np.mean(values) - half, np.mean(values) + half)
