@@ -1,11 +1,13 @@
 """What all tests share: the folder of reference data, a cache of their own, a small trained run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+Arrays = dict[str, np.ndarray]
 CANDIDATES = ("../shared", "shared")
 
 
@@ -25,6 +27,17 @@ def shared() -> Path:
             pytest.fail("the shared reference data is absent: set VITRAL_SHARED")
         pytest.skip("needs the shared reference data: set VITRAL_SHARED to its folder")
     return folder
+
+
+@pytest.fixture
+def reference(shared: Path) -> Callable[[str], Arrays]:
+    """Read arrays of the original authors' code."""
+
+    def read(name: str) -> Arrays:
+        with np.load(shared / "reference" / f"{name}.npz", allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+
+    return read
 
 
 @pytest.fixture

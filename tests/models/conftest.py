@@ -1,7 +1,6 @@
-"""Small models without a zero among their weights, and the original authors' numbers."""
+"""Small models without a zero among their weights, run on one thread."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +8,6 @@ import torch
 from small_models import build_small
 
 from vitral.models.vit import ViT
-
-Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,17 +34,6 @@ def small_model() -> Callable[..., ViT]:
 @pytest.fixture
 def small_images() -> torch.Tensor:
     return torch.rand((2, 3, 24, 32), generator=torch.Generator().manual_seed(12)) * 2 - 1
-
-
-@pytest.fixture
-def reference(shared: Path) -> Callable[[str], Arrays]:
-    """Read arrays of the original authors' code."""
-
-    def read(name: str) -> Arrays:
-        with np.load(shared / "reference" / f"{name}.npz", allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-
-    return read
 
 
 @pytest.fixture

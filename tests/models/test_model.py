@@ -55,14 +55,14 @@ def axial_shapes(prefix: int, *pool: str) -> dict[str, tuple[int, ...]]:
 
 AXIAL_RESNET = {
     "root": (2, 8, 6, 8),
-    "stage1/unit01/row_attention": (2, 6, 2, 8, 8),
     "stage1/unit01/column_attention": (2, 8, 2, 6, 6),
+    "stage1/unit01/row_attention": (2, 6, 2, 8, 8),
     "stage1/unit01": (2, 32, 6, 8),
-    "stage2/unit01/row_attention": (2, 6, 2, 8, 8),
     "stage2/unit01/column_attention": (2, 8, 2, 6, 6),
+    "stage2/unit01/row_attention": (2, 6, 2, 8, 8),
     "stage2/unit01": (2, 64, 3, 4),
-    "stage2/unit02/row_attention": (2, 3, 2, 4, 4),
     "stage2/unit02/column_attention": (2, 4, 2, 3, 3),
+    "stage2/unit02/row_attention": (2, 3, 2, 4, 4),
     "stage2/unit02": (2, 64, 3, 4),
     "features": (2, 64),
     "logits": (2, 5),

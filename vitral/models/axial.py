@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.models.layers import EncoderBlock
+from vitral.models.position import Heads
 
 
 class AxialBlock(nn.Module):
@@ -41,19 +42,25 @@ class AxialBlock(nn.Module):
         return self._along(self.column, after_row, keep_column, axis=1)
 
     def with_attention(
-        self, tokens: Float[Tensor, "N L D"], keep: Float[Tensor, "N 4"] | None = None
+        self,
+        tokens: Float[Tensor, "N L D"],
+        keep: Float[Tensor, "N 4"] | None = None,
+        heads: Heads = None,
     ) -> tuple[
         Float[Tensor, "N L D"], Float[Tensor, "N H heads A A"], Float[Tensor, "N W heads B B"]
     ]:
         """Return what `forward` gives, and the attention along rows of A and columns of B places.
 
-        A class token is one more place at the beginning of each row and column.
+        Of the heads asked for. A class token is one more place at the beginning of each row and
+        column.
         """
         keep_row, keep_column = (None, None) if keep is None else (keep[:, :2], keep[:, 2:])
         lines = (tokens.shape[0], -1)
-        rows = self.row.attention_weights(self._lines(tokens, axis=2)).unflatten(0, lines)
+        along_rows = self._lines(tokens, axis=2)
+        rows = self.row.attention_weights(along_rows, heads=heads).unflatten(0, lines)
         after_row = self._along(self.row, tokens, keep_row, axis=2)
-        columns = self.column.attention_weights(self._lines(after_row, axis=1)).unflatten(0, lines)
+        down_columns = self._lines(after_row, axis=1)
+        columns = self.column.attention_weights(down_columns, heads=heads).unflatten(0, lines)
         return self._along(self.column, after_row, keep_column, axis=1), rows, columns
 
     def _along(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.models.model import Model, zero_head
+from vitral.models.position import Heads
 from vitral.spec.axial_resnet import EXPANSION, AxialResNetConfig
 from vitral.spec.preprocessing import Preprocessing
 
@@ -67,10 +68,13 @@ class AxialAttention(nn.Module):
         by_offset = torch.einsum("mgij,cij->mgci", attention, value_offsets).flatten(1, 2)
         return self.content_norm(content) + self.offset_norm(by_offset)
 
-    def weights(self, lines: Float[Tensor, "M C A"]) -> Float[Tensor, "M groups A A"]:
-        """Return the attention; rows (the places that ask) sum to 1."""
+    def weights(
+        self, lines: Float[Tensor, "M C A"], heads: Heads = None
+    ) -> Float[Tensor, "M groups A A"]:
+        """Return the attention of the groups asked for; rows (the places that ask) sum to 1."""
         query, key, _ = self._project(lines)
-        return self._attention(query, key)
+        attention = self._attention(query, key)
+        return attention if heads is None else attention[:, list(heads)]
 
     def _project(self, lines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected = self.qkv_norm(self.qkv(lines)).unflatten(1, (self.groups, -1))
@@ -151,12 +155,13 @@ class AxialUnit(nn.Module):
         return F.relu(shortcut[:, :, : branch.shape[2], : branch.shape[3]] + branch)
 
     def attention_weights(
-        self, maps: Float[Tensor, "N C H W"]
+        self, maps: Float[Tensor, "N C H W"], heads: Heads = None
     ) -> tuple[Float[Tensor, "N H groups W W"], Float[Tensor, "N W groups H H"]]:
-        """Return the attention along rows and down columns."""
+        """Return the attention along rows and down columns, of the groups asked for."""
         maps = F.relu(self.norm1(self.conv1(maps)))
-        columns = self.column.weights(_columns(maps)).unflatten(0, (maps.shape[0], -1))
-        rows = self.row.weights(_rows(self._column(maps))).unflatten(0, (maps.shape[0], -1))
+        lines = (maps.shape[0], -1)
+        columns = self.column.weights(_columns(maps), heads).unflatten(0, lines)
+        rows = self.row.weights(_rows(self._column(maps)), heads).unflatten(0, lines)
         return rows, columns
 
     def _column(self, maps: Tensor) -> Tensor:
@@ -226,7 +231,7 @@ class AxialResNet(Model):
         units = [
             f"{name}{part}"
             for name in self._unit_names()
-            for part in ("/row_attention", "/column_attention", "")
+            for part in ("/column_attention", "/row_attention", "")
         ]
         return ("root", *units, "features", "logits")
 
@@ -249,16 +254,18 @@ class AxialResNet(Model):
             maps = self._run(unit, maps)
         return maps.mean(dim=(2, 3))
 
-    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    def _walk(
+        self, images: Tensor, wanted: Collection[str], heads: Heads
+    ) -> Iterator[tuple[str, Tensor]]:
         self.check_images(images)
         maps = self._begin(images)
         yield "root", maps
         for name, unit in zip(self._unit_names(), self.units(), strict=True):
             if {f"{name}/row_attention", f"{name}/column_attention"} & set(wanted):
                 with _without_statistics(unit):
-                    rows, columns = unit.attention_weights(maps)
-                yield f"{name}/row_attention", rows
+                    rows, columns = unit.attention_weights(maps, heads)
                 yield f"{name}/column_attention", columns
+                yield f"{name}/row_attention", rows
             maps = unit(maps)
             yield name, maps
         features = maps.mean(dim=(2, 3))

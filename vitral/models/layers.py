@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.models.position import RelativePosition
+from vitral.models.position import Heads, RelativePosition
 
 MLP_BIAS_STD = 1e-6
 
@@ -62,18 +62,29 @@ class Attention(nn.Module):
         return self._mix(query, key, value)
 
     def attend_weights(
-        self, queries: Float[Tensor, "N M D"], tokens: Float[Tensor, "N L D"]
+        self,
+        queries: Float[Tensor, "N M D"],
+        tokens: Float[Tensor, "N L D"],
+        heads: Heads = None,
     ) -> Float[Tensor, "N heads M L"]:
-        """Return the attention that `attend` applies; rows sum to 1."""
+        """Return the attention that `attend` applies, of the heads asked for; rows sum to 1."""
         query, key, _ = self._project(queries, tokens)
-        return _softmax_scores(query, key)
+        return _softmax_scores(_choose(query, heads), _choose(key, heads))
 
     def weights(
-        self, tokens: Float[Tensor, "N L D"], relative: RelativePosition | None = None
+        self,
+        tokens: Float[Tensor, "N L D"],
+        relative: RelativePosition | None = None,
+        heads: Heads = None,
     ) -> Float[Tensor, "N heads L L"]:
-        """Return the attention that `forward` applies, whatever kernel it runs; rows sum to 1."""
+        """Return the attention that `forward` applies, whatever kernel it runs; rows sum to 1.
+
+        Only the heads asked for are computed.
+        """
         query, key, _ = self._split_heads(tokens)
-        return _softmax_scores(query, key, relative(query) if relative is not None else None)
+        query, key = _choose(query, heads), _choose(key, heads)
+        bias = relative(query, heads) if relative is not None else None
+        return _softmax_scores(query, key, bias)
 
     def _project(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         width = tokens.shape[-1]
@@ -94,6 +105,11 @@ class Attention(nn.Module):
         """Cut (N, L, parts D) into `parts` of (N, heads, L, d)."""
         split = projected.unflatten(-1, (parts, self.num_heads, -1))
         return split.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _choose(split: Tensor, heads: Heads) -> Tensor:
+    """Return some heads of (N, heads, L, d)."""
+    return split if heads is None else split[:, list(heads)]
 
 
 def _softmax_scores(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -219,10 +235,13 @@ class EncoderBlock(nn.Module):
         return self._finish(tokens[:, :1], attended, keep)
 
     def attention_weights(
-        self, tokens: Float[Tensor, "N L D"], relative: RelativePosition | None = None
+        self,
+        tokens: Float[Tensor, "N L D"],
+        relative: RelativePosition | None = None,
+        heads: Heads = None,
     ) -> Float[Tensor, "N heads L L"]:
-        """Return the attention that the block applies to these inputs."""
-        return self.attention.weights(self.norm1(tokens), relative)
+        """Return the attention that the block applies to these inputs, of the heads asked for."""
+        return self.attention.weights(self.norm1(tokens), relative, heads)
 
     def _finish(self, tokens: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         tokens = tokens + scale_branch(self.dropout(attended), keep, branch=0)
@@ -277,9 +296,12 @@ class AttentionPool(nn.Module):
         pooled = self.attention.attend(self.probe.expand(tokens.shape[0], -1, -1), tokens)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
-    def attention_weights(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N heads 1 L"]:
+    def attention_weights(
+        self, tokens: Float[Tensor, "N L D"], heads: Heads = None
+    ) -> Float[Tensor, "N heads 1 L"]:
         """Return how much the probe looks at each token; rows sum to 1."""
-        return self.attention.attend_weights(self.probe.expand(tokens.shape[0], -1, -1), tokens)
+        probe = self.probe.expand(tokens.shape[0], -1, -1)
+        return self.attention.attend_weights(probe, tokens, heads)
 
 
 class PatchEmbedding(nn.Module):

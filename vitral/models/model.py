@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelFileError, RequestError, nearest
+from vitral.models.position import Heads
 from vitral.spec.model import ModelConfig
 from vitral.spec.preprocessing import Preprocessing, default_preprocessing
 
@@ -100,7 +101,9 @@ class Model(nn.Module, ABC):
         """Return what the head reads."""
 
     @abstractmethod
-    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    def _walk(
+        self, images: Tensor, wanted: Collection[str], heads: Heads
+    ) -> Iterator[tuple[str, Tensor]]:
         """Give named results in the order of `trace_names`, those that cost extra if wanted."""
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
@@ -118,6 +121,10 @@ class Model(nn.Module, ABC):
         """Apply the head, if there is one."""
         return self.head(features) if self.config.num_classes else features
 
+    def probabilities(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return what the logits say: shares of 1, or each class's own if there may be several."""
+        return logits.sigmoid() if self.objective == "sigmoid" else logits.softmax(dim=1)
+
     def trace(self, images: Float[Tensor, "N C H W"], names: Iterable[str]) -> dict[str, Tensor]:
         """Return intermediate results by name; work ends at the last one asked for.
 
@@ -134,19 +141,40 @@ class Model(nn.Module, ABC):
         Raises:
             RequestError: a name that this model does not have.
         """
+        return dict(self.trace_each(images, names))
+
+    def trace_each(
+        self, images: Float[Tensor, "N C H W"], names: Iterable[str], heads: Heads = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Give what `trace` returns one by one, as it is computed: none is kept here.
+
+        Args:
+            images: as for `forward`.
+            names: as for `trace`.
+            heads: of each attention asked for, the heads that are computed; None: all.
+
+        Yields:
+            Name and value, in the order of `trace_names`.
+
+        Raises:
+            RequestError: a name that this model does not have.
+        """
         wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+        known = self.trace_names
         for name in wanted:
-            if name not in self.trace_names:
+            if name not in known:
                 raise RequestError(
-                    f"there is nothing called {name!r} to trace{nearest(name, self.trace_names)}"
+                    f"there is nothing called {name!r} to trace{nearest(name, known)}"
                 )
-        found: dict[str, Tensor] = {}
-        walk = self._walk(images, wanted)
-        while len(found) < len(wanted):
-            name, value = next(walk)
+        if not wanted:
+            return
+        left = len(wanted)
+        for name, value in self._walk(images, wanted, heads):
             if name in wanted:
-                found[name] = value
-        return found
+                yield name, value
+                left -= 1
+                if not left:
+                    return
 
     @property
     def is_classifier(self) -> bool:

@@ -1,11 +1,15 @@
 """Position embeddings: the kinds of the paper's Table 8 and fixed waves."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.spec.vit import ViTConfig
 
+Heads = Sequence[int] | None
+"""Some of an attention's heads by number; None: all."""
 POSITION_STD = 0.02
 WAVE_TEMPERATURE = 10_000.0
 
@@ -102,11 +106,20 @@ class RelativePosition(nn.Module):
         """Draw the keys from N(0, 0.02)."""
         nn.init.normal_(self.offsets, std=POSITION_STD)
 
-    def forward(self, query: Float[Tensor, "N heads L d"]) -> Float[Tensor, "N heads L L"]:
-        """Return what is added to the attention's logits."""
+    def forward(
+        self, query: Float[Tensor, "N heads L d"], heads: Heads = None
+    ) -> Float[Tensor, "N heads L L"]:
+        """Return what is added to the attention's logits.
+
+        Args:
+            query: of all heads, or of those asked for.
+            heads: which they are; None: all.
+        """
         query = query[:, :, self.num_prefix_tokens :]
         num_patches, prefix = query.shape[2], self.num_prefix_tokens
-        by_offset = query @ self.offsets.to(query.dtype).transpose(1, 2) * query.shape[-1] ** -0.5
+        has_one = len(self.offsets) == 1
+        tables = self.offsets if heads is None or has_one else self.offsets[list(heads)]
+        by_offset = query @ tables.to(query.dtype).transpose(1, 2) * query.shape[-1] ** -0.5
         place = torch.arange(num_patches, device=query.device)
         offset = place[:, None] - place[None, :] + num_patches - 1
         bias = by_offset.gather(3, offset.expand(*by_offset.shape[:2], -1, -1))

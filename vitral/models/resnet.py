@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.models.model import Model, Run, call, zero_head
+from vitral.models.position import Heads
 from vitral.models.standardized import StandardizedConv, pad_to_same
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.resnet import EXPANSION, NUM_GROUPS, ResNetConfig
@@ -198,7 +199,9 @@ class ResNet(Model):
         self.check_images(images)
         return self.trunk(images, self._run).mean(dim=(2, 3))
 
-    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    def _walk(
+        self, images: Tensor, wanted: Collection[str], heads: Heads
+    ) -> Iterator[tuple[str, Tensor]]:
         self.check_images(images)
         maps = images
         for name, maps in self.trunk.walk(images):

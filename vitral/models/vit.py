@@ -16,7 +16,7 @@ from vitral.models.layers import (
     stochastic_depth,
 )
 from vitral.models.model import Model, zero_head
-from vitral.models.position import ADDED_POSITIONS, RelativePosition
+from vitral.models.position import ADDED_POSITIONS, Heads, RelativePosition
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.vit import ViTConfig
 
@@ -199,7 +199,9 @@ class ViT(Model):
             return torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=-1)
         return tokens[:, :2].flatten(1)
 
-    def _walk(self, images: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    def _walk(
+        self, images: Tensor, wanted: Collection[str], heads: Heads
+    ) -> Iterator[tuple[str, Tensor]]:
         self.check_images(images)
         patches = images
         for name, patches in self.embedding.walk(images):
@@ -212,19 +214,19 @@ class ViT(Model):
             own = None if keep is None else keep[:, index]
             parts = {f"{name}/row_attention", f"{name}/column_attention"}
             if isinstance(block, AxialBlock) and parts & set(wanted):
-                tokens, rows, columns = block.with_attention(tokens, own)
+                tokens, rows, columns = block.with_attention(tokens, own, heads)
                 yield f"{name}/row_attention", rows
                 yield f"{name}/column_attention", columns
             else:
                 if isinstance(block, EncoderBlock) and f"{name}/attention" in wanted:
-                    weights = block.attention_weights(tokens, self._relative(index))
+                    weights = block.attention_weights(tokens, self._relative(index), heads)
                     yield f"{name}/attention", weights
                 tokens = block(tokens, own, *self._extra(index))
             yield name, tokens
         tokens = tokens if self.config.norm_pooled else self.norm(tokens)
         yield "tokens", tokens
         if "pool/attention" in wanted:
-            yield "pool/attention", self.attention_pool.attention_weights(tokens)
+            yield "pool/attention", self.attention_pool.attention_weights(tokens, heads)
         features = self.pool(tokens)
         yield "features", features
         yield "logits", self.classify(features)
