@@ -117,9 +117,7 @@ class Predictor:
         for loaded, logits in self._prepared.outputs(
             self.model, images, batch_size=self._batch_size, errors=errors
         ):
-            shares = (
-                logits.sigmoid() if self.model.objective == "sigmoid" else logits.softmax(dim=1)
-            )
+            shares = self.model.probabilities(logits)
             values, places = shares.topk(self._top, dim=1)
             for index, own_values, own_places in zip(
                 loaded["index"].tolist(), values.tolist(), places.tolist(), strict=True
