@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitral.version import __version__
 
 if TYPE_CHECKING:
-    from vitral import evaluate
+    from vitral import evaluate, inspection
     from vitral.models.build import create_model
     from vitral.models.weights.load import load_model
     from vitral.models.weights.save import save_model
@@ -22,13 +22,14 @@ _PLACES = {
     "load_model": "vitral.models.weights.load",
     "save_model": "vitral.models.weights.save",
 }
-_PACKAGES = ("evaluate", "train")
+_PACKAGES = ("evaluate", "inspection", "train")
 """`train` is a package that can be called."""
 __all__ = [
     "Predictor",
     "__version__",
     "create_model",
     "evaluate",
+    "inspection",
     "load_model",
     "save_model",
     "train",

@@ -1,0 +1,217 @@
+"""The attention of a model's layers, as it is applied, whatever kernel runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitral.errors import RequestError
+from vitral.models.axial_resnet import AxialResNet
+from vitral.models.model import Model
+from vitral.models.resnet import ResNet
+from vitral.models.vit import ViT
+
+Layer = int | Literal["pool"]
+
+
+@dataclass(frozen=True, eq=False)
+class AxialMaps:
+    """Attention along the two axes of a map; rows of the last two axes sum to 1.
+
+    With a class token each line has one more place, its first.
+    """
+
+    rows: Tensor
+    """(N, rows, heads, places of a row, the same)."""
+    columns: Tensor
+    """(N, columns, heads, places of a column, the same)."""
+
+
+@torch.no_grad()
+def attention_maps(
+    model: Model,
+    images: Float[Tensor, "N C H W"],
+    *,
+    layers: Sequence[Layer] | None = None,
+    heads: Sequence[int] | None = None,
+) -> list[Tensor | AxialMaps]:
+    """Return the attention of some layers and heads; only those are computed and kept.
+
+    (An AxialResNet's batch norm takes all heads of a layer at once: there they are computed.)
+
+    Args:
+        model: a ViT of any kind, or an AxialResNet; in evaluation mode for what it does there.
+        images: as the model's `preprocessing` makes them, on the model's device.
+        layers: counted from 0, from the end where negative; those of an AxialResNet are its units.
+            "pool" is the attention of a pooling probe. None: all blocks, or all units.
+        heads: counted from 0; None: all.
+
+    Returns:
+        For each layer, in the order asked for: (N, heads, L, L), whose rows (the tokens that look)
+        sum to 1, prefix tokens first; `AxialMaps` where it goes along rows and columns; for
+        "pool" (N, heads, 1, L).
+
+    Raises:
+        RequestError: the model has no attention, or no such layer or head.
+    """
+    names = layer_names(model)
+    wanted = list(range(len(names))) if layers is None else list(layers)
+    places = [_place(model, layer, len(names)) for layer in wanted]
+    chosen = None if heads is None else _chosen_heads(model, heads)
+    asked = [_trace_names(model, names, place) for place in places]
+    found = dict(model.trace_each(images, [name for own in asked for name in own], chosen))
+    return [found[own[0]] if len(own) == 1 else _as_maps(own, found) for own in asked]
+
+
+def _as_maps(names: list[str], found: dict[str, Tensor]) -> AxialMaps:
+    rows, columns = sorted(names, key=lambda name: name.endswith("/column_attention"))
+    return AxialMaps(found[rows], found[columns])
+
+
+def layer_names(model: Model) -> list[str]:
+    """Return the names of the layers that attend, from input to output.
+
+    Raises:
+        RequestError: the model has none.
+    """
+    if isinstance(model, ResNet):
+        raise RequestError(
+            f"{model.config.name} is a convolutional network and has no attention: its filters, "
+            "features and occlusion can be looked at"
+        )
+    parts = ("/attention", "/row_attention")
+    return [
+        name.rpartition("/")[0]
+        for name in model.trace_names
+        if name.endswith(parts) and not name.startswith("pool/")
+    ]
+
+
+def has_attention(model: Model) -> bool:
+    """Say whether a model's layers attend."""
+    return not isinstance(model, ResNet)
+
+
+def num_heads(model: Model) -> int:
+    """Return the heads of each layer."""
+    if isinstance(model, AxialResNet):
+        return model.config.num_groups
+    assert isinstance(model, ViT)
+    return model.config.num_heads
+
+
+def _place(model: Model, layer: Layer, count: int) -> Layer:
+    if layer == "pool":
+        if "pool/attention" not in model.trace_names:
+            raise RequestError(f"{model.config.name} does not pool by attention: leave 'pool' out")
+        return layer
+    if not isinstance(layer, int | np.integer) or not -count <= layer < count:
+        pool = ", or 'pool'" if "pool/attention" in model.trace_names else ""
+        raise RequestError(
+            f"there is no layer {layer!r}: {model.config.name} has {count} that attend, 0 to "
+            f"{count - 1} (from the end -1 to -{count}){pool}"
+        )
+    return int(layer) % count
+
+
+def _chosen_heads(model: Model, heads: Sequence[int]) -> list[int]:
+    count = num_heads(model)
+    for head in heads:
+        if not -count <= head < count:
+            raise RequestError(
+                f"there is no head {head}: {model.config.name} has {count} a layer, 0 to "
+                f"{count - 1}"
+            )
+    return [int(head) % count for head in heads]
+
+
+def _trace_names(model: Model, names: list[str], place: Layer) -> list[str]:
+    if place == "pool":
+        return ["pool/attention"]
+    assert isinstance(place, int)
+    return attention_names(model, names[place])
+
+
+def attention_names(model: Model, layer: str) -> list[str]:
+    """Return the names under which a layer's attention is traced: one, or two in their order."""
+    full = f"{layer}/attention"
+    if full in model.trace_names:
+        return [full]
+    axes = ("column", "row") if isinstance(model, AxialResNet) else ("row", "column")
+    return [f"{layer}/{axis}_attention" for axis in axes]
+
+
+def full_attention(
+    lines: Float[Tensor, "N lines heads A A"],
+    *,
+    grid: tuple[int, int],
+    axis: Literal["rows", "columns"],
+    num_prefix_tokens: int = 0,
+) -> Float[Tensor, "N heads L L"]:
+    """Write attention along one axis as attention over all tokens, mostly zeros.
+
+    A class token stands at the beginning of every line and goes on as the mean of what they make
+    of it, so it looks at each line with an equal share.
+
+    Args:
+        lines: of `AxialMaps`.
+        grid: rows and columns of the map.
+        axis: which lines they are.
+        num_prefix_tokens: 1 with a class token, else 0.
+
+    Raises:
+        RequestError: lines that do not fit the grid.
+    """
+    count, places = grid if axis == "rows" else grid[::-1]
+    prefix = num_prefix_tokens
+    length = places + prefix
+    if (lines.shape[1], *lines.shape[3:]) != (count, length, length):
+        raise RequestError(
+            f"attention along {axis} of shape {tuple(lines.shape)} does not fit a grid of "
+            f"{grid[0]} x {grid[1]} with {prefix} prefix tokens"
+        )
+    num_images, _, heads = lines.shape[:3]
+    full = lines.new_zeros(num_images, heads, prefix + count * places, prefix + count * places)
+    order = torch.arange(count * places, device=lines.device)
+    order = order.view(grid) if axis == "rows" else order.view(grid).T
+    for number, line in enumerate(order + prefix):
+        own = lines[:, number]
+        full[:, :, line[:, None], line[None, :]] = own[:, :, prefix:, prefix:]
+        full[:, :, line, :prefix] = own[:, :, prefix:, :prefix]
+        full[:, :, :prefix, line] = own[:, :, :prefix, prefix:] / count
+        full[:, :, :prefix, :prefix] += own[:, :, :prefix, :prefix] / count
+    return full
+
+
+def pixels_per_patch(model: ViT) -> tuple[int, int]:
+    """Return height and width in pixels of the image that a token stands for.
+
+    A hybrid's patches are cut from a map: each of its places stands for `stride` pixels.
+    """
+    config = model.config
+    stride = config.resnet.stride if config.resnet else 1
+    return (config.patch_hw[0] * stride, config.patch_hw[1] * stride)
+
+
+def step_names(model: Model) -> list[str]:
+    """Return the names under which attention is traced, one a step from input to output.
+
+    An axial layer has two steps.
+    """
+    if not has_attention(model):
+        return []
+    return [name for layer in layer_names(model) for name in attention_names(model, layer)]
+
+
+def full_step(model: ViT, name: str, weights: Tensor) -> Tensor:
+    """Return a traced step of attention as attention over all tokens (N, heads, L, L)."""
+    grid, prefix = model.config.grid, model.num_prefix_tokens
+    if name.endswith("/row_attention"):
+        return full_attention(weights, grid=grid, axis="rows", num_prefix_tokens=prefix)
+    if name.endswith("/column_attention"):
+        return full_attention(weights, grid=grid, axis="columns", num_prefix_tokens=prefix)
+    return weights

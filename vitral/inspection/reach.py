@@ -1,0 +1,126 @@
+"""The attention of a whole model over many images: how far it reaches, and how spread it is."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.errors import RequestError
+from vitral.inspection.attention import layer_names, pixels_per_patch, step_names
+from vitral.inspection.distance import mean_attention_distance
+from vitral.inspection.entropy import attention_entropy
+from vitral.models.axial_resnet import AxialResNet
+from vitral.models.model import Model
+from vitral.models.vit import ViT
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """What the attention of each layer and head does, on average over images."""
+
+    layers: tuple[str, ...]
+    """Names of the layers, from input to output; an axial layer is two, rows and columns."""
+    distances: np.ndarray
+    """(layers, heads) float64, pixels: `mean_attention_distance`, averaged over the images."""
+    entropies: np.ndarray
+    """(layers, heads) float64, nats: `attention_entropy`, averaged over the images."""
+    num_images: int
+
+
+class ReachMeter:
+    """Takes attention as it is traced, batch by batch; keeps sums alone."""
+
+    def __init__(self, model: Model, *, renormalize: bool = False) -> None:
+        layer_names(model)
+        self.names = step_names(model)
+        self._model, self._renormalize = model, renormalize
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._num_images = 0
+
+    @torch.no_grad()
+    def add_images(self, images: Tensor) -> None:
+        """Look at the attention of all layers on images (N, C, H, W), one layer at a time."""
+        for name, attention in self._model.trace_each(images, self.names):
+            self.add(name, attention)
+
+    def add(self, name: str, attention: Tensor) -> None:
+        """Take the attention of one layer on a batch, under the name it is traced by."""
+        distance, entropy = self._measure(name, attention)
+        own = (distance.cpu().double().sum(dim=0), entropy.cpu().double().sum(dim=0))
+        before = self._sums.get(name)
+        self._sums[name] = own if before is None else (before[0] + own[0], before[1] + own[1])
+        if name == self.names[0]:
+            self._num_images += len(attention)
+
+    def result(self) -> Reach:
+        """Return the means over all images.
+
+        Raises:
+            RequestError: there was no image.
+        """
+        if not self._num_images:
+            raise RequestError("there is no image to look at attention on: give one or more")
+        distances, entropies = (
+            torch.stack([self._sums[name][part] for name in self.names]).numpy() / self._num_images
+            for part in (0, 1)
+        )
+        return Reach(tuple(self.names), distances, entropies, self._num_images)
+
+    def _measure(self, name: str, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Return distance and entropy (N, heads)."""
+        model = self._model
+        prefix = model.num_prefix_tokens if isinstance(model, ViT) else 0
+        if attention.ndim == 4:
+            assert isinstance(model, ViT)
+            distance = mean_attention_distance(
+                attention,
+                grid=model.config.grid,
+                patch_size=pixels_per_patch(model),
+                num_prefix_tokens=prefix,
+                renormalize=self._renormalize,
+            )
+            return distance, attention_entropy(attention)
+        lines = attention.flatten(0, 1)
+        distance = mean_attention_distance(
+            lines,
+            grid=(1, lines.shape[-1] - prefix),
+            patch_size=self._pixels_along(name, lines.shape[-1] - prefix),
+            num_prefix_tokens=prefix,
+            renormalize=self._renormalize,
+        )
+        of_images = attention.shape[:2]
+        return (
+            distance.unflatten(0, of_images).mean(dim=1),
+            attention_entropy(lines).unflatten(0, of_images).mean(dim=1),
+        )
+
+    def _pixels_along(self, name: str, places: int) -> int:
+        """Return the pixels of a place on a line along rows or columns."""
+        side = 1 if name.endswith("/row_attention") else 0
+        if isinstance(self._model, ViT):
+            return pixels_per_patch(self._model)[side]
+        # A place of the map that enters the unit: root and pool quarter the image, stages halve it.
+        assert isinstance(self._model, AxialResNet)
+        sides = [grid[side] for grid in self._model.config.grids]
+        return 4 * int(2 ** sides.index(places))
+
+
+def attention_reach(model: Model, batches: Iterable[Tensor], *, renormalize: bool = False) -> Reach:
+    """Measure the attention of all layers and heads over many images, one layer at a time.
+
+    Args:
+        model: with attention.
+        batches: of images (N, C, H, W) as the model's `preprocessing` makes them, on its device.
+        renormalize: as for `mean_attention_distance`.
+
+    Raises:
+        RequestError: the model has no attention, or there is no image.
+
+    Source: ViT paper, Figure 11: the mean over 128 images.
+    """
+    meter = ReachMeter(model, renormalize=renormalize)
+    for images in batches:
+        meter.add_images(images)
+    return meter.result()
