@@ -5,12 +5,13 @@ through `element`, which escapes it unless it is `Html` already.
 """
 
 import base64
+import hashlib
 import html
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-VOID_ELEMENTS = frozenset({"img", "meta"})
+VOID_ELEMENTS = frozenset({"img", "input", "meta"})
 DASH = "\N{EN DASH}"
 """What stands where there is no number."""
 UNIT = "\N{NO-BREAK SPACE}%"
@@ -186,16 +187,27 @@ def duration(seconds: float) -> str:
     return f"{days} days {hours} h"
 
 
-def document(title: str, *body: object) -> Html:
-    """Write the whole page: it may load nothing and run nothing, and says so to the browser."""
+def document(title: str, *body: object, script: str = "", style: str = "") -> Html:
+    """Write the whole page: it may load nothing, and run nothing but the script; the browser knows.
+
+    Args:
+        title: of the window.
+        body: what is on it.
+        script: JavaScript of ours that runs at its end.
+        style: beside that of all pages.
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+        body = (*body, element("script", Html(script)))
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        element("style", Html(STYLE.read_text(encoding="utf-8"))),
+        element("style", Html(STYLE.read_text(encoding="utf-8") + style)),
     )
     return join(
         [Html("<!doctype html>\n"), element("html", head, element("body", *body), lang="en")]

@@ -13,18 +13,18 @@ STRENGTH = 0.72
 """Share of the heat's colour where attention is strongest."""
 
 
-def to_picture(image_hwc: NDArray[np.uint8]) -> Image.Image:
-    """Make an RGB picture of (h, w, C) uint8 values, sized to be looked at.
+def to_picture(image_hwc: NDArray[np.uint8], *, size: int = PICTURE_SIZE) -> Image.Image:
+    """Make an RGB picture of (h, w, C) uint8 values, its longer side sized to be looked at.
 
     One or two channels are shown as grey (the first), of more than three the first three. Small
     images keep their square pixels.
     """
     channels = image_hwc[..., :3] if image_hwc.shape[-1] >= 3 else image_hwc[..., :1].repeat(3, -1)
     picture = Image.fromarray(np.ascontiguousarray(channels), mode=None)
-    scale = PICTURE_SIZE / max(picture.size)
-    size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    scale = size / max(picture.size)
+    wanted = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
     method = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    return picture.resize(size, method)
+    return picture.resize(wanted, method)
 
 
 def overlay_attention(picture: Image.Image, attention: NDArray[np.floating]) -> Image.Image:

@@ -43,6 +43,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "legend.frameon": False,
     "figure.dpi": 100,
+    "svg.hashsalt": "vitral",
 }
 SERIES = {
     "train": ("training", COBALT, "-"),
@@ -59,14 +60,15 @@ DOTS_PER_INCH = 200
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures give equal bytes."""
+    """Write a figure as PNG or SVG, by the path's ending; equal figures give equal bytes."""
+    unstated = {".svg": ("Date", "Creator")}.get(path.suffix, ("Software",))
     with mpl.rc_context(STYLE):
         figure.savefig(
             path,
             dpi=DOTS_PER_INCH,
             facecolor="white",
             bbox_inches="tight",
-            metadata={"Software": None},
+            metadata=dict.fromkeys(unstated),
         )
 
 
@@ -152,13 +154,14 @@ def class_labels(classes: Sequence[str]) -> list[str]:
     """
     if len(classes) > MAX_NAMED:
         return [f"#{index}" for index in range(len(classes))]
+    return [drawable(name, instead=f"#{index}") for index, name in enumerate(classes)]
+
+
+def drawable(name: str, *, instead: str = "(a name without letters of the font)") -> str:
+    """Return a name, cut, as a plot can write it: what is given instead where it can't."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    labels = []
-    for index, name in enumerate(classes):
-        drawable = name.isprintable() and all(font.get_char_index(ord(c)) for c in name)
-        usable = drawable and name.strip()
-        labels.append(shorten(name, MAX_LABEL_LENGTH) if usable else f"#{index}")
-    return labels
+    known = name.isprintable() and all(font.get_char_index(ord(c)) for c in name)
+    return shorten(name, MAX_LABEL_LENGTH) if known and name.strip() else instead
 
 
 @mpl.rc_context(STYLE)

@@ -1,0 +1,1 @@
+"""Pictures of what `vitral inspect` measured, drawn from its arrays alone."""

@@ -1,0 +1,353 @@
+"""Everything about a model and some images, as arrays that the figures are drawn from."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.data.batches import to_model
+from vitral.data.images import Examples
+from vitral.data.loader import evaluation_batches
+from vitral.errors import DataError, ModelFileError, RequestError, nearest
+from vitral.inspection.attention import has_attention, num_heads, pixels_per_patch, step_names
+from vitral.inspection.filters import first_filters, principal_filters
+from vitral.inspection.look import Kept, Look, look_at
+from vitral.inspection.occlusion import cells, occlusion_sensitivity
+from vitral.inspection.patches import feature_colors, patch_similarity
+from vitral.inspection.positions import position_similarity
+from vitral.inspection.reach import Reach, ReachMeter
+from vitral.models.model import Model
+from vitral.models.vit import ViT
+from vitral.spec.preprocessing import Preprocessing
+
+ATTENTION_BUDGET = 32_000_000
+"""Weights that are kept, over all images, averaged over heads and once more of heads."""
+FEWEST_MAPS = 6
+"""Maps of all tokens over all tokens that each image of the gallery shall have at least."""
+REACH_IMAGES = 128
+"""Images over which attention distance is averaged at most (Figure 11)."""
+Arrays = dict[str, np.ndarray]
+_log = logging.getLogger("vitral")
+
+
+@dataclass(frozen=True)
+class InspectSettings:
+    """What shall be looked at."""
+
+    gallery: int = 8
+    """Images, the first ones, that are looked at one by one."""
+    layers: Sequence[int] | None = None
+    """Whose heads are kept; None: all, or as many as `ATTENTION_BUDGET` allows."""
+    class_name: str | None = None
+    """The class that occlusion follows; None: each image's most probable one."""
+    occlusion: bool = True
+    """Whether parts are blanked, a forward pass a part."""
+    top: int = 5
+    """Classes named with each image."""
+    batch_size: int = 64
+    """Blanked images at once."""
+    source: str = ""
+    """Where the model is from, which tells it from others of its name."""
+    credit: str = ""
+    """Who made the images, to be said beside them."""
+
+
+def inspect_model(
+    model: Model,
+    examples: Examples,
+    *,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    settings: InspectSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Arrays:
+    """Measure everything that `vitral inspect` draws.
+
+    Args:
+        model: in evaluation mode, on its device, in float32.
+        examples: images; the first `REACH_IMAGES` of them, or the gallery, count for attention
+            distance. One that can't be read is left out, and said in a warning.
+        preprocessing: of the images.
+        device: of the model.
+        settings: what shall be looked at; None: the defaults.
+        progress: called with the forward passes done and their number.
+
+    Returns:
+        Arrays by name, as docs/inspect.md lists them; those that the model does not have are
+        absent.
+
+    Raises:
+        RequestError: a layer or class that the model does not have.
+        DataError: no image can be read.
+        ModelFileError: what the model gives is not finite.
+    """
+    settings = settings or InspectSettings()
+    target = class_number(model, settings.class_name)
+    total = min(len(examples), max(settings.gallery, REACH_IMAGES))
+    total = total if has_attention(model) else min(total, settings.gallery)
+    count = gallery_size(model, min(total, settings.gallery))
+    keep = kept_steps(model, num_images=count, layers=settings.layers)
+    meter = ReachMeter(model) if has_attention(model) else None
+    blanks = settings.occlusion and model.is_classifier
+    rows, columns = cells(model)[1]
+    passes = total + (count * rows * columns if blanks else 0)
+    say = progress or _say_nothing
+    looks: list[Look] = []
+    seen: list[_Seen] = []
+    unread: list[str] = []
+    for done, image in enumerate(_images(examples, total, preprocessing, device), start=1):
+        if isinstance(image, str):
+            unread.append(image)
+            _log.warning("%s: left out", image)
+        elif len(looks) < count:
+            looks.append(_checked(look_at(model, image.tensor, keep=keep, meter=meter), model))
+            seen.append(image)
+        elif meter:
+            meter.add_images(image.tensor)
+        say(done, passes)
+    if not looks:
+        raise DataError(f"there is no image to look at: {unread[0]}")
+    found = {
+        "about": np.array(json.dumps(_about(model, keep, settings), ensure_ascii=False)),
+        "images/names": np.array([image.name for image in seen], np.str_),
+        "images/pictures": np.stack([image.picture for image in seen]),
+        **model_arrays(model),
+        **_answers(model, looks, settings.top),
+        **_feature_arrays(looks),
+        **_attention_arrays(looks, keep),
+    }
+    if blanks:
+        targets = [int(look.logits.argmax()) if target is None else target for look in looks]
+        passes = total + len(looks) * rows * columns
+        fall = occlusion_sensitivity(
+            model,
+            torch.cat([image.tensor for image in seen]),
+            targets,
+            batch_size=settings.batch_size,
+            progress=lambda done, _: say(total + done, passes),
+        )
+        found |= {
+            "occlusion/fall": fall.numpy(),
+            "occlusion/classes": np.array([class_names(model)[t] for t in targets], np.str_),
+            "occlusion/cell": np.array(cells(model)[0]),
+        }
+    return found | (_reach_arrays(meter.result()) if meter else {})
+
+
+def _say_nothing(done: int, total: int) -> None:
+    pass
+
+
+def model_arrays(model: Model) -> Arrays:
+    """Measure what needs no image: filters and positions."""
+    filters = principal_filters(first_filters(model))
+    found: Arrays = {"filters/components": filters.components, "filters/shares": filters.shares}
+    if isinstance(model, ViT) and model.config.position != "none":
+        found["positions/similarity"] = position_similarity(model)
+    return found
+
+
+def gallery_size(model: Model, wanted: int) -> int:
+    """Return how many images are looked at one by one; fewer than wanted are said.
+
+    A page holds for each of them its rollout, the similarity of its patches and the attention of
+    some steps.
+    """
+    if not isinstance(model, ViT):
+        return wanted
+    length = model.num_prefix_tokens + model.config.num_patches
+    count = max(1, min(wanted, ATTENTION_BUDGET // (FEWEST_MAPS * length**2)))
+    if count < wanted:
+        _log.warning(
+            "the first %d of %d images are looked at one by one: %s tokens of each are as many as "
+            "a page holds",
+            count,
+            wanted,
+            f"{length:,}",
+        )
+    return count
+
+
+def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -> Kept:
+    """Choose the steps whose attention is kept, so that a page of them opens quickly.
+
+    Averaged over heads all steps are kept, or as many, evenly, as the budget allows; of heads those
+    of the layers that are asked for, or again as many as fit.
+
+    Raises:
+        RequestError: a layer that does not exist.
+    """
+    if not isinstance(model, ViT):
+        if layers:
+            raise RequestError(
+                f"{model.config.name} has no tokens whose attention could be stepped through: "
+                "leave --layers out"
+            )
+        return Kept()
+    steps = step_names(model)
+    length = model.num_prefix_tokens + model.config.num_patches
+    one = num_images * length**2
+    means = _evenly(steps, max(1, ATTENTION_BUDGET // one))
+    if layers is None:
+        heads = _evenly(means, ATTENTION_BUDGET // (one * model.config.num_heads))
+        return Kept(means, heads)
+    depth, each = model.config.depth, len(steps) // model.config.depth
+    for layer in layers:
+        if not -depth <= layer < depth:
+            raise RequestError(
+                f"there is no layer {layer}: {model.config.name} has {depth}, 0 to {depth - 1}"
+            )
+    wanted = {layer % depth for layer in layers}
+    heads = [step for place, step in enumerate(steps) if place // each in wanted]
+    return Kept([step for step in steps if step in means or step in heads], heads)
+
+
+def _evenly(steps: Sequence[str], count: int) -> list[str]:
+    """Return `count` of the steps at most, spread evenly, the last one among them."""
+    if count < 1:
+        return []
+    places = np.linspace(len(steps) - 1, 0, min(len(steps), count)).round().astype(int)
+    return [steps[place] for place in sorted(set(places.tolist()))]
+
+
+def class_number(model: Model, name: str | None) -> int | None:
+    """Return the number of a class that is asked for by name or number.
+
+    Raises:
+        RequestError: the model has no such class.
+    """
+    if name is None:
+        return None
+    names = class_names(model)
+    if name in names:
+        return names.index(name)
+    if not names:
+        raise RequestError(f"{model.config.name} has no head, so no class {name!r}")
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise RequestError(f"there is no class {name!r}{nearest(name, names)}")
+
+
+def class_names(model: Model) -> list[str]:
+    """Return the names of a model's classes, their numbers where names are not known."""
+    return list(model.classes or map(str, range(model.config.num_classes)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    name: str
+    picture: np.ndarray
+    """(h, w, C) uint8, as the model sees it."""
+    tensor: Tensor
+    """(1, C, H, W), for the model."""
+
+
+def _images(
+    examples: Examples, total: int, preprocessing: Preprocessing, device: torch.device
+) -> Iterator[_Seen | str]:
+    """Give images one by one; of one that can't be read its name and the reason."""
+    errors: dict[int, str] = {}
+    batches = evaluation_batches(
+        examples,
+        preprocessing=preprocessing,
+        batch_size=1,
+        errors=errors,
+        indices=np.arange(total),
+    )
+    for loaded in batches:
+        index = int(loaded["index"][0])
+        name = examples.name(index)
+        if index in errors:
+            yield f"{name}: {errors[index]}"
+            continue
+        pixels = loaded["image"][0].permute(1, 2, 0).numpy()
+        picture = pixels.round().clip(0, 255).astype(np.uint8)
+        ready = to_model(loaded, device=device, preprocessing=preprocessing)
+        yield _Seen(name, picture, ready["image"])
+
+
+def _checked(look: Look, model: Model) -> Look:
+    for what, values in (("logits", look.logits), ("features", look.features)):
+        if not np.isfinite(values).all():
+            raise ModelFileError(f"{model.config.name} gives {what} that are not finite")
+    return look
+
+
+def _about(model: Model, keep: Kept, settings: InspectSettings) -> dict[str, Any]:
+    """Say what was looked at: plain data."""
+    config = model.config
+    about: dict[str, Any] = {
+        "model": config.name,
+        "source": settings.source,
+        "credit": settings.credit,
+        "image_size": list(config.image_hw),
+        "steps": step_names(model),
+        "kept_steps": list(keep.means),
+        "kept_heads": list(keep.heads),
+    }
+    if has_attention(model):
+        about["num_heads"] = num_heads(model)
+    if isinstance(model, ViT):
+        about |= {
+            "grid": list(model.config.grid),
+            "patch_pixels": list(pixels_per_patch(model)),
+            "num_prefix_tokens": model.num_prefix_tokens,
+            "has_class_token": bool(model.config.class_token),
+            "pool": model.config.pool,
+            "position": model.config.position,
+        }
+    return about
+
+
+def _answers(model: Model, looks: Sequence[Look], top: int) -> Arrays:
+    """Return the most probable classes of each image, as far as the head tells classes apart."""
+    if not model.is_classifier:
+        return {}
+    shares = model.probabilities(torch.from_numpy(np.stack([look.logits for look in looks])))
+    best = shares.topk(min(top, shares.shape[1]), dim=1)
+    names = np.array(class_names(model), np.str_)
+    return {
+        "images/top_classes": names[best.indices.numpy()],
+        "images/top_probabilities": best.values.numpy(),
+    }
+
+
+def _reach_arrays(reach: Reach) -> Arrays:
+    return {
+        "reach/layers": np.array(reach.layers, np.str_),
+        "reach/distances": reach.distances,
+        "reach/entropies": reach.entropies,
+        "reach/num_images": np.array(reach.num_images),
+    }
+
+
+def _feature_arrays(looks: Sequence[Look]) -> Arrays:
+    grid = looks[0].grid
+    features = np.stack([look.features for look in looks])
+    alike = [patch_similarity(own[None], grid=grid)[0].astype(np.float16) for own in features]
+    return {
+        "features/colors": feature_colors(features, grid=grid).astype(np.float32),
+        "features/similarity": np.stack(alike),
+    }
+
+
+def _attention_arrays(looks: Sequence[Look], keep: Kept) -> Arrays:
+    """Put the attention of all images side by side."""
+    own = [look.attention for look in looks if look.attention is not None]
+    if not own:
+        return {}
+    found: Arrays = {
+        "attention/means": np.stack([np.stack([one.means[n] for n in keep.means]) for one in own]),
+        "attention/rollouts": np.stack([one.rollouts for one in own]),
+        "attention/rollout": np.stack([one.rollout for one in own]),
+        "attention/of_pool": np.stack([one.of_pool for one in own]),
+    }
+    if keep.heads:
+        heads = [np.stack([one.heads[name] for name in keep.heads]) for one in own]
+        found["attention/heads"] = np.stack(heads)
+    return found
