@@ -139,7 +139,7 @@ def test_predict_prints_json(
     rows = json.loads(captured.out)["predictions"]
     assert [bool(row["error"]) for row in rows] == [True, False]
     assert len(rows[1]["top"]) == 2
-    assert "1 files are no images" in captured.err
+    assert "1 file is no image" in captured.err
 
 
 @pytest.mark.parametrize(

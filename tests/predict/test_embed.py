@@ -71,7 +71,7 @@ def test_the_features_of_photographs_are_those_of_an_extraction(
     assert main([*tokens, "--precision", "float32", "--batch-size", "4", "--json"]) == 0
     captured = capsys.readouterr()
     said = json.loads(captured.out)
-    assert "1 files are no images and were left out" in captured.err
+    assert "1 file is no image and was left out" in captured.err
     paths, features, errors = read(output)
     assert said == {
         "paths": paths, "output": str(output), "num_images": 10, "num_errors": 0,

@@ -21,6 +21,7 @@ VERBS = {
     "knn": ("vitral.cli.knn", "score features by their nearest neighbours"),
     "predict": ("vitral.cli.predict", "name the classes of images"),
     "embed": ("vitral.cli.embed", "write the features of images"),
+    "inspect": ("vitral.cli.inspect", "look inside: attention, filters, positions"),
     "data": ("vitral.cli.data", "check images and labels, say what there is, pack it"),
     "bench": ("vitral.cli.bench", "measure how fast data is loaded"),
     "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),

@@ -51,7 +51,8 @@ def list_images(paths: Sequence[str]) -> list[str]:
     """
     images, num_others = find_images(paths)
     if num_others:
-        print(f"{num_others:,} files are no images and were left out", file=sys.stderr)
+        what = "file is no image and was" if num_others == 1 else "files are no images and were"
+        print(f"{num_others:,} {what} left out", file=sys.stderr)
     if not images:
         raise DataError(f"there are no images in {', '.join(paths)}")
     return images

@@ -1,0 +1,218 @@
+"""`vitral inspect`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitral.cli.options import FROM_FORMAT_OPTION, PREPROCESSING_OPTION, Option, parse_options
+from vitral.cli.progress import progress
+from vitral.errors import RequestError
+
+if TYPE_CHECKING:
+    from vitral.figures.inspection.inspected import Inspected
+    from vitral.inspection.inspect import InspectSettings
+    from vitral.predict.prepared import PreparedModel
+
+DESCRIPTION = (
+    "Look inside a model: attention, rollout, occlusion, features, filters, positions, as a page "
+    "to click through, as figures and as arrays."
+)
+OPTIONS = (
+    Option(
+        "model",
+        "a run folder, a model folder, anyone's weights, or hf://owner/name; a head is not needed",
+        metavar="MODEL",
+        required=True,
+    ),
+    Option(
+        "images",
+        "files or folders; left out: four built-in photographs",
+        metavar="IMAGES",
+        repeat=True,
+    ),
+    Option("--output", "the folder; left out: runs/inspect-MODEL", metavar="DIR"),
+    Option("--image-size", "pixels of the model's input, N or HxW", metavar="N"),
+    Option(
+        "--gallery",
+        "images that are looked at one by one; further ones count for attention distance",
+        metavar="N",
+        type=int,
+        default=8,
+    ),
+    Option(
+        "--layers",
+        "whose single heads the page shows, such as 0,5,-1; left out: all, or as many, evenly, as "
+        "a page that opens quickly holds",
+        metavar="N,N",
+    ),
+    Option(
+        "--class",
+        "the class that occlusion follows; left out: each image's most probable one",
+        metavar="NAME",
+    ),
+    Option(
+        "--occlusion",
+        "on or off: a forward pass for each patch of each image",
+        metavar="ON",
+        choices=("on", "off"),
+        default="on",
+    ),
+    Option(
+        "--beside",
+        "another model, drawn beside it in the figures of positions and depth; may be repeated",
+        metavar="MODEL",
+        repeat=True,
+    ),
+    Option("--top", "classes named with each image", metavar="N", type=int, default=5),
+    Option("--batch-size", "blanked images at once", metavar="N", type=int, default=64),
+    Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
+    FROM_FORMAT_OPTION,
+    PREPROCESSING_OPTION,
+    Option("--json", "print one JSON object"),
+)
+
+PHOTOS = Path(__file__).parents[1] / "data" / "builtin" / "photos"
+CREDIT = (
+    "Photographs, built in: an astronaut (NASA, public domain), a cat (Stefan van der Walt, CC0), "
+    "a cup of coffee (Rachel Michetti, CC0), a rocket (SpaceX, public domain)."
+)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run the verb and return its exit status."""
+    asked = parse_options("inspect", OPTIONS, tokens, description=DESCRIPTION)
+    from vitral.figures.inspection.draw import draw_figures, remove_figures
+    from vitral.figures.inspection.inspected import read_inspected, write_inspected
+    from vitral.figures.inspection.page import inspect_page
+    from vitral.files.atomic import write_text
+    from vitral.inspection.inspect import InspectSettings
+    from vitral.predict.output import list_images
+
+    settings = InspectSettings(
+        source=asked.model,
+        credit="" if asked.images else CREDIT,
+        gallery=asked.gallery,
+        layers=_layers(asked.layers),
+        class_name=getattr(asked, "class"),
+        occlusion=asked.occlusion == "on",
+        top=asked.top,
+        batch_size=asked.batch_size,
+    )
+    folder = Path(asked.output) if asked.output else Path("runs", f"inspect-{_stem(asked.model)}")
+    _check(asked, folder)
+    images = list_images(asked.images or [str(path) for path in sorted(PHOTOS.glob("*.jpg"))])
+    models = {name: _prepare(name, asked) for name in [asked.model, *(asked.beside or [])]}
+    shown = _measure(models[asked.model], images, settings)
+    beside = [
+        _measure(models[name], images, InspectSettings(gallery=1, occlusion=False, source=name))
+        for name in asked.beside or []
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_figures(folder)
+    write_inspected(folder, shown)
+    for number, own in enumerate(beside, start=1):
+        write_inspected(folder, own, name=f"beside-{number}.npz")
+    figures = draw_figures(read_inspected(folder), folder, beside=beside)
+    page = folder / "inspect.html"
+    write_text(page, inspect_page(shown, figures, folder))
+    if asked.json:
+        facts = {**shown.about, "output": str(folder), "page": str(page), "figures": figures}
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        _print(shown, page, figures)
+    return 0
+
+
+def _check(asked: argparse.Namespace, folder: Path) -> None:
+    """Find mistakes before anything is computed.
+
+    Raises:
+        RequestError: one of them.
+    """
+    if min(asked.gallery, asked.top, asked.batch_size) < 1:
+        raise RequestError("--gallery, --top and --batch-size must be 1 or more")
+    if asked.occlusion == "off" and getattr(asked, "class") is not None:
+        raise RequestError("--class has no effect with --occlusion off: leave one of them out")
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"--output {folder} is a file: name a folder")
+
+
+def _prepare(name: str, asked: argparse.Namespace) -> "PreparedModel":
+    """Load a model; a head that tells no classes apart is said."""
+    from vitral.models.model import Model, check_classifier
+    from vitral.models.weights.load import load_model
+    from vitral.predict.prepared import prepare_model
+    from vitral.spec.settings import parse_preprocessing, parse_settings
+
+    size = {}
+    if asked.image_size is not None:
+        settings = parse_settings({"model.image_size": asked.image_size})
+        size = {"image_size": settings["model.image_size"]}
+    model: Model = load_model(name, format=asked.from_format, **size)
+    if model.config.num_classes:
+        check_classifier(model, name)
+    return prepare_model(
+        model,
+        device=asked.device,
+        precision="float32",
+        preprocessing=parse_preprocessing(asked.set or []),
+    )
+
+
+def _measure(
+    prepared: "PreparedModel", images: Sequence[str], settings: "InspectSettings"
+) -> "Inspected":
+    """Measure all that is drawn of a model."""
+    from vitral.figures.inspection.inspected import Inspected
+    from vitral.inspection.inspect import inspect_model
+    from vitral.predict.given import given_examples
+
+    with progress(f"looking inside {prepared.model.config.name}") as update:
+        arrays = inspect_model(
+            prepared.model,
+            given_examples(images, channels=prepared.model.config.in_channels),
+            preprocessing=prepared.preprocessing,
+            device=prepared.device,
+            settings=settings,
+            progress=update,
+        )
+    return Inspected(arrays)
+
+
+def _layers(text: str | None) -> list[int] | None:
+    """Parse `--layers`.
+
+    Raises:
+        RequestError: no list of whole numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(
+            f"--layers {text}: give whole numbers from 0, joined by commas, such as 0,5,-1"
+        ) from None
+
+
+def _stem(model: str) -> str:
+    """Return what a folder is called after a model's path or name."""
+    # Of a file its folder too: many are called alike.
+    path = Path(model)
+    parts = path.parts[-2:] if path.is_file() else path.absolute().parts[-1:]
+    name = "-".join(parts)
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
+def _print(shown: "Inspected", page: Path, figures: Sequence[str]) -> None:
+    if "images/top_classes" in shown:
+        classes, shares = shown["images/top_classes"], shown["images/top_probabilities"]
+        for name, best, share in zip(
+            shown["images/names"], classes[:, 0], shares[:, 0], strict=True
+        ):
+            print(f"{Path(str(name)).name}: {best} {100 * share:.1f} %")
+    print(f"figures (PNG, SVG): {', '.join(figures)}", file=sys.stderr)
+    print(page)
