@@ -24,6 +24,7 @@ python benchmarks/resnet_speed.py
 python benchmarks/loader_speed.py photos/
 python benchmarks/fewshot_speed.py
 python benchmarks/features_speed.py photos/
+python benchmarks/inspect_speed.py
 python benchmarks/start_up.py
 python benchmarks/memory.py
 python benchmarks/write_page.py
@@ -107,6 +108,31 @@ def _fewshot_speed(result: dict[str, Any]) -> str:
     )
 
 
+def _inspect_speed(result: dict[str, Any]) -> str:
+    def cost(row: dict[str, Any]) -> str:
+        if "seconds" in row:
+            return f"**{row['seconds']:.1f} s**"
+        if "peak_mb" in row:
+            return f"**{row['peak_mb']:,.0f} MB**"
+        low, high = 1 / row["ratio_high"], 1 / row["ratio_low"]
+        return f"**{1 / row['ratio']:.2f}** ({low:.2f} to {high:.2f}) of plain passes"
+
+    rows = [
+        f"| {row['what']} | {row['model']} at {row['size']} px | {cost(row)} |"
+        for row in result["rows"]
+    ]
+    return _section(
+        "Looking inside: against plain forward passes",
+        "One layer's attention beside the logits, and occlusion by each patch against as many\n"
+        "images in batches of the same size: time over that of the plain passes, so below 1 is\n"
+        "faster. Everything of one image is the whole command without occlusion: loading, one\n"
+        "forward pass, figures, page. Memory is the peak of a process.",
+        "| what | model | cost |\n|---|---|---|",
+        rows,
+        result,
+    )
+
+
 def _features_speed(result: dict[str, Any]) -> str:
     rows = [
         f"| {row['model']} at {row['size']} px, batch {row['batch']} | {row['images']} "
@@ -164,6 +190,7 @@ SECTIONS = {
     "loader_speed": _loader_speed,
     "fewshot_speed": _fewshot_speed,
     "features_speed": _features_speed,
+    "inspect_speed": _inspect_speed,
     "start_up": _start_up,
     "memory": _memory,
 }

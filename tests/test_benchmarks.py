@@ -36,6 +36,7 @@ def test_the_page_on_speed_shows_the_recorded_results() -> None:
         "loader_speed",
         "fewshot_speed",
         "features_speed",
+        "inspect_speed",
         "start_up",
         "memory",
     ],
@@ -53,6 +54,7 @@ def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Pa
     own = [str(tmp_path / "photos")] if script in reads else []
     # Compiling takes minutes.
     own += ["--modes", "eager"] if script == "resnet_speed" else []
+    own += ["--small"] if script == "inspect_speed" else []
     own += ["--cases", "1"] if script == "fewshot_speed" else []
     own += ["--images", "4", "--batch", "2"] if script == "features_speed" else []
     command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *own]

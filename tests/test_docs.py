@@ -89,6 +89,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("VITRAL_RESULTS")
         assert main(["train", "photos/", "--steps", "2", "--output", "runs/birds"]) == 0
         assert main(["data", "check", "photos/", "--fix", "clean.csv"]) in (0, 3)
+        look = ["inspect", "runs/birds", "photo.jpg", "--occlusion", "off", "--output", "looks"]
+        assert main(look) == 0
         vitral.save_model(vitral.create_model("ViT-Mi/8", image_size=48, num_classes=4), "random")
         for row in (result_row(), result_row(model="ViT-L/16", value=0.905)):
             append_result(RESULTS_PATH, row)
