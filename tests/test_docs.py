@@ -23,7 +23,7 @@ from vitral.spec.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TAKES_LONG = re.compile(r"vitral (train(?! packed)|finetune|vtab|bench)\b|torchrun")
+TAKES_LONG = re.compile(r"vitral (train(?! packed)|finetune|vtab|bench|inspect)\b|torchrun")
 # Run by CI itself, by the slow tests (`make demo`), or by whoever installs.
 ELSEWHERE = ("make ", "pip install", "git clone", "cd ", "python benchmarks/")
 

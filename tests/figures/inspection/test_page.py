@@ -30,6 +30,12 @@ def write_page(model: Inspected, folder: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels, which are there sooner."""
+    monkeypatch.setattr("vitral.figures.plots.DOTS_PER_INCH", 40)
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     path = find_browser()
