@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.options import FROM_FORMAT_OPTION, PREPROCESSING_OPTION, Option, parse_options
+from vitral.cli.options import (
+    FROM_FORMAT_OPTION,
+    HEADLESS_MODEL_OPTION,
+    PREPROCESSING_OPTION,
+    Option,
+    parse_options,
+)
 
 if TYPE_CHECKING:
     from vitral.predict.embed import Embedded
 
 DESCRIPTION = "Write the features of images: what a model's head reads."
 OPTIONS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name; a head is not needed",
-        metavar="MODEL",
-        required=True,
-    ),
+    HEADLESS_MODEL_OPTION,
     Option("images", "files or folders", metavar="IMAGES", required=True, repeat=True),
     Option("--output", "a file that ends in .npz or .parquet", metavar="FILE", required=True),
     Option("--batch-size", "images at once", metavar="N", type=int, default=64),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitral.cli.options import (
     DATA_DIR_OPTION,
     FROM_FORMAT_OPTION,
+    HEADLESS_MODEL_OPTION,
     PREPROCESSING_OPTION,
     RESULTS_OPTION,
     Option,
@@ -23,12 +24,7 @@ if TYPE_CHECKING:
     from vitral.files.results import ResultRow
 
 POSITIONALS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name; a head is not needed",
-        metavar="MODEL",
-        required=True,
-    ),
+    HEADLESS_MODEL_OPTION,
     Option(
         "data",
         "as for training: learnt from its train split, scored on test",

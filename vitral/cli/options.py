@@ -72,6 +72,12 @@ MODEL_OPTION = Option(
     metavar="MODEL",
     required=True,
 )
+HEADLESS_MODEL_OPTION = Option(
+    "model",
+    "a run folder, a model folder, anyone's weights, or hf://owner/name; a head is not needed",
+    metavar="MODEL",
+    required=True,
+)
 FROM_FORMAT_OPTION = Option(
     "--from-format", "read MODEL as this format, where content does not tell", metavar="NAME"
 )
