@@ -13,7 +13,7 @@ from small_models import build_small
 from vitral import save_model
 from vitral.cli.inspect import PHOTOS
 from vitral.cli.main import main
-from vitral.figures.inspection.draw import draw_figures
+from vitral.figures.inspection.draw import draw_figures, draw_folder
 from vitral.figures.inspection.inspected import read_inspected
 
 
@@ -79,7 +79,10 @@ def test_other_models_are_drawn_beside_it(place: Path) -> None:
     assert main([*command, "--output", "beside", "--beside", "hybrid", "--beside", "bit"]) == 0
     other = read_inspected(Path("beside/beside-1.npz"))
     assert other["reach/num_images"] == 3
+    drawn = Path("beside/distance.png").read_bytes()
     draw_figures(read_inspected(Path("beside")), place)  # the first one alone
+    draw_folder(Path("beside"))
+    assert Path("beside/distance.png").read_bytes() == drawn
     widths = []
     for path in (place / "distance.png", Path("beside/distance.png")):
         with Image.open(path) as picture:
@@ -105,10 +108,31 @@ def test_another_look_leaves_nothing_of_the_one_before() -> None:
     assert names == {"inspect", "features", "filters", "notes"}
 
 
+@pytest.mark.parametrize("name", ["features.png", "inspect.html", "beside-1.npz", "inspect.npz"])
+def test_files_of_somebody_else_are_not_replaced(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / name
+    mine.write_bytes(b"mine")
+    assert main(["inspect", "vit", "--output", str(tmp_path)]) == 2
+    assert str(mine) in capsys.readouterr().err
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+
+
+def test_options_reach_the_measurements() -> None:
+    command = ["inspect", "vit", "photos/0.png", "--occlusion", "off", "--output"]
+    assert main([*command, "plain"]) == 0
+    assert main([*command, "top", "--top", "2", "--set", "preprocessing.crop_share=0.5"]) == 0
+    plain, found = read_inspected(Path("plain")), read_inspected(Path("top"))
+    assert plain["images/top_classes"].shape == (1, 5)
+    assert found["images/top_classes"].shape == (1, 2)
+    assert not np.array_equal(plain["images/pictures"], found["images/pictures"])
+
+
 def test_a_file_in_place_of_the_folder_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("mine")
     assert main(["inspect", "vit", "--output", "file"]) == 2
-    assert "--output file is a file: name a folder" in capsys.readouterr().err
+    assert "file is a file: name a folder" in capsys.readouterr().err
     assert Path("file").read_text() == "mine"
 
 

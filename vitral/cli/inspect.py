@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.options import FROM_FORMAT_OPTION, PREPROCESSING_OPTION, Option, parse_options
+from vitral.cli.options import (
+    FROM_FORMAT_OPTION,
+    HEADLESS_MODEL_OPTION,
+    PREPROCESSING_OPTION,
+    Option,
+    parse_options,
+)
 from vitral.cli.progress import progress
 from vitral.errors import RequestError
 
@@ -21,12 +27,7 @@ DESCRIPTION = (
     "to click through, as figures and as arrays."
 )
 OPTIONS = (
-    Option(
-        "model",
-        "a run folder, a model folder, anyone's weights, or hf://owner/name; a head is not needed",
-        metavar="MODEL",
-        required=True,
-    ),
+    HEADLESS_MODEL_OPTION,
     Option(
         "images",
         "files or folders; left out: four built-in photographs",
@@ -84,8 +85,8 @@ CREDIT = (
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("inspect", OPTIONS, tokens, description=DESCRIPTION)
-    from vitral.figures.inspection.draw import draw_figures, remove_figures
-    from vitral.figures.inspection.inspected import read_inspected, write_inspected
+    from vitral.figures.inspection.draw import PAGE_NAME, check_folder, draw_folder, remove_figures
+    from vitral.figures.inspection.inspected import write_inspected
     from vitral.figures.inspection.page import inspect_page
     from vitral.files.atomic import write_text
     from vitral.inspection.inspect import InspectSettings
@@ -102,7 +103,8 @@ def run(tokens: Sequence[str]) -> int:
         batch_size=asked.batch_size,
     )
     folder = Path(asked.output) if asked.output else Path("runs", f"inspect-{_stem(asked.model)}")
-    _check(asked, folder)
+    _check(asked)
+    check_folder(folder)
     images = list_images(asked.images or [str(path) for path in sorted(PHOTOS.glob("*.jpg"))])
     models = {name: _prepare(name, asked) for name in [asked.model, *(asked.beside or [])]}
     shown = _measure(models[asked.model], images, settings)
@@ -115,8 +117,8 @@ def run(tokens: Sequence[str]) -> int:
     write_inspected(folder, shown)
     for number, own in enumerate(beside, start=1):
         write_inspected(folder, own, name=f"beside-{number}.npz")
-    figures = draw_figures(read_inspected(folder), folder, beside=beside)
-    page = folder / "inspect.html"
+    figures = draw_folder(folder)
+    page = folder / PAGE_NAME
     write_text(page, inspect_page(shown, figures, folder))
     if asked.json:
         facts = {**shown.about, "output": str(folder), "page": str(page), "figures": figures}
@@ -126,7 +128,7 @@ def run(tokens: Sequence[str]) -> int:
     return 0
 
 
-def _check(asked: argparse.Namespace, folder: Path) -> None:
+def _check(asked: argparse.Namespace) -> None:
     """Find mistakes before anything is computed.
 
     Raises:
@@ -136,8 +138,6 @@ def _check(asked: argparse.Namespace, folder: Path) -> None:
         raise RequestError("--gallery, --top and --batch-size must be 1 or more")
     if asked.occlusion == "off" and getattr(asked, "class") is not None:
         raise RequestError("--class has no effect with --occlusion off: leave one of them out")
-    if folder.exists() and not folder.is_dir():
-        raise RequestError(f"--output {folder} is a file: name a folder")
 
 
 def _prepare(name: str, asked: argparse.Namespace) -> "PreparedModel":

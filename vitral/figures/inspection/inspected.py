@@ -77,6 +77,12 @@ def write_inspected(folder: Path, model: Inspected, *, name: str = ARRAYS_NAME) 
         np.savez(file, **model.arrays)  # type: ignore[arg-type]
 
 
+def beside_paths(folder: Path) -> list[Path]:
+    """Return the files of the models that were drawn beside it, in their order."""
+    found = [path for path in folder.glob("beside-*.npz") if path.stem[7:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.stem[7:]))
+
+
 def read_inspected(path: Path) -> Inspected:
     """Read the file that `vitral inspect` wrote, or the one in its folder.
 
