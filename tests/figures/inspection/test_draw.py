@@ -20,6 +20,7 @@ from vitral.figures.inspection.overlays import (
     answers,
     coloured,
     coloured_fall,
+    draw_features,
     draw_heads,
     draw_occlusion,
     draw_rollouts,
@@ -160,6 +161,17 @@ def test_a_map_lies_over_what_its_grid_covers_and_no_more() -> None:
     assert beyond.shape == (60, 88, 3)
     assert (beyond[54:, 72:] == 255).all()
     assert (beyond[:54] == 0).all()
+
+
+def test_a_gallery_leaves_what_no_patch_covers_as_it_is() -> None:
+    """Of 30 x 44 pixels the last 6 rows and 4 columns."""
+    sheet = draw_features(inspect_small("ViT", image_size=(30, 44))).axes[0].images[0].get_array()
+    height, width, gap = 218, 320, 16
+    picture, drawn = sheet[:height, :width], sheet[:height, width + gap : 2 * width + gap]
+    right, bottom = round(width * 40 / 44), round(height * 24 / 30)
+    np.testing.assert_array_equal(drawn[:, right:], picture[:, right:])
+    np.testing.assert_array_equal(drawn[bottom:], picture[bottom:])
+    assert not np.array_equal(drawn[:bottom, :right], picture[:bottom, :right])
 
 
 def test_images_that_patches_do_not_tile_are_covered_in_part() -> None:
