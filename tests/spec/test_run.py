@@ -96,6 +96,13 @@ SECTIONS = [
     (run.EvaluationSettings, {"keep_best": True, "best_by": "f1"}, "best_by='f1' is not known"),
     (run.EvaluationSettings, {"best_by": "loss"}, "best_by='loss' has no effect with keep_best=f"),
     (run.EvaluationSettings, {"patience": 3}, "patience=3 has no effect with keep_best=false"),
+    (run.EvaluationSettings, {"best_within": 1.0}, "best_within=1.0 has no effect with keep_best"),
+    (run.EvaluationSettings, {"best_within": -1.0}, "best_within=-1.0 must be 0 or more"),
+    (
+        run.EvaluationSettings,
+        {"keep_best": True, "best_by": "loss", "best_within": 1.0},
+        "best_within=1.0 has no effect with best_by='loss': set evaluation.best_within=0",
+    ),
     (
         run.EvaluationSettings,
         {"keep_best": True, "every_epochs": 0.0},

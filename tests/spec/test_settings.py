@@ -125,6 +125,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "evaluation.keep_best": ("true", True),
     "evaluation.patience": ("4", 4),
     "evaluation.best_by": ("loss", "loss"),
+    "evaluation.best_within": ("0", 0.0),  # another has no effect beside the loss
     "evaluation.fewshot": ("pets,photos/a", "pets,photos/a"),
     "evaluation.fewshot_shots": ("1,5", (1, 5)),
     "checkpoint.every_steps": ("50", 50),

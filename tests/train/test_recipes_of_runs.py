@@ -11,6 +11,8 @@ from helpers import TINY_MODEL
 import vitral
 from vitral.errors import RequestError
 from vitral.models.model import Model
+from vitral.recipes.facts import Facts
+from vitral.recipes.transfer import finetune
 from vitral.train.checkpoint import checkpoint_paths
 from vitral.train.result import Result
 
@@ -49,8 +51,35 @@ def test_a_recipe_keeps_its_optimizer(
 def test_pretrained_weights_are_fine_tuned(loaded: Model, patterns: Path, tmp_path: Path) -> None:
     result = train_here(loaded, patterns, tmp_path / "run")
     assert result.summary["recipe"] == "finetune"
-    assert settings_of(result)["optimizer"]["layer_decay"] == 0.75
+    settings = settings_of(result)
+    assert settings["optimizer"]["layer_decay"] == pytest.approx(0.75 ** (2 / 12), abs=1e-4)
+    assert settings["evaluation"]["best_within"] == 1
     assert "best_step" in result.summary
+
+
+@pytest.mark.parametrize(
+    ("depth", "decay"), [(1, 0.976), (4, 0.909), (12, 0.75), (24, 0.75), (None, 0.75)]
+)
+def test_few_layers_are_told_apart_less(depth: int | None, decay: float) -> None:
+    if depth:
+        config = vitral.create_model("ViT-Mi/4", embed_dim=16, mlp_dim=32, depth=depth).config
+    else:
+        config = vitral.create_model("R50x1", stages=(1,), width_factor=0.5).config
+    facts = Facts(100, 2, (224, 224), model=config.name, embed_dim=0, config=config)
+    assert finetune(facts)["optimizer.layer_decay"] == pytest.approx(decay, abs=1e-3)
+
+
+def test_what_is_asked_of_the_best_drops_what_the_recipe_says_of_it(
+    loaded: Model, patterns: Path, tmp_path: Path
+) -> None:
+    last = train_here(loaded, patterns, tmp_path / "last", settings={"evaluation.keep_best": False})
+    evaluation = settings_of(last)["evaluation"]
+    assert (evaluation["best_within"], evaluation["patience"]) == (0, 0)
+    by_loss = train_here(
+        loaded, patterns, tmp_path / "loss", settings={"evaluation.best_by": "loss"}
+    )
+    evaluation = settings_of(by_loss)["evaluation"]
+    assert (evaluation["best_within"], evaluation["patience"]) == (0, 8)
 
 
 def test_without_validation_images_nothing_is_kept_as_best(loaded: Model, tmp_path: Path) -> None:

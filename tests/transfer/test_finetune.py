@@ -1,8 +1,9 @@
 """Fine-tuning by validation and by protocols of several runs, on patterns and on photographs."""
 
+import itertools
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from vitral.errors import DataError, RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.results import read_results
 from vitral.files.rows import read_rows
+from vitral.models.weights.folder import WEIGHTS_NAME
+from vitral.train import session
 from vitral.train.resolve import facts_of
 from vitral.train.run import RunRequest
 from vitral.train.site import training_site
@@ -28,6 +31,8 @@ from vitral.transfer.start import open_source
 
 PLAIN: dict[str, Any] = {"augment.flip": False, "augment.crop": "none", "augment.mixup": 0.0}
 QUICK: dict[str, Any] = {"train.steps": 6, "train.batch_size": 16}
+NONE = 1e-300
+"""A learning rate that moves no weight."""
 Write = Callable[..., Path]
 
 
@@ -54,14 +59,78 @@ def tuned(
     return tune(pretrained, write_task(), tmp_path_factory.mktemp("tuned") / "run")
 
 
-def test_the_probe_comes_first_and_the_result_is_no_worse_on_validation(tuned: FineTuned) -> None:
-    rows = [r for r in read_rows(tuned.path / "metrics.jsonl") if r["split"] == "validation"]
+def validation_rows(run: Path) -> list[dict[str, Any]]:
+    return [row for row in read_rows(run / "metrics.jsonl") if row["split"] == "validation"]
+
+
+def test_the_probe_comes_first_and_the_result_is_as_good_on_validation(tuned: FineTuned) -> None:
+    rows = validation_rows(tuned.path)
     assert rows[0]["step"] == 0
-    assert rows[0]["accuracy"] == pytest.approx(tuned.summary["probe_accuracy"])
-    assert tuned.summary["probe_accuracy"] > 0.8
-    assert max(row["accuracy"] for row in rows) >= rows[0]["accuracy"]
+    probe = rows[0]["accuracy"]
+    assert probe == pytest.approx(tuned.summary["probe_accuracy"])
+    assert probe > 0.8
+    kept = next(row for row in rows if row["step"] == tuned.summary["best_step"])
+    count = (tuned.path / "splits.csv").read_text().count(",validation,")
+    share = (probe * count + 2) / (count + 4)
+    assert kept["accuracy"] >= probe - np.sqrt(share * (1 - share) / count)
     assert tuned.summary["accuracy"] > 0.8
     assert tuned.summary["split"] == "test"
+
+
+def test_training_begins_at_zero_and_the_probe_is_kept_where_it_stays_ahead(
+    pretrained: Path, write_task: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = PLAIN | QUICK | {"train.steps": 1, "optimizer.learning_rate": NONE}
+    data = write_task()
+    result = finetune(
+        pretrained, str(data), output=tmp_path / "run", settings=own, results=tmp_path / "r.jsonl"
+    )
+    first, last = validation_rows(result.path)
+    assert first["accuracy"] == pytest.approx(result.summary["probe_accuracy"])
+    assert last["loss"] == pytest.approx(np.log(3), rel=1e-5)
+    assert result.summary["best_step"] == 0
+    assert result.rows[0].settings["best_step"] == 0
+    said = capsys.readouterr().err
+    assert "note: no trained model was good enough on the validation images to be kept" in said
+    assert "the result is the probe" in said
+    kept = evaluate(result.path, str(data), split="test").summary
+    assert kept["accuracy"] == result.summary["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("rate", [5e-3, NONE], ids=["a trained model kept", "the probe kept"])
+def test_an_interrupted_run_ends_as_one_that_nothing_disturbed(
+    pretrained: Path, write_task: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    rate: float,
+) -> None:  # fmt: skip
+    data = write_task()
+    own = {"optimizer.learning_rate": rate, "checkpoint.every_steps": 2}
+    straight = tune(pretrained, data, tmp_path / "straight", settings=own)
+    stepping = session.train_steps
+
+    def interrupted(*given: Any, **options: Any) -> Iterator[Any]:
+        yield from itertools.islice(stepping(*given, **options), 3)
+        raise KeyboardInterrupt
+
+    for name in ("after a checkpoint", "before the first one"):
+        settings = own if name == "after a checkpoint" else own | {"checkpoint.every_steps": 5}
+        monkeypatch.setattr(session, "train_steps", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(pretrained, data, tmp_path / name, settings=settings)
+        monkeypatch.setattr(session, "train_steps", stepping)
+        found = tune(pretrained, data, tmp_path / name, settings=settings)
+        assert found.summary == straight.summary
+        weights = [(run.path / "model" / WEIGHTS_NAME).read_bytes() for run in (found, straight)]
+        assert weights[0] == weights[1]
+
+
+def test_training_may_begin_at_the_probe(
+    pretrained: Path, write_task: Write, tmp_path: Path
+) -> None:
+    own = {"train.steps": 1, "optimizer.learning_rate": NONE}
+    result = tune(pretrained, write_task(), tmp_path / "run", head="probe", settings=own)
+    first, last = validation_rows(result.path)
+    assert last["loss"] == pytest.approx(first["loss"], rel=1e-5)
+    assert result.summary["best_step"] == 1  # as good, and later
 
 
 def test_the_run_says_where_it_came_from(tuned: FineTuned, pretrained: Path) -> None:
@@ -83,7 +152,7 @@ def test_its_row_of_results_is_complete(tuned: FineTuned) -> None:
     assert row.interval == tuple(tuned.summary["accuracy_interval"])
     assert row.controls.keys() == {"majority", "pixels"}
     assert row.pretraining == "patterns"
-    assert row.settings["optimizer"]["layer_decay"] == 0.75
+    assert row.settings["evaluation"]["best_within"] == 1
 
 
 def test_the_same_call_again_trains_nothing_and_adds_no_row(
@@ -117,13 +186,6 @@ def test_without_validation_images_there_is_no_probe(
     assert "best_step" not in result.summary
 
 
-def test_the_head_may_start_at_zero(pretrained: Path, write_task: Write, tmp_path: Path) -> None:
-    result = tune(pretrained, write_task(), tmp_path / "run", head="zero")
-    assert "probe_accuracy" not in result.summary
-    rows = [r for r in read_rows(result.path / "metrics.jsonl") if r["split"] == "validation"]
-    assert rows[0]["loss"] == pytest.approx(np.log(3))
-
-
 def test_images_of_several_labels_are_tuned_without_a_probe(
     pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
@@ -133,6 +195,8 @@ def test_images_of_several_labels_are_tuned_without_a_probe(
     result = tune(pretrained, data, tmp_path / "run", settings={"augment.mixup": 0.0})
     assert "f1_micro" in result.summary
     assert "probe_accuracy" not in result.summary
+    evaluation = settings_of(result.path)["evaluation"]
+    assert (evaluation["best_by"], evaluation["best_within"]) == ("loss", 0)
 
 
 # By protocol
@@ -294,8 +358,12 @@ def test_data_with_validation_images_only_is_scored_on_them(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "one"}, "head='one' is not known: use one of probe, zero"),
-        ({"protocol": "paper", "head": "zero"}, "head='zero' has no effect with a protocol"),
+        ({"head": "one"}, "head='one' is not known: use one of zero, probe"),
+        ({"protocol": "paper", "head": "probe"}, "head='probe' does not go with a protocol, who"),
+        (
+            {"head": "probe", "settings": {"data.validation_share": 0.0}},
+            "head='probe': there is no probe without validation images",
+        ),
         ({"rates": (0.1,)}, "rates and seeds are of a protocol: give --protocol paper"),
         ({"seeds": 2}, "rates and seeds are of a protocol"),
         ({"protocol": "paper", "resume": "runs/x"}, "resume='runs/x': a protocol of several runs"),
@@ -395,15 +463,13 @@ def test_one_rate_and_several_are_not_both_asked_for(capsys: pytest.CaptureFixtu
     assert "--learning-rate 0.3 and --rates 0.1,0.2 both say which" in capsys.readouterr().err
 
 
-def test_a_probe_that_is_never_right_is_still_where_a_run_starts(
-    pretrained: Path, write_task: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_from_the_probe_is_another_one_than_from_zeros(
+    pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
-    """Its run is another one than that from a head of zeros."""
     data = write_task()
-    tune(pretrained, data, tmp_path / "run", head="zero")
-    monkeypatch.setattr("vitral.transfer.finetune.probe_first", lambda *given: 0.0)
+    tune(pretrained, data, tmp_path / "run")
     with pytest.raises(RequestError, match="holds a run with another model"):
-        tune(pretrained, data, tmp_path / "run")
+        tune(pretrained, data, tmp_path / "run", head="probe")
 
 
 def test_a_resnet_takes_the_better_of_the_sweep_and_hyperrule(

@@ -45,9 +45,7 @@ OPTIONS = (
     Option("--rates", "learning rates that a protocol compares, such as 0.003,0.01", metavar="X,X"),
     Option("--seeds", "runs of a protocol that the score is the mean of", metavar="N", type=int),
     Option("--image-size", "pixels of the model's input, N or HxW", metavar="N"),
-    Option(
-        "--head", "probe or zero: what the new head starts from", metavar="HOW", default="probe"
-    ),
+    Option("--head", "zero or probe: what the new head starts from", metavar="HOW", default="zero"),
     Option("--recipe", "settings by name instead of the protocol's", metavar="NAME"),
     *LENGTH_OPTIONS,
     BATCH_SIZE_OPTION,

@@ -18,6 +18,8 @@ SMALL_BELOW, MEDIUM_BELOW = 20_000, 500_000
 TRANSFER_BATCH = 512
 SMALL_IMAGES_AREA = 96 * 96
 """Images of less area than this are enlarged less by BiT's HyperRule."""
+USUAL_DEPTH = 12
+"""Blocks of the models that layer-wise decay was found on (arXiv 2106.08254); fewer need less."""
 _AS_TENSORFLOW = {
     "preprocessing.resize": "squash",
     "preprocessing.crop_share": 1.0,
@@ -108,13 +110,14 @@ def finetune(facts: Facts) -> dict[str, Any]:
     per_epoch = math.ceil(facts.num_images / batch_size)
     steps = max(500.0, 1000 * math.sqrt(facts.num_images / 2000))
     epochs = min(100.0, max(5.0, steps / per_epoch))
+    depth = getattr(facts.config, "depth", USUAL_DEPTH)
     return {
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "train.micro_batch_size": _micro_batch(facts, batch_size),
         "optimizer.name": "adamw",
         "optimizer.learning_rate": 1e-3,
-        "optimizer.layer_decay": 0.75,
+        "optimizer.layer_decay": round(0.75 ** min(1.0, depth / USUAL_DEPTH), 4),
         "optimizer.weight_decay": 0.05,
         "schedule.decay": "cosine",
         "schedule.warmup_share": 0.1,
@@ -124,7 +127,7 @@ def finetune(facts: Facts) -> dict[str, Any]:
         "objective.label_smoothing": 0.1,
         "train.ema": 0.05,
         "evaluation.keep_best": True,
-        "evaluation.best_by": "loss" if facts.num_images < SMALL_BELOW else "accuracy",
+        "evaluation.best_within": 1.0,
         "evaluation.every_epochs": max(1.0, epochs / 25),
         "evaluation.patience": 8,
     }

@@ -276,9 +276,13 @@ class EvaluationSettings:
     """Whether the result is the model that scored best on the validation images, the untrained one
     included, rather than the last one."""
     best_by: str = "accuracy"
-    """"accuracy", or "loss", which tells models apart better on few validation images."""
+    """"accuracy", or "loss", which also judges objectives without an accuracy."""
+    best_within: float = 0.0
+    """Standard errors of the best accuracy, within which the latest model is kept rather than the
+    best: of few validation images the best is the luckiest. 0: the best itself."""
     patience: int = 0
-    """Scores without a better one, after which training stops early; 0: never."""
+    """Scores in a row that are not good enough to be kept, after which training stops early, once a
+    trained model has been kept; 0: never."""
     fewshot: str = ""
     """Data sources, joined by commas, on which features are scored after few images of each class,
     whenever the model is scored (ViT paper, 4.1); empty: none."""
@@ -287,16 +291,23 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_not_negative(every_epochs=self.every_epochs, patience=self.patience)
+        check_not_negative(best_within=self.best_within)
         check_choice(("accuracy", "loss"), best_by=self.best_by)
         if self.best_by != "accuracy" and not self.keep_best:
             raise RequestError(
                 f"best_by={self.best_by!r} has no effect with keep_best=false: set "
                 "evaluation.keep_best=true"
             )
-        if self.patience and not self.keep_best:
+        for name in ("patience", "best_within"):
+            if getattr(self, name) and not self.keep_best:
+                raise RequestError(
+                    f"{name}={getattr(self, name)} has no effect with keep_best=false: set "
+                    "evaluation.keep_best=true"
+                )
+        if self.best_within and self.best_by == "loss":
             raise RequestError(
-                f"patience={self.patience} has no effect with keep_best=false: set "
-                "evaluation.keep_best=true"
+                f"best_within={self.best_within} has no effect with best_by='loss': set "
+                "evaluation.best_within=0"
             )
         if self.keep_best and not self.every_epochs:
             raise RequestError(

@@ -29,7 +29,7 @@ class SavedState:
     """The weights that training goes on with."""
     average: dict[str, Tensor] | None
     best: dict[str, Tensor] | None
-    """The weights that scored best so far, where they are kept."""
+    """The weights that are kept as the best so far, where they are."""
     optimizer: dict[str, Tensor]
     progress: dict[str, Any]
     """Plain data: step, running sums, seconds, machine facts."""
@@ -54,7 +54,7 @@ def save_checkpoint(
         folder: the run's `checkpoints`.
         model: `model/` gets its average if there is one, else its weights.
         average: the averaged weights.
-        best: those that scored best so far.
+        best: those that are kept as the best so far.
         optimizer: its state as named tensors.
         progress: plain data; `step` names the checkpoint.
         preprocessing: for `model/`.

@@ -59,6 +59,7 @@ class Execution:
         site: Site,
         command: str,
         start: str = "",
+        zero_head: bool = False,
     ) -> None:
         """Prepare a run.
 
@@ -72,6 +73,7 @@ class Execution:
             site: where it happens.
             command: how a person would say it.
             start: tells the starting weights apart; empty: those of a given module do.
+            zero_head: whether the head is set to zero before the first step.
         """
         config = resolved.config
         self.resolved, self.config, self.data, self.title = resolved, config, data, title
@@ -90,6 +92,7 @@ class Execution:
             ),
             ranks=site.ranks,
         )
+        self.zero_head = zero_head
         self.fewshot: FewshotScorer | None = None
         self.fingerprint = data.fingerprint()
         self.parts = start + parts_fingerprint(None if start else model, objective, metrics)
@@ -289,7 +292,13 @@ class Execution:
         optimizer = build_optimizer(network, config.optimizer, device=self.machine.device)
         if isinstance(network, Model):
             network.gradient_checkpointing = config.train.gradient_checkpointing
-        best = BestModel(network) if config.evaluation.keep_best else None
+        best = None
+        if config.evaluation.keep_best:
+            best = BestModel(
+                network,
+                within=config.evaluation.best_within,
+                num_images=len(self.data.splits["validation"]),
+            )
         state = TrainState(self._build_objective(network), optimizer, average, best)
         session = Session(
             config,
@@ -301,6 +310,7 @@ class Execution:
             metrics=self.metrics,
             provenance=self.provenance,
             fewshot=self.fewshot,
+            zero_head=self.zero_head,
         )
         if saved:
             session.restore(saved)

@@ -28,8 +28,11 @@ from vitral.spec.settings import build_run_config, flatten
 
 # What a recipe may say that has no effect without validation images.
 _OF_VALIDATION = tuple(
-    f"evaluation.{name}" for name in ("keep_best", "best_by", "patience", "every_epochs")
+    f"evaluation.{name}"
+    for name in ("keep_best", "best_by", "best_within", "patience", "every_epochs")
 )
+# What a recipe may say that has no effect where the last model is the result.
+_OF_THE_BEST = ("evaluation.best_by", "evaluation.best_within", "evaluation.patience")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def resolve_run(
     facts = _facts(data, model_settings, preprocessing, model=model)
     chosen = choose_recipe(facts, name=recipe)
     fitting = {**chosen.settings, **_fitting(data)}
+    if data.is_multi_label or asked["objective.name"] not in OBJECTIVES:
+        fitting = _judged_by_loss(fitting, given)
     if "validation" not in data.splits:
         useless = set(_OF_VALIDATION)
         if given.get("evaluation.fewshot"):
@@ -110,6 +115,14 @@ def _fitting(data: ImageData) -> dict[str, Any]:
     return {path: own for change in data.listing.unfit for path, own in off[change].items()}
 
 
+def _judged_by_loss(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Have the best model told by its loss: several labels are hardly ever all right."""
+    if not recipe.get("evaluation.keep_best") or given.keys() & _OF_THE_BEST[:2]:
+        return dict(recipe)
+    left = {path: own for path, own in recipe.items() if path != "evaluation.best_within"}
+    return left | {"evaluation.best_by": "loss"}
+
+
 def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes: int) -> None:
     wrong = sorted(path for path in given if path.startswith("model."))
     if wrong:
@@ -135,6 +148,10 @@ def _with_effect(
     for path, needed in CROP_OF_SETTING.items():
         if crop != needed:
             left.pop(path, None)
+    if given.get("evaluation.keep_best") is False:
+        left = {path: own for path, own in left.items() if path not in _OF_THE_BEST}
+    if given.get("evaluation.best_by") == "loss":
+        left.pop("evaluation.best_within", None)
     recipes = recipe.get("optimizer.name", OptimizerSettings.name)
     if given.get("optimizer.name", recipes) != recipes:
         left = _of_any_optimizer(left, given)

@@ -145,6 +145,9 @@ class RunRequest:
     resume: str = "auto"
     start: str = ""
     """What tells the starting weights apart, such as their hash; empty: those of a given module."""
+    zero_head: bool = False
+    """Whether the head is set to zero before the first step, where the best is kept after the model
+    as it is given has been scored (ViT paper, 3.1)."""
 
 
 def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
@@ -173,6 +176,7 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
         site=site,
         command=request.command,
         start=request.start,
+        zero_head=request.zero_head,
     )
     return run.go(request.model, output=request.output, resume=request.resume)
 

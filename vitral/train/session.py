@@ -15,6 +15,7 @@ from vitral.data.stages import WAIT_SHARE, advise, describe_advice, measure_stag
 from vitral.data.stores.decoded import DecodedStore, bytes_to_keep
 from vitral.errors import DataError
 from vitral.evaluate.score import mean_over_examples
+from vitral.models.model import Model, zero_head
 from vitral.runtime.device import machine_facts
 from vitral.spec.run import RunConfig
 from vitral.spec.vit import ViTConfig
@@ -52,11 +53,12 @@ class Session:
         metrics: Mapping[str, MetricFunction],
         provenance: Mapping[str, Any],
         fewshot: FewshotScorer | None = None,
+        zero_head: bool = False,
     ) -> None:
         self._config, self._data, self._state = config, data, state
         self._machine, self._folder, self._view = machine, folder, view
         self._provenance = dict(provenance)
-        self._fewshot = fewshot
+        self._fewshot, self._zero_head = fewshot, zero_head
         self._scored = ScoredObjective(state.objective, metrics)
         self._batches = TrainingBatches(
             data.splits["train"],
@@ -120,6 +122,10 @@ class Session:
         steps = self._config.train.steps
         if self._state.best and not self._state.step:
             self._evaluate()  # what training must not make worse
+        if not self._state.step and self._zero_head:
+            model = self._model()
+            assert isinstance(model, Model)
+            zero_head(model.head)
         if self._is_exhausted():
             return
         clock, since = time.perf_counter(), Clock()
@@ -155,7 +161,7 @@ class Session:
         assert best is not None
         self._view.say(
             f"stopped early at step {self._state.step:,} of {self._config.train.steps:,}: "
-            f"{best.num_worse} scores brought nothing better than that of step {best.step:,}"
+            f"{best.num_worse} scores in a row were not as good; step {best.step:,} is kept"
         )
 
     def save(self) -> None:
@@ -301,7 +307,7 @@ class Session:
                 if self._state.best and split == "validation":
                     self._state.best.consider(
                         self._model().state_dict(),
-                        score=score_of(means, by=self._config.evaluation.best_by),
+                        score=score_of(means, settings=self._config.evaluation),
                         step=self._state.step,
                     )
             step = self._state.step

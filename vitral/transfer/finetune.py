@@ -27,7 +27,7 @@ from vitral.transfer.rows import append_new, mean_row, run_row
 from vitral.transfer.series import Series
 from vitral.transfer.start import Source, open_source, starting_model
 
-HEADS = ("probe", "zero")
+HEADS = ("zero", "probe")
 LOAD_FIELDS = ("dropout", "drop_path", "position_resize")
 """Of the model's config, that may be set as `model.*`."""
 
@@ -52,7 +52,7 @@ def finetune(
     rates: Sequence[float] = (),
     seeds: int | None = None,
     image_size: int | tuple[int, int] | None = None,
-    head: str = "probe",
+    head: str = "zero",
     recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
     format: str | None = None,
@@ -64,9 +64,10 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune a pretrained model on a new task, and open its test images once.
 
-    Without a protocol: a linear probe of the frozen features first, then everything is trained from
-    there, lower layers more slowly, until the validation images gain no more; the best model on
-    them is the result, the probe's own among them.
+    Without a protocol: a linear probe of the frozen features first; then everything is trained,
+    lower layers more slowly, until eight scores in a row on the validation images are not good
+    enough to be kept. The result is the latest model whose accuracy on them is within one standard
+    error of the best; the probe, where no trained model is.
 
     Args:
         model: a run folder, a model folder or file, a name, or a loaded model.
@@ -75,7 +76,7 @@ def finetune(
         rates: learning rates that the protocol compares instead of its own.
         seeds: runs of the protocol that the result is the mean of.
         image_size: None: the protocol's, else the model's own.
-        head: "probe", or "zero": what the new head starts from, without a protocol.
+        head: "zero", or "probe": what the new head starts from, without a protocol.
         recipe: settings by name instead of the protocol's.
         settings: further ones by path, such as {"train.epochs": 20}; of every run.
         format: read the model's file as this format, where its content does not tell.
@@ -93,10 +94,8 @@ def finetune(
     asked = parse_settings(settings or {}) | {"data.source": source_text(data)}
     fields = {name: asked.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in asked}
     check_choice(HEADS, head=head)
-    if protocol is not None and head != "probe":
-        raise RequestError(
-            f"head={head!r} has no effect with a protocol, whose heads start at zero"
-        )
+    if protocol is not None and head != "zero":
+        raise RequestError(f"head={head!r} does not go with a protocol, whose heads start at zero")
     kept = Path(results or results_path())
     source = open_source(model, format=format, in_channels=asked.pop("model.in_channels", None))
     image_size = asked.pop("model.image_size", image_size)
@@ -172,20 +171,34 @@ def _by_validation(
     head: str,
     results: Path,
 ) -> FineTuned:
-    """Fine-tune once, from the probe on, keeping what scores best on validation images."""
+    """Fine-tune once, after a probe, and keep what is as good as the best on validation images."""
     asked = dict(request.asked)
     if "validation" not in images.splits:
         share = asked.setdefault("data.validation_share", _validation_share(images))
         if share:
             images = hold_out(images, share=share)
     start = starting_model(source, images.classes, image_size=image_size, **fields)
-    probe = probe_first(start, images, site) if head == "probe" else None
+    probe = probe_first(start, images, site)
+    if head == "probe" and probe is None:
+        raise RequestError(
+            "head='probe': there is no probe without validation images, with several labels an "
+            "image, or with a class of which no training image can be read: leave it out"
+        )
     # A run from the probe's head is another than one from zeros, though both have these weights.
-    told = f"{source.weights} {'' if probe is None else 'probe '}"
-    request = dataclasses.replace(request, model=start, asked=asked, start=told)
+    told = f"{source.weights} {'probe ' if head == 'probe' else ''}"
+    request = dataclasses.replace(
+        request, model=start, asked=asked, start=told, zero_head=head == "zero"
+    )
     result: Result = train_on(images, request, site)
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
-    row = run_row(source, result.path, summary, protocol="finetune")
+    if summary.get("best_step") == 0:
+        untrained = "a head of zeros" if probe is None else "the probe"
+        site.view.say(
+            "note: no trained model was good enough on the validation images to be kept: the "
+            f"result is {untrained}"
+        )
+    further = {"head": head, "probe_accuracy": probe, "best_step": summary.get("best_step")}
+    row = run_row(source, result.path, summary, protocol="finetune", further=further)
     rows = [row] if row else []
     site.ranks.on_first(lambda: append_new(results, rows))
     return FineTuned(result.path, summary, rows)

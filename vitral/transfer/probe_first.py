@@ -1,7 +1,7 @@
-"""A linear probe before fine-tuning: a score within a minute, and a head to start from.
+"""A linear probe before fine-tuning: a score within a minute, and a head that may be kept.
 
-Source: fine-tuning that starts from a probe's head changes the features less and does better on
-small sets (Kumar et al., arXiv 2202.10054).
+Source: fine-tuning that starts from a probe's head changes the features less (Kumar et al., arXiv
+2202.10054); on few images it may be the better model as it is.
 """
 
 import time
@@ -46,8 +46,8 @@ def probe_first(model: Model, images: ImageData, site: Site) -> float | None:
     probe = _fit(train, validation, num_classes=len(images.classes))
     set_head(model, torch.from_numpy(probe.weights), torch.from_numpy(probe.bias))
     site.view.say(
-        f"probe: {_told(probe, validation)}, with frozen features (l2 {probe.l2:g}): fine-tuning "
-        "starts from there"
+        f"probe: {_told(probe, validation)}, with frozen features (l2 {probe.l2:g}): what "
+        "fine-tuning must come up to"
     )
     return probe.accuracy
 

@@ -37,7 +37,7 @@ PROBE_SETTINGS = ("data.directory", "train.device", "train.precision")
 """All that a linear probe goes by."""
 FIXED_SETTINGS = (
     "data.source", "data.validation_share", "data.group_pattern", "data.folds", "data.fold",
-    "evaluation.keep_best", "evaluation.best_by", "evaluation.patience",
+    "evaluation.keep_best", "evaluation.best_by", "evaluation.best_within", "evaluation.patience",
 )  # fmt: skip
 
 
