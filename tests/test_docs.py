@@ -47,6 +47,13 @@ def commands() -> list[Any]:
     ]
 
 
+def pretraining_command() -> str:
+    """Return the one that makes the model of docs/transfer.md."""
+    lines = [line for _, block in blocks("bash") for line in block.splitlines()]
+    (command,) = (line for line in lines if line.startswith("vitral train pretraining/"))
+    return command
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages name: photos, lists, a trained run."""
@@ -69,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.make_archive(str(root / "photos"), "zip", root / "photos")
     Image.fromarray(images[0]).convert("RGB").save(root / "photo.jpg")
     Image.fromarray(images[0]).convert("RGB").save(root / "new_photos" / "1.jpg")
-    for name in ("pretraining", "scenes"):
+    for name in ("pretraining", "scenes", "whole/scenes"):
         shutil.copytree(root / "new_task", root / name)
     # CIFAR-10 in its publisher's form, of a few images.
     cifar = root / "downloads" / "cifar-10-batches-bin"
@@ -89,9 +96,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("VITRAL_RESULTS")
         assert main(["train", "photos/", "--steps", "2", "--output", "runs/birds"]) == 0
         assert main(["data", "check", "photos/", "--fix", "clean.csv"]) in (0, 3)
+        assert main(shortened(shlex.split(pretraining_command()))[1:]) == 0
         look = ["inspect", "runs/birds", "photo.jpg", "--occlusion", "off", "--output", "looks"]
         assert main(look) == 0
-        vitral.save_model(vitral.create_model("ViT-Mi/8", image_size=48, num_classes=4), "random")
         for row in (result_row(), result_row(model="ViT-L/16", value=0.905)):
             append_result(RESULTS_PATH, row)
     return root
