@@ -11,8 +11,7 @@ import vitral
 from vitral.errors import RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.rows import read_rows
-from vitral.spec.run import EvaluationSettings
-from vitral.train.best import BestModel, score_of
+from vitral.train.best import BestModel
 from vitral.train.checkpoint import load_newest
 from vitral.train.result import Result
 
@@ -75,60 +74,6 @@ def test_a_run_that_stopped_early_does_not_go_on(
     again = train_here(patterns, run.path, evaluation__patience=4)
     assert (run.path / "metrics.jsonl").read_bytes() == before
     assert again.summary == run.summary
-
-
-# Accuracies on 100 images: one standard error of 0.8 is 0.04.
-@pytest.mark.parametrize(
-    ("within", "accuracies", "kept"),
-    [
-        (0.0, [0.1, 0.8, 0.79, 0.8], 1),
-        (1.0, [0.1, 0.8, 0.77, 0.75], 2),
-        (1.0, [0.1, 0.8, 0.77, 0.76, 0.5], 3),
-        (1.0, [0.1, 0.8, 0.77, 0.735], 2),  # as good as the one kept, not as the best
-        (2.0, [0.1, 0.8, 0.77, 0.735], 3),
-        (1.0, [0.1, 1.0, 0.99], 2),
-        (1.0, [0.1, 1.0, 0.98], 1),
-        (1.0, [0.9, 0.5, 0.6, 0.7], 0),
-    ],
-)
-def test_the_latest_that_is_as_good_as_the_best_is_kept(
-    within: float, accuracies: list[float], kept: int
-) -> None:
-    model = torch.nn.Linear(1, 1)
-    best = BestModel(model, within=within, num_images=100)
-    for step, accuracy in enumerate(accuracies):
-        tensors = {name: torch.full_like(t, step) for name, t in model.state_dict().items()}
-        best.consider(tensors, score=(accuracy, -1.0), step=step)
-    assert best.step == kept
-    assert best.tensors["bias"].item() == kept
-    assert best.score == (max(accuracies), -1.0)
-    assert best.num_worse == len(accuracies) - 1 - kept
-
-
-def test_patience_begins_when_a_trained_model_is_kept() -> None:
-    model = torch.nn.Linear(1, 1)
-    best = BestModel(model)
-    for step, accuracy in enumerate([0.9, 0.1, 0.2, 0.3]):
-        best.consider(model.state_dict(), score=(accuracy, -1.0), step=step)
-    assert not best.is_exhausted(2)
-    for step, accuracy in enumerate([0.95, 0.4, 0.4], start=4):
-        assert not best.is_exhausted(2)
-        best.consider(model.state_dict(), score=(accuracy, -1.0), step=step)
-    assert best.is_exhausted(2) and not best.is_exhausted(3) and not best.is_exhausted(0)
-
-
-@pytest.mark.parametrize("accuracy", [None, -0.1, 80.0])
-def test_standard_errors_need_an_accuracy(accuracy: float | None) -> None:
-    means = {"loss": 1.0} if accuracy is None else {"loss": 1.0, "accuracy": accuracy}
-    settings = EvaluationSettings(keep_best=True, best_within=1.0)
-    with pytest.raises(
-        RequestError, match=r"best_within=1 needs an accuracy in 0\.\.1 from the ob"
-    ):
-        score_of(means, settings=settings)
-    plain = EvaluationSettings(keep_best=True)
-    assert score_of(means, settings=plain) == (accuracy or 0.0, -1.0)
-    by_loss = EvaluationSettings(keep_best=True, best_by="loss")
-    assert score_of(means, settings=by_loss) == (0.0, -1.0)
 
 
 def test_a_run_within_standard_errors_stops_and_does_not_go_on(
