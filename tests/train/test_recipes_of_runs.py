@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import yaml
 from helpers import TINY_MODEL
 
@@ -82,6 +84,23 @@ def test_what_is_asked_of_the_best_drops_what_the_recipe_says_of_it(
     assert (evaluation["best_within"], evaluation["patience"]) == (0, 8)
 
 
+def test_an_objective_that_gives_no_accuracy_is_judged_by_its_loss(
+    loaded: Model, patterns: Path, tmp_path: Path
+) -> None:
+    def squared(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        marks = F.one_hot(batch["label"], 4).float()
+        return (model(batch["image"]) - marks).square().mean(dim=1)
+
+    plain = train_here(loaded, patterns, tmp_path / "run", objective=squared)
+    evaluation = settings_of(plain)["evaluation"]
+    assert (evaluation["best_by"], evaluation["best_within"]) == ("loss", 0)
+    with pytest.raises(RequestError, match="best_within=1 needs an accuracy in 0..1 from the obj"):
+        train_here(
+            loaded, patterns, tmp_path / "asked", objective=squared,
+            settings={"evaluation.best_within": 1.0},
+        )  # fmt: skip
+
+
 def test_without_validation_images_nothing_is_kept_as_best(loaded: Model, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 8, 8), dtype=np.uint8)
@@ -109,8 +128,6 @@ def test_another_optimizer_than_the_recipes_needs_its_own_rate(
 def test_layers_of_a_module_of_the_callers_own_are_not_known(
     patterns: Path, tmp_path: Path
 ) -> None:
-    import torch
-
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
     with pytest.raises(
         RequestError, match="layer_decay has no effect on a model of your own, whose"

@@ -53,7 +53,7 @@ def _reason(name: str, facts: Facts) -> str:
         f"{facts.num_images:,} training images of {facts.num_classes} classes and {weights} weights"
     )
     why = {
-        "finetune": "small steps, smaller still in lower layers, unless validation suffers",
+        "finetune": "small steps, smaller still in lower layers, until validation suffers",
         "scratch-small": "many epochs of mildly changed images in small batches; a ViT needs "
         "far more images than this for its best, so expect less than from a pretrained model",
         "scratch-medium": "strong changes and smoothing against overfitting, a larger batch",

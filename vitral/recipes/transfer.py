@@ -19,7 +19,7 @@ TRANSFER_BATCH = 512
 SMALL_IMAGES_AREA = 96 * 96
 """Images of less area than this are enlarged less by BiT's HyperRule."""
 USUAL_DEPTH = 12
-"""Blocks of the models that layer-wise decay was found on (arXiv 2106.08254); fewer need less."""
+"""Blocks of the models that layer-wise decay was found on (arXiv 2106.08254)."""
 _AS_TENSORFLOW = {
     "preprocessing.resize": "squash",
     "preprocessing.crop_share": 1.0,

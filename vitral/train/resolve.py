@@ -116,8 +116,12 @@ def _fitting(data: ImageData) -> dict[str, Any]:
 
 
 def _judged_by_loss(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Have the best model told by its loss: several labels are hardly ever all right."""
-    if not recipe.get("evaluation.keep_best") or given.keys() & _OF_THE_BEST[:2]:
+    """Have the best model told by its loss.
+
+    All labels of an image are hardly ever right, and a caller's function may give no accuracy.
+    """
+    is_asked = any(f"evaluation.{name}" in given for name in ("best_by", "best_within"))
+    if is_asked or not recipe.get("evaluation.keep_best"):
         return dict(recipe)
     left = {path: own for path, own in recipe.items() if path != "evaluation.best_within"}
     return left | {"evaluation.best_by": "loss"}
