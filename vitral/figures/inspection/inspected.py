@@ -79,8 +79,9 @@ def write_inspected(folder: Path, model: Inspected, *, name: str = ARRAYS_NAME) 
 
 def beside_paths(folder: Path) -> list[Path]:
     """Return the files of the models that were drawn beside it, in their order."""
-    found = [path for path in folder.glob("beside-*.npz") if path.stem[7:].isdecimal()]
-    return sorted(found, key=lambda path: int(path.stem[7:]))
+    numbers = {path: path.stem.removeprefix("beside-") for path in folder.glob("beside-*.npz")}
+    found = [path for path, number in numbers.items() if number.isdecimal()]
+    return sorted(found, key=lambda path: int(numbers[path]))
 
 
 def read_inspected(path: Path) -> Inspected:
