@@ -184,13 +184,13 @@ def test_a_block_adds_attention_and_mlp_of_normed_tokens() -> None:
 
 
 @torch.no_grad()
-def test_a_block_for_the_first_token_alone_gives_that_of_all() -> None:
+def test_a_block_for_the_class_token_alone_gives_that_of_all() -> None:
     torch.manual_seed(0)
     block = EncoderBlock(12, 3, mlp_dim=10, activation="gelu", dropout=0.0, norm_eps=1e-6)
     block.attention.qkv.bias.normal_()
     tokens = torch.randn(2, 5, 12)
     torch.testing.assert_close(
-        block.first_token(tokens), block(tokens)[:, :1], atol=1e-6, rtol=1e-5
+        block(tokens, cls_only=True), block(tokens)[:, :1], atol=1e-6, rtol=1e-5
     )
 
 

@@ -568,6 +568,29 @@ def test_the_class_token_alone_is_followed_through_the_last_block(
     assert lengths == [13, 13, 1]
 
 
+POOLS: dict[str, dict[str, Any]] = {
+    "token": {}, "gap": {}, "map": {}, "token+gap": {}, "token+register": {"num_registers": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_every_block_is_called_as_a_module_so_that_its_hooks_run(
+    small_model: Build, small_images: Tensor, pool: str, checkpointing: bool
+) -> None:
+    model = small_model(pool=pool, **POOLS[pool]).train()
+    model.gradient_checkpointing = checkpointing
+    begun: list[int] = []
+    done: list[int] = []
+    for index, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda *_, index=index: begun.append(index))
+        block.register_forward_hook(lambda *_, index=index: done.append(index))
+    logits = model(small_images)
+    assert begun == done == [0, 1, 2]
+    logits.sum().backward()
+    assert begun == [0, 1, 2] + [2, 1, 0] * checkpointing
+
+
 @pytest.mark.parametrize("fields", [*OPTIONS, {"pool": "map"}, {"pool": "token+gap"}], ids=str)
 def test_every_parameter_gets_a_gradient(
     small_model: Build, small_images: Tensor, fields: dict[str, Any]

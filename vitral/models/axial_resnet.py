@@ -207,7 +207,7 @@ class AxialResNet(Model):
         if self.config.num_classes:
             zero_head(self.head)
 
-    def _run(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
         if self.gradient_checkpointing and self.training and not torch.compiler.is_compiling():
             # What is computed again must not count twice in the running statistics; compiled code
             # computes again what gradients need, which statistics are not.
@@ -216,9 +216,10 @@ class AxialResNet(Model):
                 *inputs,
                 use_reentrant=False,
                 context_fn=lambda: (nullcontext(), _without_statistics(self)),
+                **options,
             )
             return again
-        return super()._run(block, *inputs)
+        return super()._run(block, *inputs, **options)
 
     def units(self) -> Iterator[AxialUnit]:
         """Give all units from input to output."""

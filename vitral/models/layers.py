@@ -210,29 +210,30 @@ class EncoderBlock(nn.Module):
         tokens: Float[Tensor, "N L D"],
         keep: Float[Tensor, "N 2"] | None = None,
         relative: RelativePosition | None = None,
-    ) -> Float[Tensor, "N L D"]:
+        *,
+        cls_only: bool = False,
+    ) -> Float[Tensor, "N M D"]:
         """Pass the tokens through attention and MLP, each added to its input.
 
         Args:
             tokens: of N examples.
             keep: factors on each example's two branches (`stochastic_depth`).
             relative: what offsets add to the attention.
-        """
-        attended = self.scale1(self.attention(self.norm1(tokens), relative))
-        return self._finish(tokens, attended, keep)
+            cls_only: whether only the first token, a class token, is wanted: the work for the
+                others is left out. `relative` adds nothing to it, which has no offset.
 
-    def first_token(
-        self,
-        tokens: Float[Tensor, "N L D"],
-        keep: Float[Tensor, "N 2"] | None = None,
-    ) -> Float[Tensor, "N 1 D"]:
-        """Return what `forward` gives for a class token, without the work for the others.
-
-        Positions by offset add nothing to a class token's attention, which has no offset.
+        Returns:
+            All L tokens, or the first alone.
         """
         normed = self.norm1(tokens)
-        attended = self.scale1(self.attention.attend(normed[:, :1], normed))
-        return self._finish(tokens[:, :1], attended, keep)
+        if cls_only:
+            tokens = tokens[:, :1]
+            attended = self.attention.attend(normed[:, :1], normed)
+        else:
+            attended = self.attention(normed, relative)
+        tokens = tokens + scale_branch(self.dropout(self.scale1(attended)), keep, branch=0)
+        transformed = self.scale2(self.mlp(self.norm2(tokens)))
+        return tokens + scale_branch(transformed, keep, branch=1)
 
     def attention_weights(
         self,
@@ -242,11 +243,6 @@ class EncoderBlock(nn.Module):
     ) -> Float[Tensor, "N heads L L"]:
         """Return the attention that the block applies to these inputs, of the heads asked for."""
         return self.attention.weights(self.norm1(tokens), relative, heads)
-
-    def _finish(self, tokens: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
-        tokens = tokens + scale_branch(self.dropout(attended), keep, branch=0)
-        transformed = self.scale2(self.mlp(self.norm2(tokens)))
-        return tokens + scale_branch(transformed, keep, branch=1)
 
 
 def scale_branch(branch_output: Tensor, keep: Tensor | None, *, branch: int) -> Tensor:

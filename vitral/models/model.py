@@ -238,12 +238,12 @@ class Model(nn.Module, ABC):
             raise RequestError(f"{message}: load the model with in_channels={shape[1]}")
         raise RequestError(f"{message}: resize them, or load the model with image_size={shape[2:]}")
 
-    def _run(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
         """Call a block, keeping or computing again what its backward pass needs."""
         if self.gradient_checkpointing and self.training:
-            again: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+            again: Tensor = checkpoint(block, *inputs, use_reentrant=False, **options)
             return again
-        return block(*inputs)
+        return block(*inputs, **options)
 
 
 def note_untiled(model: Model) -> None:

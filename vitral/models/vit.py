@@ -128,20 +128,8 @@ class ViT(Model):
         # With offsets they are: a class token has none, and the last block's table would be left
         # without the gradient of zero that training on several devices waits for.
         reads_first = self.config.pool == "token" and self.config.attention == "full"
-        if not reads_first or self.config.position == "relative":
-            return self.pool(self.encode(self.embed(images), keep))
-        tokens = self._assemble(self.embed(images))
-        keep = self._draw_keep(tokens) if keep is None else keep
-        for index in range(self.config.depth - 1):
-            tokens = self._run_block(index, tokens, keep)
-        last, block = self.config.depth - 1, self.blocks[-1]
-        assert isinstance(block, EncoderBlock)
-        first = self._run(
-            block.first_token,
-            self._add_position(last, tokens),
-            None if keep is None else keep[:, last],
-        )
-        return self.pool(first if self.config.norm_pooled else self.norm(first))
+        cls_only = reads_first and self.config.position != "relative"
+        return self.pool(self._encode(self.embed(images), keep, cls_only=cls_only))
 
     def keep_from(self, numbers: Float[Tensor, "N paths"]) -> Float[Tensor, "N depth branches"]:
         """Return `keep` for uniform numbers in [0, 1), one for each branch of each block."""
@@ -172,10 +160,22 @@ class ViT(Model):
         keep: Float[Tensor, "N depth branches"] | None = None,
     ) -> Float[Tensor, "N L D"]:
         """Add prefix tokens and positions, run the blocks, normalise (equations 1 to 4)."""
+        return self._encode(patches, keep)
+
+    def _encode(self, patches: Tensor, keep: Tensor | None, *, cls_only: bool = False) -> Tensor:
+        """Encode; with `cls_only` the last block gives the class token alone, (N, 1, D)."""
         tokens = self._assemble(patches)
         keep = self._draw_keep(tokens) if keep is None else keep
+        last = self.config.depth - 1
         for index in range(self.config.depth):
-            tokens = self._run_block(index, tokens, keep)
+            options = {"cls_only": True} if cls_only and index == last else {}
+            tokens = self._run(
+                self.blocks[index],
+                self._add_position(index, tokens),
+                None if keep is None else keep[:, index],
+                *self._extra(index),
+                **options,
+            )
         return tokens if self.config.norm_pooled else self.norm(tokens)
 
     def pool(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N F"]:
@@ -263,12 +263,6 @@ class ViT(Model):
 
     def _position(self, index: int) -> nn.Module:
         return self.positions[index if self.config.position_at == "every" else 0]
-
-    def _run_block(self, index: int, tokens: Tensor, keep: Tensor | None) -> Tensor:
-        own = None if keep is None else keep[:, index]
-        return self._run(
-            self.blocks[index], self._add_position(index, tokens), own, *self._extra(index)
-        )
 
     def _extra(self, index: int) -> tuple[RelativePosition | None, ...]:
         return () if self.config.attention == "axial" else (self._relative(index),)
