@@ -59,7 +59,7 @@ def test_it_is_the_fall_of_the_class_s_probability() -> None:
 
 def test_several_labels_have_their_own_probabilities() -> None:
     model = watcher(0, 0)
-    model.objective = "sigmoid"
+    model.output = "sigmoid"
     image = torch.rand(1, 3, 16, 24)
     torch.testing.assert_close(
         occlusion_sensitivity(model, image, [3]), torch.zeros(1, *GRID), rtol=0, atol=0

@@ -1,5 +1,6 @@
 """What recipes say and what is asked for, where they meet."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ def test_an_objective_that_gives_no_accuracy_is_judged_by_its_loss(
         marks = F.one_hot(batch["label"], 4).float()
         return (model(batch["image"]) - marks).square().mean(dim=1)
 
-    plain = train_here(loaded, patterns, tmp_path / "run", objective=squared)
+    model = copy.deepcopy(loaded)
+    model.output = "sigmoid"  # of such an objective only the caller knows
+    plain = train_here(model, patterns, tmp_path / "run", objective=squared)
+    assert vitral.load_model(plain.path).output == "sigmoid"
     evaluation = settings_of(plain)["evaluation"]
     assert (evaluation["best_by"], evaluation["best_within"]) == ("loss", 0)
     with pytest.raises(RequestError, match="best_within=1 needs an accuracy in 0..1 from the obj"):

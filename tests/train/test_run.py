@@ -278,6 +278,7 @@ def test_objective_and_metrics_may_be_functions(patterns: Path, tmp_path: Path) 
     assert all("margin" in row for row in rows if row["split"] == "validation")
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["settings"]["objective"]["name"] == "squared"
+    assert json.loads((tmp_path / "model/config.json").read_text())["output"] == "softmax"
 
 
 @pytest.mark.parametrize("how", ["setting", "file"])
@@ -290,7 +291,7 @@ def test_the_objective_may_come_from_settings(patterns: Path, tmp_path: Path, ho
     train_short(str(patterns), tmp_path / "run", **options)
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["settings"]["objective"]["name"] == "sigmoid"
-    assert json.loads((tmp_path / "run/model/config.json").read_text())["objective"] == "sigmoid"
+    assert json.loads((tmp_path / "run/model/config.json").read_text())["output"] == "sigmoid"
 
 
 def test_data_and_model_may_come_from_settings(patterns: Path, tmp_path: Path) -> None:

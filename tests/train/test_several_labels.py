@@ -53,7 +53,7 @@ def test_each_class_is_learned_by_itself(trained) -> None:
     assert summary["mean_average_precision"] > 0.9
     assert summary["accuracy"] > summary["majority_accuracy"] + 0.2
     assert summary["pixel_accuracy"] is None
-    assert trained[1].model.objective == "sigmoid"
+    assert trained[1].model.output == "sigmoid"
 
 
 def test_the_score_counts_pairs_of_image_and_class(trained) -> None:

@@ -108,7 +108,7 @@ def evaluate(
         ),
     )
     any_label = images.listing.scoring == "any"
-    if images.is_multi_label and network.objective != "sigmoid" and not any_label:
+    if images.is_multi_label and network.output != "sigmoid" and not any_label:
         raise DataError(
             f"{images.source} has several labels an image, the model was trained for one: give "
             "data of one label, or a model trained on such data"
@@ -128,7 +128,7 @@ def evaluate(
         batch_size=batch_size,
         device=chosen_device,
         precision=chosen_precision,
-        loss=network.objective,
+        loss=network.output,
         report_progress=report_progress,
     )
     if not len(predictions.labels):

@@ -184,9 +184,9 @@ class AxialResNet(Model):
         *,
         preprocessing: Preprocessing | None = None,
         classes: tuple[str, ...] | None = None,
-        objective: str = "softmax",
+        output: str = "softmax",
     ) -> None:
-        super().__init__(config, preprocessing=preprocessing, classes=classes, objective=objective)
+        super().__init__(config, preprocessing=preprocessing, classes=classes, output=output)
         width = round(64 * config.width_factor)
         self.root = nn.Conv2d(
             config.in_channels, width, kernel_size=7, stride=2, padding=3, bias=False

@@ -41,13 +41,23 @@ def build_model(
     *,
     preprocessing: Preprocessing | None = None,
     classes: tuple[str, ...] | None = None,
-    objective: str = "softmax",
+    output: str = "softmax",
 ) -> Model:
-    """Build the model that a config describes, with fresh weights."""
+    """Build the model that a config describes, with fresh weights.
+
+    Args:
+        config: what it is.
+        preprocessing: what its images must become; None: the family's default.
+        classes: the names of its outputs in order.
+        output: "softmax" or "sigmoid": how logits become probabilities.
+
+    Raises:
+        RequestError: an unknown output.
+    """
     family = _FAMILIES[type(config)]
     return family(
         config,  # type: ignore[arg-type]
         preprocessing=preprocessing,
         classes=classes,
-        objective=objective,
+        output=output,
     )

@@ -13,12 +13,15 @@ from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.position import Heads
+from vitral.spec.checks import check_choice
 from vitral.spec.model import ModelConfig
 from vitral.spec.preprocessing import Preprocessing, default_preprocessing
 
 if TYPE_CHECKING:
     from vitral.models.weights.report import LoadReport
 
+OUTPUTS = ("softmax", "sigmoid")
+"""How logits become probabilities: shares of 1, or each class by itself."""
 VERIFY_TOLERANCE = 1e-4
 Run = Callable[..., Tensor]
 """Calls a module with its inputs."""
@@ -59,7 +62,7 @@ class Model(nn.Module, ABC):
         config: what it is.
         preprocessing: what its images must become first.
         classes: the names of its outputs in order, or None when they are not known.
-        objective: what it was trained for, "softmax" or "sigmoid": how logits become probabilities.
+        output: "softmax" or "sigmoid": how logits become probabilities.
         gradient_checkpointing: whether training computes each block again in the backward pass
             instead of keeping its activations.
         reference: `images` and `logits` that came with the weights, or None.
@@ -77,15 +80,16 @@ class Model(nn.Module, ABC):
         *,
         preprocessing: Preprocessing | None,
         classes: tuple[str, ...] | None,
-        objective: str,
+        output: str,
     ) -> None:
         super().__init__()
+        check_choice(OUTPUTS, output=output)
         self.config = config
         self.preprocessing = preprocessing or default_preprocessing(
             config.image_hw, channels=config.in_channels
         )
         self.classes = classes
-        self.objective = objective
+        self.output = output
         self.gradient_checkpointing = False
         self.reference: Mapping[str, Tensor] | None = None
         self.load_report: LoadReport | None = None
@@ -123,7 +127,7 @@ class Model(nn.Module, ABC):
 
     def probabilities(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
         """Return what the logits say: shares of 1, or each class's own if there may be several."""
-        return logits.sigmoid() if self.objective == "sigmoid" else logits.softmax(dim=1)
+        return logits.sigmoid() if self.output == "sigmoid" else logits.softmax(dim=1)
 
     def trace(self, images: Float[Tensor, "N C H W"], names: Iterable[str]) -> dict[str, Tensor]:
         """Return intermediate results by name; work ends at the last one asked for.

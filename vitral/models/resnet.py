@@ -170,9 +170,9 @@ class ResNet(Model):
         *,
         preprocessing: Preprocessing | None = None,
         classes: tuple[str, ...] | None = None,
-        objective: str = "softmax",
+        output: str = "softmax",
     ) -> None:
-        super().__init__(config, preprocessing=preprocessing, classes=classes, objective=objective)
+        super().__init__(config, preprocessing=preprocessing, classes=classes, output=output)
         self.trunk = ResNetTrunk(config)
         if config.num_classes:
             self.head = nn.Linear(config.feature_dim, config.num_classes)

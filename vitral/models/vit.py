@@ -36,9 +36,9 @@ class ViT(Model):
         *,
         preprocessing: Preprocessing | None = None,
         classes: tuple[str, ...] | None = None,
-        objective: str = "softmax",
+        output: str = "softmax",
     ) -> None:
-        super().__init__(config, preprocessing=preprocessing, classes=classes, objective=objective)
+        super().__init__(config, preprocessing=preprocessing, classes=classes, output=output)
         self.embedding = _build_embedding(config)
         if config.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, config.embed_dim))

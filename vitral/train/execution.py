@@ -243,14 +243,17 @@ class Execution:
             model = model.to(self.machine.device)
             self._check_outputs(model)
             if isinstance(model, Model):
-                model.classes, model.objective = self.data.classes, config.objective.name
+                model.classes = self.data.classes
+                if isinstance(self.objective, str):
+                    model.output = self.objective
             return model
         assert config.model is not None
         network = build_model(
             config.model,
             preprocessing=config.preprocessing,
             classes=self.data.classes,
-            objective=config.objective.name,
+            # Of a function, what its logits mean is not known.
+            output=self.objective if isinstance(self.objective, str) else "softmax",
         )
         return network.to(self.machine.device)
 

@@ -13,6 +13,7 @@ from small_models import FAMILIES, build_small, small_batch
 
 import vitral
 from vitral.errors import ModelFileError, RequestError
+from vitral.models.build import build_model
 from vitral.models.model import check_classifier
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import find_model_folder
@@ -20,6 +21,7 @@ from vitral.models.weights.formats.shapes import heads_of
 from vitral.models.weights.load import change_model, load_model
 from vitral.models.weights.save import save_model
 from vitral.models.weights.source import Source
+from vitral.spec.names import model_config
 
 Build = Callable[..., ViT]
 CLASSES = ("a", "b", "c", "d", "e")
@@ -417,15 +419,73 @@ def test_a_run_s_model_is_its_result_or_its_newest_checkpoint(
     assert load_model(str(run)).classes == CLASSES
 
 
-@pytest.mark.parametrize("objective", ["sigmoid", "softmax"])
-def test_a_model_says_what_its_logits_mean(model: ViT, tmp_path: Path, objective: str) -> None:
-    model.objective = objective
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_a_model_says_what_its_logits_mean(model: ViT, tmp_path: Path, output: str) -> None:
+    model.output = output
     save_model(model, tmp_path / "m")
-    assert load_model(tmp_path / "m").objective == objective
+    assert json.loads((tmp_path / "m/config.json").read_text())["output"] == output
+    assert load_model(tmp_path / "m").output == output
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_a_file_of_another_format_says_it_in_its_header(tmp_path: Path, output: str) -> None:
+    model = build_small("ViT", image_size=32)
+    model.output = output
+    save_model(model, tmp_path / "m.safetensors", format="timm")
+    assert load_model(tmp_path / "m.safetensors").output == output
+
+
+def write_old_objective(folder: Path, objective: str | None) -> None:
+    """Make a model folder as it was written when it stated what it was trained by."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["output"]
+    path.write_text(json.dumps(config | {"objective": objective}))
+
+
+@pytest.mark.parametrize("objective", ["sigmoid", "softmax", None])
+def test_a_folder_written_before_states_it_as_its_objective(
+    folder: Path, objective: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_old_objective(folder, objective)
+    assert load_model(folder).output == (objective or "softmax")
+    assert not caplog.records
+
+
+def test_an_objective_of_the_caller_s_own_is_taken_for_softmax_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_old_objective(folder, "my_bce")
+    assert load_model(folder).output == "softmax"
+    (record,) = caplog.records
+    assert "objective='my_bce', so it is not known how its logits become" in record.message
+    assert 'load_model(..., output="sigmoid")' in record.message
+    caplog.clear()
+    assert load_model(folder, output="sigmoid").output == "sigmoid"
+    assert load_model(folder, output="softmax").output == "softmax"
+    assert not caplog.records
+
+
+def test_what_logits_mean_can_be_stated_of_any_file(shared: Path, tmp_path: Path) -> None:
+    path = shared / "reference" / "vit_gap.weights.npz"
+    model = load_model(path, output="sigmoid")
+    assert model.output == "sigmoid"
+    assert change_model(model, num_classes=3).output == "sigmoid"
+    with pytest.raises(RequestError, match="output='sigmoyd' is not known: did you mean 'sigmoid'"):
+        load_model(path, output="sigmoyd")
+
+
+def test_an_unknown_output_makes_no_model(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"output": "tanh"}))
+    with pytest.raises(ModelFileError, match="describes no model: output='tanh' is not known"):
+        load_model(folder)
+    with pytest.raises(RequestError, match="output='tanh' is not known: use one of softmax"):
+        build_model(model_config("ViT-Ti/16"), output="tanh")
 
 
 def test_a_file_that_does_not_say_has_softmax(shared: Path) -> None:
-    assert load_model(shared / "reference" / "vit_gap.weights.npz").objective == "softmax"
+    assert load_model(shared / "reference" / "vit_gap.weights.npz").output == "softmax"
 
 
 # What is taken for granted, and what must not be.
@@ -506,11 +566,11 @@ def test_heads_in_another_place_are_no_heads(tmp_path: Path) -> None:
 
 def test_a_classifier_of_several_labels_stays_one(tmp_path: Path) -> None:
     model = build_small("ViT", image_size=32)
-    model.objective = "sigmoid"
+    model.output = "sigmoid"
     save_model(model, tmp_path / "m", format="huggingface")
     path = tmp_path / "m" / "model.safetensors"
     save_file(load_file(path), path)
-    assert load_model(tmp_path / "m").objective == "sigmoid"
+    assert load_model(tmp_path / "m").output == "sigmoid"
 
 
 @pytest.mark.parametrize("activation", ["swiglu", "gelu"])

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
 from vitral.models.build import build_model
-from vitral.models.model import Model
+from vitral.models.model import OUTPUTS, Model
 from vitral.models.weights.loaded import Loaded
+from vitral.spec.checks import check_choice
 from vitral.spec.model import config_from
 from vitral.spec.preprocessing import Preprocessing, preprocessing_from
 from vitral.version import __version__
@@ -55,16 +56,16 @@ def write_model_files(
     save_file(tensors, folder / WEIGHTS_NAME)
     provenance = provenance or {}
     about: dict[str, Any] = {"module": type(model).__name__}
-    objective = None
+    output = None
     if isinstance(model, Model):
-        about, objective = dataclasses.asdict(model.config), model.objective
+        about, output = dataclasses.asdict(model.config), model.output
     config = {
         "format_version": FORMAT_VERSION,
         "model": about,
         "classes": list(classes) if classes else None,
         "preprocessing": dataclasses.asdict(preprocessing),
         "data": provenance.get("data"),
-        "objective": objective,
+        "output": output,
         "command": provenance.get("command"),
         "vitral_version": __version__,
         "licence": provenance.get("licence"),
@@ -124,8 +125,12 @@ def find_model_folder(path: Path) -> Path | None:
     return next((folder for folder in candidates if is_own_folder(folder)), None)
 
 
-def read_model_folder(folder: Path) -> Loaded:
+def read_model_folder(folder: Path, *, output: str | None = None) -> Loaded:
     """Return what a model folder holds.
+
+    Args:
+        folder: of ours.
+        output: how logits become probabilities, if the caller states it.
 
     Raises:
         ModelFileError: a file is missing, unreadable or describes something else.
@@ -144,7 +149,7 @@ def read_model_folder(folder: Path) -> Loaded:
         model_config = config_from(config["model"])
         preprocessing = preprocessing_from(config["preprocessing"])
         classes = tuple(config["classes"]) if config["classes"] else None
-        objective = config.get("objective") or "softmax"
+        output = output or read_output(config, path=folder / CONFIG_NAME)
     except (RequestError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelFileError(f"{folder / CONFIG_NAME} describes no model: {error}") from None
     if classes and len(classes) != model_config.num_classes:
@@ -160,13 +165,36 @@ def read_model_folder(folder: Path) -> Loaded:
         tensors={name: tensor for name, tensor in tensors.items() if name in wanted},
         format="vitral",
         classes=classes,
-        objective=objective,
+        output=output,
         provenance={
             name: config.get(name) for name in ("data", "command", "licence", "pretrained")
         },
         reference=read_reference(folder) if (folder / REFERENCE_NAME).exists() else None,
         unexpected=tuple(sorted(set(tensors) - set(wanted))),
     )
+
+
+def read_output(described: Mapping[str, Any], *, path: Path) -> str:
+    """Return how a model's logits become probabilities, as our description of it says.
+
+    What was written before knew `objective`: the name of what it was trained by.
+
+    Raises:
+        RequestError: it says what is unknown.
+    """
+    if described.get("output"):
+        check_choice(OUTPUTS, output=described["output"])
+        return str(described["output"])
+    trained_by = described.get("objective") or "softmax"
+    if trained_by in OUTPUTS:
+        return str(trained_by)
+    _log.warning(
+        "%s: trained by objective=%r, so it is not known how its logits become probabilities: "
+        'taken for softmax; load_model(..., output="sigmoid") states otherwise',
+        path,
+        trained_by,
+    )
+    return "softmax"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.build import build_model
-from vitral.models.model import Model, note_untiled
+from vitral.models.model import OUTPUTS, Model, note_untiled
 from vitral.models.weights.adapt import (
     channels_config,
     channels_preprocessing,
     fit_tensors,
     keeps_head,
 )
-from vitral.models.weights.folder import WEIGHTS_NAME, find_model_folder, read_model_folder
+from vitral.models.weights.folder import (
+    WEIGHTS_NAME,
+    find_model_folder,
+    read_model_folder,
+    read_output,
+)
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.hub import fetch, find_address
 from vitral.models.weights.loaded import Loaded
@@ -25,6 +30,7 @@ from vitral.models.weights.mapping import read_entries
 from vitral.models.weights.report import LoadReport
 from vitral.models.weights.source import Source, read_source
 from vitral.spec.catalogue import find_entry
+from vitral.spec.checks import check_choice
 from vitral.spec.model import FAMILIES, ModelConfig, config_from
 from vitral.spec.preprocessing import preprocessing_from
 from vitral.spec.sizes import as_pair
@@ -36,7 +42,9 @@ CHANGEABLE = (
     "pool_padding",
 )  # fmt: skip
 # What a bare file can't tell; a model folder states it.
-STATED = ("num_heads", "stored_image_size")
+STATED = ("num_heads", "stored_image_size", "output")
+_NO_FIELDS = ("stored_image_size", "output")
+"""What is stated of the weights and is no field of the config."""
 
 
 def load_model(
@@ -56,7 +64,8 @@ def load_model(
             `in_channels` (the stem is adapted), `num_classes` (a new head of zeros, 0: none),
             `representation_size=0` (drops `pre_logits` and the head), `dropout`, `drop_path`,
             `activation`, `norm_eps` and other conventions; where a file can't tell, `num_heads`
-            and `stored_image_size`, the size that its positions are for.
+            and `stored_image_size`, the size that its positions are for, and `output`, "softmax" or
+            "sigmoid": how its logits become probabilities.
 
     Returns:
         The model in evaluation mode, on the CPU; its `load_report` says what was done.
@@ -74,6 +83,8 @@ def load_model(
     for name in ("image_size", "stored_image_size"):
         if fields.get(name) is not None:
             as_pair(fields[name], name=name)
+    if fields.get("output") is not None:
+        check_choice(OUTPUTS, output=fields["output"])
     entry = find_entry(str(path))
     origin = find_address(path)
     path = fetch(origin) if origin else Path(path)
@@ -90,10 +101,10 @@ def load_model(
     if own is None:
         loaded = _read_foreign(path, format=format, stated=fields)
     else:
-        loaded = read_model_folder(own)
+        loaded = read_model_folder(own, output=fields.get("output"))
     if entry and not loaded.provenance.get("licence"):
         loaded.provenance["licence"] = entry.licence
-    fields = {name: value for name, value in fields.items() if name != "stored_image_size"}
+    fields = {name: value for name, value in fields.items() if name not in _NO_FIELDS}
     config = _changed(loaded.config, fields, path=path)
     return _build(loaded, config, path=path, shown=str(origin or path), strict=strict)
 
@@ -113,7 +124,7 @@ def change_model(model: Model, **fields: Any) -> Model:
         tensors=dict(model.state_dict()),
         preprocessing=model.preprocessing,
         classes=model.classes,
-        objective=model.objective,
+        output=model.output,
         format="vitral",
         provenance=model.provenance,
         reference=model.reference,
@@ -133,12 +144,12 @@ def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) 
             about["config"] = config_from(source.own["model"])
             about["preprocessing"] = preprocessing_from(source.own["preprocessing"])
             about["classes"] = tuple(source.own["classes"]) if source.own.get("classes") else None
-            about["objective"] = source.own.get("objective") or "softmax"
+            about["output"] = stated.get("output") or read_output(source.own, path=path)
         else:
             about["config"] = kind.infer(source)
             about["preprocessing"] = kind.preprocessing(source, about["config"])
             about["classes"] = kind.classes(source)
-            about["objective"] = _objective(source)
+            about["output"] = stated.get("output") or _output(source)
     except (
         RequestError, ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError,
     ) as error:  # fmt: skip
@@ -157,8 +168,8 @@ def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) 
     )
 
 
-def _objective(source: Source) -> str:
-    """Return what a classifier was trained for, as Hugging Face's `config.json` says it."""
+def _output(source: Source) -> str:
+    """Return how logits become probabilities, as Hugging Face's `config.json` says it."""
     several = source.config.get("problem_type") == "multi_label_classification"
     return "sigmoid" if several else "softmax"
 
@@ -229,7 +240,7 @@ def _build(loaded: Loaded, config: ModelConfig, *, path: Path, shown: str, stric
             config,
             preprocessing=preprocessing,
             classes=loaded.classes if config.num_classes == loaded.config.num_classes else None,
-            objective=loaded.objective,
+            output=loaded.output,
         )
         stored = model if is_same else build_model(loaded.config)
     _check_tensors(stored, loaded.tensors, path=path)

@@ -24,8 +24,8 @@ class Loaded:
     """What it is written in."""
     classes: tuple[str, ...] | None = None
     """The names of its outputs."""
-    objective: str = "softmax"
-    """What it was trained for."""
+    output: str = "softmax"
+    """How its logits become probabilities."""
     reference: Mapping[str, Tensor] | None = None
     """`images` and the `logits` that they gave."""
     assumed: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ def _lost(model: Model, kind: Format) -> list[str]:
     usual = kind.preprocessing(Source(path="", tensors={}), model.config)
     losses = {
         "its classes' names": model.classes is not None,
-        "that its outputs are sigmoids": model.objective == "sigmoid",
+        "that its outputs are sigmoids": model.output == "sigmoid",
         f"its preprocessing ({describe_preprocessing(model.preprocessing)})": (
             model.preprocessing != usual
         ),
@@ -112,7 +112,7 @@ def _write(tensors: dict[str, Tensor], path: Path, model: Model) -> None:
         "model": dataclasses.asdict(model.config),
         "preprocessing": dataclasses.asdict(model.preprocessing),
         "classes": list(model.classes) if model.classes else None,
-        "objective": model.objective,
+        "output": model.output,
     }
     plain = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
     save_file(plain, path, metadata={"format": "pt", OWN_KEY: json.dumps(described)})

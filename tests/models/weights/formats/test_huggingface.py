@@ -513,12 +513,12 @@ def test_our_models_come_back_as_they_were(tmp_path: Path, architecture: str, fo
         size=model.config.image_hw, resize="shorter", crop_share=0.8, interpolation="bicubic",
         mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1),
     )  # fmt: skip
-    model.objective = "sigmoid"
+    model.output = "sigmoid"
     model.classes = CLASSES if model.config.num_classes else None
     save_model(model, tmp_path / form, format="huggingface")
     again = load_model(tmp_path / form)
     assert again.config == model.config
-    assert (again.classes, again.objective) == (model.classes, "sigmoid")
+    assert (again.classes, again.output) == (model.classes, "sigmoid")
     assert again.preprocessing == model.preprocessing
     images = images_for(model)
     if "Teacher" not in architecture:

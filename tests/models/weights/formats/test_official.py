@@ -155,7 +155,7 @@ def test_official_preprocessing_is_a_squash_without_antialias_to_plus_minus_one(
     assert (wanted.interpolation, wanted.mean, wanted.std) == ("bilinear", (0.5,) * 3, (0.5,) * 3)
     assert wanted.rounding == "none"
     assert model.classes is None
-    assert model.objective == "softmax"
+    assert model.output == "softmax"
 
 
 @pytest.mark.parametrize("name", ["resolution_4x4_to_6x6", "resolution_gap_4x4_to_6x6"])

@@ -141,7 +141,7 @@ def side_files(model: Model) -> dict[str, Any]:
         names = model.classes or _numbered(config.num_classes)
         described["id2label"] = {str(index): name for index, name in enumerate(names)}
         described["label2id"] = {name: index for index, name in enumerate(names)}
-    if model.objective == "sigmoid":
+    if model.output == "sigmoid":
         described["problem_type"] = "multi_label_classification"
     return {
         "config.json": described,
