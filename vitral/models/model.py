@@ -205,7 +205,8 @@ class Model(nn.Module, ABC):
         if reference is None:
             raise RequestError(
                 "this model has no reference images: load it, unchanged, from a model folder that "
-                "Vitral wrote"
+                "Vitral wrote with them (that of a finished run, or of save_model; a checkpoint's "
+                "may have none)"
             )
         weight = next(self.parameters())
         images = reference["images"].to(weight.device, weight.dtype)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, build_small
+from small_models import FAMILIES, build_small, small_batch
 from torch import Tensor, nn
 
 import vitral
@@ -329,6 +329,23 @@ def test_of_someone_s_own_module_only_the_weights_are_kept(tmp_path: Path) -> No
     assert not (tmp_path / "reference.safetensors").exists()
     with pytest.raises(ModelFileError, match="weights of your own module 'Linear': build it and"):
         load_model(tmp_path)
+
+
+@torch.no_grad()
+def test_reference_images_may_be_left_out_and_then_nothing_is_verified(
+    model: ViT, tmp_path: Path
+) -> None:
+    write_model_files(
+        model, tmp_path, preprocessing=model.preprocessing, classes=CLASSES, with_reference=False
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = load_model(tmp_path)
+    images = small_batch(model)
+    assert torch.equal(loaded(images), model(images))
+    with pytest.raises(RequestError, match="no reference images: .* a checkpoint's may have none"):
+        loaded.verify()
+    save_model(loaded, tmp_path / "again")
+    assert load_model(tmp_path / "again").verify().agrees
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ def write_model_files(
     classes: tuple[str, ...] | None,
     state: dict[str, Tensor] | None = None,
     provenance: dict[str, Any] | None = None,
+    with_reference: bool = True,
 ) -> None:
     """Fill a folder that exists with the files of a model.
 
@@ -50,6 +51,8 @@ def write_model_files(
         classes: the names of its outputs.
         state: the weights, if not those that the model has now (an average, say).
         provenance: what `config.json` says of the `data`, `command` and `licence`.
+        with_reference: whether the reference images are run, in float32 on the CPU, and stored
+            with their logits; a copy of the model is made for it.
     """
     state = model.state_dict() if state is None else state
     tensors = own_copies(state)
@@ -73,7 +76,7 @@ def write_model_files(
     }
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
-    if isinstance(model, Model):
+    if isinstance(model, Model) and with_reference:
         save_file(reference_of(model, state), folder / REFERENCE_NAME)
 
 
