@@ -481,6 +481,27 @@ def test_no_head_is_no_classifier() -> None:
         check_classifier(model, "m")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_the_head_of_no_classes_is_the_identity_and_has_no_tensors(family: str) -> None:
+    model = build_small(family, num_classes=0)
+    assert type(model.head) is nn.Identity
+    assert not [name for name in model.state_dict() if name.startswith("head")]
+    images = small_batch(model)
+    features = model.features(images)
+    assert torch.equal(model(images), features)
+    assert torch.equal(model.classify(features), features)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_whatever_module_is_the_head_classifies(family: str) -> None:
+    model = build_small(family)
+    images = small_batch(model)
+    model.head = nn.Sequential(model.head, nn.Tanh())
+    torch.testing.assert_close(model(images), model.head[0](model.features(images)).tanh())
+
+
 def test_a_model_without_reference_images_can_t_be_verified() -> None:
     with pytest.raises(RequestError, match="this model has no reference images: load it, unchan"):
         build_small().verify()

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitral.models.model import Model, zero_head
+from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import Heads
 from vitral.spec.axial_resnet import EXPANSION, AxialResNetConfig
 from vitral.spec.preprocessing import Preprocessing
@@ -193,8 +193,7 @@ class AxialResNet(Model):
         )
         self.root_norm = nn.BatchNorm2d(width, eps=config.norm_eps)
         self.stages = nn.ModuleList(_build_stages(config, in_width=width))
-        if config.num_classes:
-            self.head = nn.Linear(config.feature_dim, config.num_classes)
+        self.head = build_head(config)
         self.init_weights()
 
     @torch.no_grad()
@@ -204,8 +203,7 @@ class AxialResNet(Model):
         self.root_norm.reset_parameters()
         for unit in self.units():
             unit.init_weights()
-        if self.config.num_classes:
-            zero_head(self.head)
+        zero_head(self.head)
 
     def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
         if self.gradient_checkpointing and self.training and not torch.compiler.is_compiling():

@@ -56,7 +56,8 @@ class Verification:
 class Model(nn.Module, ABC):
     """An image classifier, or what is below its head.
 
-    A family gives `features`, `trace_names` and `_walk`; the head is `head`, if there is one.
+    A family gives `features`, `trace_names`, `_walk` and `head`, which is the identity where
+    `config.num_classes` is 0.
 
     Attributes:
         config: what it is.
@@ -72,7 +73,7 @@ class Model(nn.Module, ABC):
     """
 
     config: ModelConfig
-    head: nn.Linear
+    head: nn.Module
 
     def __init__(
         self,
@@ -122,8 +123,9 @@ class Model(nn.Module, ABC):
         return self.classify(self.features(images))
 
     def classify(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N K"]:
-        """Apply the head, if there is one."""
-        return self.head(features) if self.config.num_classes else features
+        """Apply the head; the identity, where there is none."""
+        logits: Tensor = self.head(features)
+        return logits
 
     def probabilities(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
         """Return what the logits say: shares of 1, or each class's own if there may be several."""
@@ -183,7 +185,7 @@ class Model(nn.Module, ABC):
     @property
     def is_classifier(self) -> bool:
         """Whether there is a head that tells classes apart: one of zeros does not."""
-        return bool(self.config.num_classes) and bool(self.head.weight.any())
+        return any(bool(own.any()) for own in self.head.parameters() if own.ndim > 1)
 
     @torch.no_grad()
     def verify(
@@ -285,7 +287,15 @@ def check_classifier(model: Model, name: object) -> None:
         )
 
 
-def zero_head(head: nn.Linear) -> None:
+def build_head(config: ModelConfig) -> nn.Module:
+    """Return the layer from features to logits; for no classes the identity."""
+    if not config.num_classes:
+        return nn.Identity()
+    return nn.Linear(config.feature_dim, config.num_classes)
+
+
+def zero_head(head: nn.Module) -> None:
     """Start a head at zero, as the official code does for fine-tuning (ViT paper, 3.1)."""
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    if isinstance(head, nn.Linear):
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)

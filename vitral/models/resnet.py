@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.models.model import Model, Run, call, zero_head
+from vitral.models.model import Model, Run, build_head, call, zero_head
 from vitral.models.position import Heads
 from vitral.models.standardized import StandardizedConv, pad_to_same
 from vitral.spec.preprocessing import Preprocessing
@@ -174,16 +174,14 @@ class ResNet(Model):
     ) -> None:
         super().__init__(config, preprocessing=preprocessing, classes=classes, output=output)
         self.trunk = ResNetTrunk(config)
-        if config.num_classes:
-            self.head = nn.Linear(config.feature_dim, config.num_classes)
+        self.head = build_head(config)
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
         """Draw fresh weights; the head starts at zero."""
         self.trunk.init_weights()
-        if self.config.num_classes:
-            zero_head(self.head)
+        zero_head(self.head)
 
     @property
     def trace_names(self) -> tuple[str, ...]:

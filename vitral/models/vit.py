@@ -15,7 +15,7 @@ from vitral.models.layers import (
     init_lecun_normal,
     stochastic_depth,
 )
-from vitral.models.model import Model, zero_head
+from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import ADDED_POSITIONS, Heads, RelativePosition
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.vit import ViTConfig
@@ -58,8 +58,7 @@ class ViT(Model):
             )
         if config.representation_size:
             self.pre_logits = nn.Linear(config.pooled_dim, config.representation_size)
-        if config.num_classes:
-            self.head = nn.Linear(config.feature_dim, config.num_classes)
+        self.head = build_head(config)
         self.init_weights()
 
     @torch.no_grad()
@@ -79,8 +78,7 @@ class ViT(Model):
         if self.config.representation_size:
             init_lecun_normal(self.pre_logits.weight)
             nn.init.zeros_(self.pre_logits.bias)
-        if self.config.num_classes:
-            zero_head(self.head)
+        zero_head(self.head)
 
     @property
     def num_prefix_tokens(self) -> int:

@@ -94,6 +94,7 @@ def starting_model(
 
 def set_head(model: Model, weights: torch.Tensor, bias: torch.Tensor) -> None:
     """Give a model a head: weights (D, K) and bias (K,) of its features."""
+    assert isinstance(model.head, nn.Linear)
     with torch.no_grad():
         model.head.weight.copy_(weights.T)
         model.head.bias.copy_(bias)
