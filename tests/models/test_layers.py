@@ -1,8 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import erf
 
 from vitral.models.layers import (
@@ -11,7 +9,6 @@ from vitral.models.layers import (
     AttentionPool,
     EncoderBlock,
     scale_branch,
-    stochastic_depth,
 )
 from vitral.models.vit import ViT
 from vitral.spec.names import model_config
@@ -119,31 +116,6 @@ def test_layer_scale_multiplies_each_channel_of_each_branch() -> None:
 
 
 # Stochastic depth.
-@given(depth=st.integers(1, 30), drop_path=st.floats(0, 0.95), branches=st.sampled_from([2, 4]))
-@settings(max_examples=40, deadline=None)
-def test_the_share_skipped_grows_linearly_from_none_to_all_of_it(
-    depth: int, drop_path: float, branches: int
-) -> None:
-    steps = 1000
-    uniforms = (torch.arange(steps) / steps).view(-1, 1, 1).expand(-1, depth, branches)
-    factors = stochastic_depth(uniforms, drop_path=drop_path)
-    skipped = (factors == 0).double().mean(0)
-    wanted = torch.tensor([drop_path * index / max(depth - 1, 1) for index in range(depth)])
-    torch.testing.assert_close(
-        skipped, wanted[:, None].expand(-1, branches).double(), atol=1.5 / steps, rtol=0
-    )
-    assert not skipped[0].any()
-
-
-def test_what_is_kept_is_enlarged_so_that_the_mean_stays() -> None:
-    uniforms = torch.rand(4000, 3, 2, generator=torch.Generator().manual_seed(0))
-    factors = stochastic_depth(uniforms, drop_path=0.5)
-    torch.testing.assert_close(factors.mean(0), torch.ones(3, 2), atol=0.05, rtol=0)
-    assert set(factors[:, 2].unique().tolist()) == {0.0, 2.0}
-    assert factors[:, 1].max().item() == pytest.approx(1 / 0.75)
-    assert (stochastic_depth(uniforms, drop_path=0.0) == 1).all()
-
-
 def test_each_example_and_branch_has_its_own_factor() -> None:
     keep = torch.tensor([[0.0, 2.0], [1.5, 1.0]])
     branch = torch.ones(2, 3, 4, dtype=torch.bfloat16)

@@ -369,69 +369,6 @@ def test_without_positions_shuffled_patches_give_the_same_class_token(
     assert list(model.positions) == []
 
 
-# Stochastic depth.
-def test_the_same_factors_give_the_same_logits_in_any_mode(
-    small_model: Build, small_images: Tensor
-) -> None:
-    model = small_model(drop_path=0.5)
-    keep = model.keep_from(torch.rand(2, 6, generator=torch.Generator().manual_seed(1)))
-    assert keep.shape == (2, 3, 2)
-    logits = model(small_images, keep)
-    assert torch.equal(model.train()(small_images, keep), logits)
-    assert not torch.allclose(model(small_images, torch.ones(2, 3, 2)), logits)
-
-
-def test_without_factors_evaluation_skips_nothing_and_training_draws(
-    small_model: Build, small_images: Tensor
-) -> None:
-    model = small_model(drop_path=0.9)
-    logits = model(small_images)
-    assert torch.equal(logits, small_model()(small_images))
-    torch.testing.assert_close(model(small_images, torch.ones(2, 3, 2)), logits)
-    model.train()
-    torch.manual_seed(0)
-    drawn = [model(small_images) for _ in range(4)]
-    assert len({tuple(one.flatten().tolist()) for one in drawn}) > 1
-    torch.manual_seed(0)
-    assert torch.equal(model(small_images), drawn[0])
-
-
-@pytest.mark.parametrize("pool", ["token", "gap"])
-@torch.no_grad()
-def test_a_skipped_branch_adds_nothing(small_model: Build, small_images: Tensor, pool: str) -> None:
-    model = small_model(drop_path=0.5, pool=pool)
-    nothing = model.features(small_images, torch.zeros(2, 3, 2))
-    given: list[Tensor] = []
-    model.blocks[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    model(small_images)
-    torch.testing.assert_close(nothing, model.pool(model.norm(given[0])))
-    only_second = torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 3, 2)
-    features = model.features(small_images, only_second)
-    torch.testing.assert_close(features[0], nothing[0])
-    torch.testing.assert_close(features[1], model.features(small_images)[1])
-
-
-def test_an_axial_block_has_factors_for_its_four_branches() -> None:
-    model = build_small("AxialViT gap", drop_path=0.5)
-    images = torch.rand(2, 3, 24, 32)
-    assert isinstance(model, ViT)
-    keep = model.keep_from(torch.rand(2, 8))
-    assert keep.shape == (2, 2, 4)
-    blocks = model.blocks
-    with torch.no_grad():
-        changed = []
-        for branch in range(4):
-            one = torch.ones(2, 2, 4)
-            one[:, :, branch] = 0
-            changed.append(model(images, one))
-        assert len({tuple(c.flatten().tolist()) for c in changed}) == 4
-        nothing = model.features(images, torch.zeros(2, 2, 4))
-        given: list[Tensor] = []
-        blocks[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-        model(images)
-        torch.testing.assert_close(nothing, model.pool(model.norm(given[0])))
-
-
 BLOCKS_RUN = {
     "embedding": 0,
     "block00/attention": 0,

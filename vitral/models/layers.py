@@ -252,22 +252,6 @@ def scale_branch(branch_output: Tensor, keep: Tensor | None, *, branch: int) -> 
     return branch_output * keep[:, branch].to(branch_output.dtype).view(-1, 1, 1)
 
 
-def stochastic_depth(
-    uniforms: Float[Tensor, "N depth branches"], *, drop_path: float
-) -> Float[Tensor, "N depth branches"]:
-    """Turn uniform numbers into factors: 0 where a branch is skipped, else 1 / (share kept).
-
-    Args:
-        uniforms: in [0, 1), for each example, block and branch of a block.
-        drop_path: share skipped in the last block; it grows linearly from 0 in the first.
-
-    Source: arXiv 1603.09382, section 3 (linear decay), here for each example by itself; the
-    factor keeps the mean.
-    """
-    share = torch.linspace(0, drop_path, uniforms.shape[1], device=uniforms.device).view(1, -1, 1)
-    return (uniforms >= share).float() / (1 - share)
-
-
 class AttentionPool(nn.Module):
     """Pool tokens by the attention of a learned probe (MAP). Source: arXiv 2106.04560, 3.2."""
 

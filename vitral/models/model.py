@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelFileError, RequestError, nearest
+from vitral.models.drop_path import DropPathUniforms
 from vitral.models.position import Heads
 from vitral.spec.checks import check_choice
 from vitral.spec.model import ModelConfig
@@ -92,6 +94,7 @@ class Model(nn.Module, ABC):
         self.classes = classes
         self.output = output
         self.gradient_checkpointing = False
+        self._drop_path: DropPathUniforms | None = None
         self.reference: Mapping[str, Tensor] | None = None
         self.load_report: LoadReport | None = None
         self.provenance: dict[str, Any] = {}
@@ -183,6 +186,42 @@ class Model(nn.Module, ABC):
                     return
 
     @property
+    def num_drop_paths(self) -> int:
+        """Branches, of all blocks, that stochastic depth may skip; 0: it skips none."""
+        return 0
+
+    def use_drop_path(self, uniforms: Tensor | None) -> None:
+        """Say from what the forward passes that follow draw their stochastic depth.
+
+        A pass of N images in training mode takes the numbers of the next view; one of m N images,
+        views one after the other along the batch, those of the next m. After the last view they
+        begin again, moved by the golden ratio. In evaluation mode none are taken.
+
+        Args:
+            uniforms: (N, num_drop_paths) or (N, views, num_drop_paths) in [0, 1), on the model's
+                device; None: torch's generator draws, as when nothing was said.
+
+        Raises:
+            RequestError: another shape, or the model skips nothing. A later pass raises it for
+                images whose number is no multiple of N.
+        """
+        if uniforms is None:
+            self._drop_path = None
+            return
+        if not self.num_drop_paths:
+            raise RequestError(
+                f"{self.config.name} has no stochastic depth that could use numbers: build or load "
+                "it with drop_path, or leave them out"
+            )
+        shape = tuple(uniforms.shape)
+        if len(shape) not in (2, 3) or shape[-1] != self.num_drop_paths or 0 in shape:
+            raise RequestError(
+                f"numbers of shape {shape} for the stochastic depth of {self.config.name}: give "
+                f"(N, {self.num_drop_paths}) or (N, views, {self.num_drop_paths})"
+            )
+        self._drop_path = DropPathUniforms(uniforms if len(shape) == 3 else uniforms.unsqueeze(1))
+
+    @property
     def is_classifier(self) -> bool:
         """Whether there is a head that tells classes apart: one of zeros does not."""
         return any(bool(own.any()) for own in self.head.parameters() if own.ndim > 1)
@@ -251,6 +290,28 @@ class Model(nn.Module, ABC):
             again: Tensor = checkpoint(block, *inputs, use_reentrant=False, **options)
             return again
         return block(*inputs, **options)
+
+
+@contextmanager
+def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]:
+    """Have the models in a module that train draw their stochastic depth from `uniforms`.
+
+    Args:
+        module: a model, or what owns one or more, such as an objective, also wrapped.
+        uniforms: as for `Model.use_drop_path`; None changes nothing.
+    """
+    models = [
+        own
+        for own in (module.modules() if uniforms is not None else ())
+        if isinstance(own, Model) and own.training and own.num_drop_paths
+    ]
+    for model in models:
+        model.use_drop_path(uniforms)
+    try:
+        yield
+    finally:
+        for model in models:
+            model.use_drop_path(None)
 
 
 def note_untiled(model: Model) -> None:

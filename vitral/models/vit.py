@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.models.axial import AxialBlock
+from vitral.models.drop_path import stochastic_depth
 from vitral.models.hybrid import HybridEmbedding
 from vitral.models.layers import (
     AttentionPool,
     EncoderBlock,
     PatchEmbedding,
     init_lecun_normal,
-    stochastic_depth,
 )
 from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import ADDED_POSITIONS, Heads, RelativePosition
@@ -99,40 +99,19 @@ class ViT(Model):
         pool = ("pool/attention",) if self.config.pool == "map" else ()
         return (*self.embedding.trace_names, *blocks, "tokens", *pool, "features", "logits")
 
-    def forward(
-        self,
-        images: Float[Tensor, "N C H W"],
-        keep: Float[Tensor, "N depth branches"] | None = None,
-    ) -> Float[Tensor, "N K"]:
-        """Classify images.
+    @property
+    def num_drop_paths(self) -> int:
+        """Branches, of all blocks, that stochastic depth may skip; 0: it skips none."""
+        return self.config.depth * self.config.num_branches if self.config.drop_path else 0
 
-        Args:
-            images: in the range and size that `preprocessing` states.
-            keep: of stochastic depth, from `stochastic_depth`; None: in training it is drawn from
-                torch's generator.
-
-        Returns:
-            The logits; without a head, the features (N, F).
-        """
-        return self.classify(self.features(images, keep))
-
-    def features(
-        self,
-        images: Float[Tensor, "N C H W"],
-        keep: Float[Tensor, "N depth branches"] | None = None,
-    ) -> Float[Tensor, "N F"]:
+    def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
         """Return what the head reads: `pool(tokens(images))`."""
         # The class token is all that is read of the last block: the others are not computed there.
         # With offsets they are: a class token has none, and the last block's table would be left
         # without the gradient of zero that training on several devices waits for.
         reads_first = self.config.pool == "token" and self.config.attention == "full"
         cls_only = reads_first and self.config.position != "relative"
-        return self.pool(self._encode(self.embed(images), keep, cls_only=cls_only))
-
-    def keep_from(self, numbers: Float[Tensor, "N paths"]) -> Float[Tensor, "N depth branches"]:
-        """Return `keep` for uniform numbers in [0, 1), one for each branch of each block."""
-        shape = (self.config.depth, self.config.num_branches)
-        return stochastic_depth(numbers.unflatten(1, shape), drop_path=self.config.drop_path)
+        return self.pool(self._encode(self.embed(images), cls_only=cls_only))
 
     def tokens(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N L D"]:
         """Return the tokens after the last norm: prefix tokens first, then patches row by row.
@@ -152,18 +131,14 @@ class ViT(Model):
             return self.embedding(images, self._run)
         return self._run(self.embedding, images)
 
-    def encode(
-        self,
-        patches: Float[Tensor, "N P D"],
-        keep: Float[Tensor, "N depth branches"] | None = None,
-    ) -> Float[Tensor, "N L D"]:
+    def encode(self, patches: Float[Tensor, "N P D"]) -> Float[Tensor, "N L D"]:
         """Add prefix tokens and positions, run the blocks, normalise (equations 1 to 4)."""
-        return self._encode(patches, keep)
+        return self._encode(patches)
 
-    def _encode(self, patches: Tensor, keep: Tensor | None, *, cls_only: bool = False) -> Tensor:
+    def _encode(self, patches: Tensor, *, cls_only: bool = False) -> Tensor:
         """Encode; with `cls_only` the last block gives the class token alone, (N, 1, D)."""
         tokens = self._assemble(patches)
-        keep = self._draw_keep(tokens) if keep is None else keep
+        keep = self._draw_keep(tokens)
         last = self.config.depth - 1
         for index in range(self.config.depth):
             options = {"cls_only": True} if cls_only and index == last else {}
@@ -266,10 +241,16 @@ class ViT(Model):
         return () if self.config.attention == "axial" else (self._relative(index),)
 
     def _draw_keep(self, tokens: Tensor) -> Tensor | None:
-        if not (self.training and self.config.drop_path):
+        """Return the factors (N, depth, branches) of a pass's stochastic depth, if it has any."""
+        if not (self.training and self.num_drop_paths):
             return None
-        num_paths = self.config.depth * self.config.num_branches
-        return self.keep_from(torch.rand(tokens.shape[0], num_paths, device=tokens.device))
+        num_rows = tokens.shape[0]
+        if self._drop_path is None:
+            uniforms = torch.rand(num_rows, self.num_drop_paths, device=tokens.device)
+        else:
+            uniforms = self._drop_path.deal(num_rows)
+        shape = (self.config.depth, self.config.num_branches)
+        return stochastic_depth(uniforms.unflatten(1, shape), drop_path=self.config.drop_path)
 
 
 def _build_embedding(config: ViTConfig) -> PatchEmbedding | HybridEmbedding:

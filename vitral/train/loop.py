@@ -15,6 +15,7 @@ from vitral.data.loader import StepBatches, TrainingBatches
 from vitral.data.loading import Batch
 from vitral.data.order import torch_seed
 from vitral.errors import DivergedError
+from vitral.models.model import drop_path_from
 from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
 from vitral.spec.run import RunConfig
@@ -156,7 +157,8 @@ def _accumulate(
     torch.manual_seed(seed)
     is_ddp = isinstance(forward, DistributedDataParallel)
     with forward.no_sync() if is_ddp and not synchronise else nullcontext():  # type: ignore[operator]
-        with autocast(machine.device, machine.precision):
+        uniforms = batch.get("path_numbers")
+        with drop_path_from(forward, uniforms), autocast(machine.device, machine.precision):
             losses, metrics = forward(batch)
         loss_sum = _sum_of_valid(losses.float(), batch["valid"])
         (loss_sum * scale).backward()
@@ -198,7 +200,11 @@ def _diverged(
 
         def compute_loss(moved: Batch = moved, seed: int = seed) -> Tensor:
             torch.manual_seed(seed)
-            with autocast(machine.device, machine.precision):
+            uniforms = moved.get("path_numbers")
+            with (
+                drop_path_from(state.objective, uniforms),
+                autocast(machine.device, machine.precision),
+            ):
                 losses, _ = state.objective(moved)
             return _sum_of_valid(losses.float(), moved["valid"])
 

@@ -28,15 +28,8 @@ class Classification(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (N,) and the metrics, (N,) each, of every example."""
-        logits = self._logits(batch).float()
+        logits = self.model(batch["image"]).float()
         return self.losses(logits, batch), {"accuracy": _right(logits, batch).float()}
-
-    def _logits(self, batch: Batch) -> Tensor:
-        if "path_numbers" not in batch:
-            return self.model(batch["image"])
-        # Only a model with stochastic depth is given numbers for it.
-        keep = self.model.keep_from(batch["path_numbers"])  # type: ignore[operator]
-        return self.model(batch["image"], keep)
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy (N,) of logits (N, K) against the batch's labels."""
