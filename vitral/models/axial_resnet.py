@@ -14,10 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitral.errors import RequestError
 from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import Heads
 from vitral.spec.axial_resnet import EXPANSION, AxialResNetConfig
 from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.sizes import show_size
 
 
 class AxialAttention(nn.Module):
@@ -205,6 +207,13 @@ class AxialResNet(Model):
             unit.init_weights()
         zero_head(self.head)
 
+    def _check_size(self, image_hw: tuple[int, int]) -> None:
+        raise RequestError(
+            f"{self.config.name} has offsets for the lines of images of "
+            f"{show_size(self.config.image_hw)} alone: for {show_size(image_hw)} load it with "
+            f"image_size={image_hw}"
+        )
+
     def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
         if self.gradient_checkpointing and self.training and not torch.compiler.is_compiling():
             # What is computed again must not count twice in the running statistics; compiled code
@@ -241,13 +250,11 @@ class AxialResNet(Model):
             for index in range(1, count + 1)
         ]
 
-    def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
-        """Return what the head reads: the mean over the last map.
-
-        Raises:
-            RequestError: the images do not have the size or channels that the model is made for.
-        """
-        self.check_images(images)
+    def features(
+        self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
+    ) -> Float[Tensor, "N F"]:
+        """Return what the head reads: the mean over the last map; arguments as for `forward`."""
+        self.check_images(images, any_size=any_size)
         maps = self._begin(images)
         for unit in self.units():
             maps = self._run(unit, maps)

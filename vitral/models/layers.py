@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.models.position import Heads, RelativePosition
+from vitral.models.position import Heads, Relative
 
 MLP_BIAS_STD = 1e-6
 
@@ -47,7 +47,7 @@ class Attention(nn.Module):
                 norm.reset_parameters()
 
     def forward(
-        self, tokens: Float[Tensor, "N L D"], relative: RelativePosition | None = None
+        self, tokens: Float[Tensor, "N L D"], relative: Relative | None = None
     ) -> Float[Tensor, "N L D"]:
         """Mix the tokens by their attention, which `relative` may add to by offset."""
         query, key, value = self._split_heads(tokens)
@@ -74,7 +74,7 @@ class Attention(nn.Module):
     def weights(
         self,
         tokens: Float[Tensor, "N L D"],
-        relative: RelativePosition | None = None,
+        relative: Relative | None = None,
         heads: Heads = None,
     ) -> Float[Tensor, "N heads L L"]:
         """Return the attention that `forward` applies, whatever kernel it runs; rows sum to 1.
@@ -209,7 +209,7 @@ class EncoderBlock(nn.Module):
         self,
         tokens: Float[Tensor, "N L D"],
         keep: Float[Tensor, "N 2"] | None = None,
-        relative: RelativePosition | None = None,
+        relative: Relative | None = None,
         *,
         cls_only: bool = False,
     ) -> Float[Tensor, "N M D"]:
@@ -238,7 +238,7 @@ class EncoderBlock(nn.Module):
     def attention_weights(
         self,
         tokens: Float[Tensor, "N L D"],
-        relative: RelativePosition | None = None,
+        relative: Relative | None = None,
         heads: Heads = None,
     ) -> Float[Tensor, "N heads L L"]:
         """Return the attention that the block applies to these inputs, of the heads asked for."""

@@ -18,6 +18,7 @@ from vitral.models.position import Heads
 from vitral.spec.checks import check_choice
 from vitral.spec.model import ModelConfig
 from vitral.spec.preprocessing import Preprocessing, default_preprocessing
+from vitral.spec.sizes import show_size
 
 if TYPE_CHECKING:
     from vitral.models.weights.report import LoadReport
@@ -105,8 +106,8 @@ class Model(nn.Module, ABC):
         """The names that `trace` knows, from input to output."""
 
     @abstractmethod
-    def features(self, images: Tensor) -> Tensor:
-        """Return what the head reads."""
+    def features(self, images: Tensor, *, any_size: bool = False) -> Tensor:
+        """Return what the head reads; arguments as for `forward`."""
 
     @abstractmethod
     def _walk(
@@ -114,16 +115,24 @@ class Model(nn.Module, ABC):
     ) -> Iterator[tuple[str, Tensor]]:
         """Give named results in the order of `trace_names`, those that cost extra if wanted."""
 
-    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+    def forward(
+        self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
+    ) -> Float[Tensor, "N K"]:
         """Classify images.
 
         Args:
             images: in the range and size that `preprocessing` states.
+            any_size: whether images of another size are taken as well; positions then follow them
+                to their grid as they do on load (`image_size`), at each call.
 
         Returns:
             The logits; without a head, the features (N, D).
+
+        Raises:
+            RequestError: the images do not have the size or channels that the model is made for,
+                or another size is asked of a model that can't take one.
         """
-        return self.classify(self.features(images))
+        return self.classify(self.features(images, any_size=any_size))
 
     def classify(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N K"]:
         """Apply the head; the identity, where there is none."""
@@ -264,15 +273,19 @@ class Model(nn.Module, ABC):
         difference = (logits - reference["logits"]).abs().nan_to_num(nan=float("inf")).max().item()
         return Verification(difference, tolerance)
 
-    def check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor, *, any_size: bool = False) -> None:
         """Make sure that images (N, C, H, W) are what the model is made for.
 
         Raises:
-            RequestError: they do not have its size or channels.
+            RequestError: they do not have its size or channels; with `any_size`, they have a size
+                that the model can't take.
         """
         wanted = (self.config.in_channels, *self.config.image_hw)
         shape = tuple(images.shape)
         if shape[1:] == wanted:
+            return
+        if any_size and len(shape) == 4 and shape[1] == wanted[0]:
+            self._check_size((shape[2], shape[3]))
             return
         sides = ", ".join(map(str, wanted))
         message = f"images of shape {shape} do not fit a model for (N, {sides})"
@@ -283,6 +296,13 @@ class Model(nn.Module, ABC):
         if shape[1] != wanted[0]:
             raise RequestError(f"{message}: load the model with in_channels={shape[1]}")
         raise RequestError(f"{message}: resize them, or load the model with image_size={shape[2:]}")
+
+    def _check_size(self, image_hw: tuple[int, int]) -> None:
+        """Make sure that the model can take images of another size than its own."""
+        if 0 in image_hw:
+            raise RequestError(
+                f"images of {show_size(image_hw)} pixels are empty: give larger ones"
+            )
 
     def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
         """Call a block, keeping or computing again what its backward pass needs."""

@@ -54,7 +54,7 @@ def resize_axis_table(table: Float[Tensor, "1 A D"], length: int) -> Float[Tenso
     if table.shape[1] == length:
         return table
     resized = F.interpolate(
-        table.double().transpose(1, 2), length, mode="linear", align_corners=True
+        _precise(table).transpose(1, 2), length, mode="linear", align_corners=True
     )
     return resized.transpose(1, 2).to(table.dtype)
 
@@ -77,12 +77,12 @@ def resize_offset_table(
         return table
     new_rows, new_columns = new_grid
     num_places = new_rows * new_columns
-    summed = torch.zeros(table.shape[0], 2 * num_places - 1, table.shape[2], dtype=torch.float64)
-    counts = torch.zeros(2 * num_places - 1, dtype=torch.float64)
-    down = torch.arange(1 - new_rows, new_rows)
-    across = torch.arange(1 - new_columns, new_columns)
-    for step_down in down.tolist():
-        rows = _offset_rows(table.double(), step_down, across, old_grid, new_grid)
+    precise = _precise(table)
+    summed = precise.new_zeros(table.shape[0], 2 * num_places - 1, table.shape[2])
+    counts = precise.new_zeros(2 * num_places - 1)
+    across = torch.arange(1 - new_columns, new_columns, device=table.device)
+    for step_down in range(1 - new_rows, new_rows):
+        rows = _offset_rows(precise, step_down, across, old_grid, new_grid)
         offsets = step_down * new_columns + across + num_places - 1
         summed[:, offsets] += rows
         counts[offsets] += 1
@@ -99,9 +99,11 @@ def _offset_rows(
     """Return the vectors (heads, steps, d) at one new step down and all new steps across."""
     limits = [side - 1 for side in old_grid]
     scales = [limit / max(new - 1, 1) for limit, new in zip(limits, new_grid, strict=True)]
-    y, x = torch.tensor([step_down * scales[0]]).double(), across.double() * scales[1]
+    # By way of float32, as the tables that lie on file were resized.
+    y = torch.tensor([step_down * scales[0]], device=table.device).to(table.dtype)
+    x = across.to(table.dtype) * scales[1]
     num_places = old_grid[0] * old_grid[1]
-    total = torch.zeros(table.shape[0], len(across), table.shape[2], dtype=torch.float64)
+    total = table.new_zeros(table.shape[0], len(across), table.shape[2])
     for corner_y in (y.floor(), y.floor() + 1):
         for corner_x in (x.floor(), x.floor() + 1):
             weight = (1 - (y - corner_y).abs()) * (1 - (x - corner_x).abs())
@@ -112,10 +114,17 @@ def _offset_rows(
     return total
 
 
+def _precise(table: Tensor) -> Tensor:
+    """Return a table in float64, as scipy: float32 places the new points up to 3e-6 away.
+
+    Apple's GPUs have no float64.
+    """
+    return table.float() if table.device.type == "mps" else table.double()
+
+
 def _interpolate(image_like: Tensor, grid: tuple[int, int], *, method: str) -> Tensor:
     if method == "bilinear_corners":
-        # In float64, as scipy: float32 places the new points up to 3e-6 away.
-        return F.interpolate(image_like.double(), grid, mode="bilinear", align_corners=True)
+        return F.interpolate(_precise(image_like), grid, mode="bilinear", align_corners=True)
     image_like = image_like.float()
     if method == "bicubic_corners":
         return F.interpolate(image_like, grid, mode="bicubic", align_corners=True)

@@ -188,13 +188,11 @@ class ResNet(Model):
         """The names that `trace` knows, from input to output."""
         return (*self.trunk.trace_names, "features", "logits")
 
-    def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
-        """Return what the head reads: the mean over the last map.
-
-        Raises:
-            RequestError: the images do not have the size or channels that the model is made for.
-        """
-        self.check_images(images)
+    def features(
+        self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
+    ) -> Float[Tensor, "N F"]:
+        """Return what the head reads: the mean over the last map; arguments as for `forward`."""
+        self.check_images(images, any_size=any_size)
         return self.trunk(images, self._run).mean(dim=(2, 3))
 
     def _walk(

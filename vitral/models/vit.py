@@ -1,11 +1,13 @@
 """The Vision Transformer: the left half of the paper's Figure 1."""
 
 from collections.abc import Collection, Iterator
+from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vitral.errors import RequestError
 from vitral.models.axial import AxialBlock
 from vitral.models.drop_path import stochastic_depth
 from vitral.models.hybrid import HybridEmbedding
@@ -16,8 +18,9 @@ from vitral.models.layers import (
     init_lecun_normal,
 )
 from vitral.models.model import Model, build_head, zero_head
-from vitral.models.position import ADDED_POSITIONS, Heads, RelativePosition
+from vitral.models.position import ADDED_POSITIONS, Grid, Heads, Relative, RelativePosition
 from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.sizes import show_size
 from vitral.spec.vit import ViTConfig
 
 
@@ -104,49 +107,118 @@ class ViT(Model):
         """Branches, of all blocks, that stochastic depth may skip; 0: it skips none."""
         return self.config.depth * self.config.num_branches if self.config.drop_path else 0
 
-    def features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
-        """Return what the head reads: `pool(tokens(images))`."""
+    def features(
+        self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
+    ) -> Float[Tensor, "N F"]:
+        """Return what the head reads: `pool(tokens(images))`; arguments as for `forward`."""
         # The class token is all that is read of the last block: the others are not computed there.
         # With offsets they are: a class token has none, and the last block's table would be left
         # without the gradient of zero that training on several devices waits for.
         reads_first = self.config.pool == "token" and self.config.attention == "full"
         cls_only = reads_first and self.config.position != "relative"
-        return self.pool(self._encode(self.embed(images), cls_only=cls_only))
+        patches, grid = self.embed(images, any_size=any_size), self._grid_of(images)
+        return self.pool(self._encode(patches, grid=grid, cls_only=cls_only))
 
-    def tokens(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N L D"]:
+    def tokens(
+        self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
+    ) -> Float[Tensor, "N L D"]:
         """Return the tokens after the last norm: prefix tokens first, then patches row by row.
 
-        With `norm_pooled` they have no last norm, which follows the pooling.
+        With `norm_pooled` they have no last norm, which follows the pooling. Arguments as for
+        `forward`.
         """
-        return self.encode(self.embed(images))
+        patches = self.embed(images, any_size=any_size)
+        return self.encode(patches, grid=self._grid_of(images))
 
-    def embed(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N P D"]:
-        """Project the patches (equation 1, before positions).
+    def embed(
+        self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
+    ) -> Float[Tensor, "N P D"]:
+        """Project the patches (equation 1, before positions), row by row.
+
+        With `any_size` images may have another size than the config's; `encode` is then told the
+        grid, `config.grid_at((height, width))`.
 
         Raises:
             RequestError: the images do not have the size or channels that the model is made for.
         """
-        self.check_images(images)
+        self.check_images(images, any_size=any_size)
         if isinstance(self.embedding, HybridEmbedding):
             return self.embedding(images, self._run)
         return self._run(self.embedding, images)
 
-    def encode(self, patches: Float[Tensor, "N P D"]) -> Float[Tensor, "N L D"]:
-        """Add prefix tokens and positions, run the blocks, normalise (equations 1 to 4)."""
-        return self._encode(patches)
+    def encode(
+        self,
+        patches: Float[Tensor, "N P D"],
+        *,
+        grid: tuple[int, int] | None = None,
+        visible: Int[Tensor, "N V"] | None = None,
+    ) -> Float[Tensor, "N L D"]:
+        """Add prefix tokens and positions, run the blocks, normalise (equations 1 to 4).
 
-    def _encode(self, patches: Tensor, *, cls_only: bool = False) -> Tensor:
+        Args:
+            patches: of the whole grid, from `embed`; some may have been replaced.
+            grid: patches down and across, to which positions are interpolated; None: the config's.
+            visible: int64, for each example those of its patches, 0 to P - 1, that are encoded,
+                in this order, each with the position of its place; None: all.
+
+        Returns:
+            Prefix tokens, then the (visible) patches.
+
+        Raises:
+            RequestError: patches or numbers that do not fit, or blocks that attend along the lines
+                of the grid and so need all of its patches.
+        """
+        return self._encode(patches, grid=grid, visible=visible)
+
+    def add_positions(
+        self,
+        tokens: Float[Tensor, "N L D"],
+        *,
+        block: int = 0,
+        grid: tuple[int, int] | None = None,
+        visible: Int[Tensor, "N V"] | None = None,
+    ) -> Float[Tensor, "N L D"]:
+        """Add positions to prefix tokens and patches, as `encode` does before a block.
+
+        Where they enter at the stem it does so before block 0 alone. Positions by offset are no
+        part of the tokens.
+
+        Args:
+            tokens: with their prefix.
+            block: counted from 0.
+            grid: as for `encode`.
+            visible: as for `encode`.
+        """
+        config = self.config
+        if config.position not in ADDED_POSITIONS or (config.position_at == "stem" and block):
+            return tokens
+        other = None if grid == config.grid else grid
+        added: Tensor = self._position(block)(tokens, other, visible)
+        return added
+
+    def _encode(
+        self,
+        patches: Tensor,
+        *,
+        grid: Grid = None,
+        visible: Tensor | None = None,
+        cls_only: bool = False,
+    ) -> Tensor:
         """Encode; with `cls_only` the last block gives the class token alone, (N, 1, D)."""
-        tokens = self._assemble(patches)
+        grid = None if grid == self.config.grid else grid
+        self._check_patches(patches, grid, visible)
+        if visible is not None:
+            patches = patches.gather(1, visible.unsqueeze(2).expand(-1, -1, patches.shape[2]))
+        tokens = self._assemble(patches, grid, visible)
         keep = self._draw_keep(tokens)
         last = self.config.depth - 1
         for index in range(self.config.depth):
             options = {"cls_only": True} if cls_only and index == last else {}
             tokens = self._run(
                 self.blocks[index],
-                self._add_position(index, tokens),
+                self._add_position(index, tokens, grid, visible),
                 None if keep is None else keep[:, index],
-                *self._extra(index),
+                *self._extra(index, grid, visible),
                 **options,
             )
         return tokens if self.config.norm_pooled else self.norm(tokens)
@@ -204,7 +276,46 @@ class ViT(Model):
         yield "features", features
         yield "logits", self.classify(features)
 
-    def _assemble(self, patches: Tensor) -> Tensor:
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        return self.config.grid_at((images.shape[2], images.shape[3]))
+
+    def _check_size(self, image_hw: tuple[int, int]) -> None:
+        if self.config.attention == "axial":
+            raise RequestError(
+                f"{self.config.name} attends along the lines of its own grid: for images of "
+                f"{show_size(image_hw)} load it with image_size={image_hw}"
+            )
+        if 0 in self.config.grid_at(image_hw):
+            raise RequestError(
+                f"images of {show_size(image_hw)} are smaller than a patch of {self.config.name}: "
+                "give larger ones"
+            )
+
+    def _check_patches(self, patches: Tensor, grid: Grid, visible: Tensor | None) -> None:
+        if self.config.attention == "axial" and not (grid is None and visible is None):
+            raise RequestError(
+                f"{self.config.name} attends along the lines of its own grid and needs all of its "
+                "patches: leave grid and visible out"
+            )
+        rows, columns = grid or self.config.grid
+        if patches.shape[1] != rows * columns:
+            raise RequestError(
+                f"{patches.shape[1]} patches do not fit a grid of {rows} x {columns}: give all of "
+                "the grid's, and as grid how many are down and across"
+            )
+        if visible is not None and (
+            visible.dtype != torch.int64
+            or visible.ndim != 2
+            or visible.shape[0] != patches.shape[0]
+        ):
+            raise RequestError(
+                f"visible of shape {tuple(visible.shape)} and {visible.dtype} for {len(patches)} "
+                "examples: give the numbers of their patches as int64 (N, V)"
+            )
+
+    def _assemble(
+        self, patches: Tensor, grid: Grid = None, visible: Tensor | None = None
+    ) -> Tensor:
         """Put the prefix tokens before the patches and add positions."""
         prefix = []
         if self.config.class_token:
@@ -217,28 +328,35 @@ class ViT(Model):
             count = patches.shape[0]
             before = [own.to(patches.dtype).expand(count, -1, -1) for own in prefix]
             tokens = torch.cat([*before, patches], dim=1)
-        if self.config.position_at == "stem" and self.config.position in ADDED_POSITIONS:
-            tokens = self.positions[0](tokens)
+        if self.config.position_at == "stem":
+            tokens = self.add_positions(tokens, grid=grid, visible=visible)
         return self.dropout(tokens)
 
-    def _add_position(self, index: int, tokens: Tensor) -> Tensor:
+    def _add_position(
+        self, index: int, tokens: Tensor, grid: Grid = None, visible: Tensor | None = None
+    ) -> Tensor:
         """Add positions where they enter before each block."""
-        if self.config.position_at == "stem" or self.config.position not in ADDED_POSITIONS:
+        if self.config.position_at == "stem":
             return tokens
-        return self._position(index)(tokens)
+        return self.add_positions(tokens, block=index, grid=grid, visible=visible)
 
-    def _relative(self, index: int) -> RelativePosition | None:
+    def _relative(
+        self, index: int, grid: Grid = None, visible: Tensor | None = None
+    ) -> Relative | None:
         if self.config.position != "relative":
             return None
         position = self._position(index)
-        assert isinstance(position, RelativePosition)
-        return position
+        if grid is None and visible is None:
+            return position
+        return partial(position, grid=grid, visible=visible)
 
     def _position(self, index: int) -> nn.Module:
         return self.positions[index if self.config.position_at == "every" else 0]
 
-    def _extra(self, index: int) -> tuple[RelativePosition | None, ...]:
-        return () if self.config.attention == "axial" else (self._relative(index),)
+    def _extra(
+        self, index: int, grid: Grid = None, visible: Tensor | None = None
+    ) -> tuple[Relative | None, ...]:
+        return () if self.config.attention == "axial" else (self._relative(index, grid, visible),)
 
     def _draw_keep(self, tokens: Tensor) -> Tensor | None:
         """Return the factors (N, depth, branches) of a pass's stochastic depth, if it has any."""

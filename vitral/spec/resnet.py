@@ -110,7 +110,11 @@ class ResNetConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the last map; each halving rounds up."""
-        height, width = self.image_hw
+        return self.grid_at(self.image_hw)
+
+    def grid_at(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the rows and columns of the last map of images of another size."""
+        height, width = image_hw
         return (-(-height // self.stride), -(-width // self.stride))
 
     def untiled_note(self) -> None:

@@ -205,7 +205,12 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across; what does not fill a patch is left out, right and bottom."""
-        return (self.map_hw[0] // self.patch_hw[0], self.map_hw[1] // self.patch_hw[1])
+        return self.grid_at(self.image_hw)
+
+    def grid_at(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the patches down and across of images of another size; 0: too small for one."""
+        sides = self.resnet.grid_at(image_hw) if self.resnet else image_hw
+        return (sides[0] // self.patch_hw[0], sides[1] // self.patch_hw[1])
 
     @property
     def num_patches(self) -> int:
