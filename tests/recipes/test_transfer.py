@@ -5,7 +5,7 @@ import pytest
 from vitral.recipes.facts import Facts
 from vitral.recipes.recipe import RECIPES, choose_recipe
 from vitral.recipes.transfer import hyperrule_sizes
-from vitral.spec.activations import images_at_once, kept_values
+from vitral.spec.activations import images_at_once
 from vitral.spec.names import model_config
 
 # Table 4: name, training images, steps.
@@ -119,7 +119,7 @@ MEASURED = [
 
 @pytest.mark.parametrize(("name", "size", "megabytes"), MEASURED)
 def test_what_training_keeps_is_about_what_was_measured(name, size, megabytes):
-    kept = 4 * kept_values(model_config(name, image_size=size)) / 1e6
+    kept = 4 * model_config(name, image_size=size).kept_values() / 1e6
     assert 0.9 < kept / megabytes < 1.3
 
 

@@ -11,7 +11,7 @@ from vitral.data.loader import evaluation_batches
 from vitral.evaluate.accuracy import answer_text
 from vitral.evaluate.score import Predictions
 from vitral.figures.measures import right_answers
-from vitral.models.vit import ViT
+from vitral.models.model import Model
 from vitral.spec.preprocessing import Preprocessing
 
 
@@ -80,10 +80,13 @@ def attention_to_patches(model: nn.Module, images: Tensor) -> Tensor:
 
     From the class token, or averaged over all patches where there is none; zeros for other models.
     """
-    if not isinstance(model, ViT) or model.config.attention == "axial":
-        return torch.zeros(len(images), 1, 1)
-    name = f"block{model.config.depth - 1:02}/attention"
+    nothing = torch.zeros(len(images), 1, 1)
+    if not isinstance(model, Model):
+        return nothing
+    full = [layer for layer in model.attention_layers() if layer.kind == "full"]
+    if not full:
+        return nothing
+    name, layout = full[-1].name, model.layout()
     attention = model.trace(images, [name])[name].mean(dim=1)
-    prefix = model.num_prefix_tokens
-    queries = attention[:, 0] if model.config.class_token else attention.mean(dim=1)
-    return queries[:, prefix:].unflatten(1, model.config.grid)
+    queries = attention[:, 0] if layout.has_class_token else attention.mean(dim=1)
+    return queries[:, layout.num_prefix_tokens :].unflatten(1, layout.grid)

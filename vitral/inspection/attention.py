@@ -10,10 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.errors import RequestError
-from vitral.models.axial_resnet import AxialResNet
+from vitral.models.layout import AttentionLayer
 from vitral.models.model import Model
-from vitral.models.resnet import ResNet
-from vitral.models.vit import ViT
 
 Layer = int | Literal["pool"]
 
@@ -78,39 +76,37 @@ def layer_names(model: Model) -> list[str]:
     Raises:
         RequestError: the model has none.
     """
-    if isinstance(model, ResNet):
+    steps = attention_steps(model)
+    if not steps:
         raise RequestError(
             f"{model.config.name} is a convolutional network and has no attention: its filters, "
             "features and occlusion can be looked at"
         )
-    parts = ("/attention", "/row_attention")
-    return [
-        name.rpartition("/")[0]
-        for name in model.trace_names
-        if name.endswith(parts) and not name.startswith("pool/")
-    ]
+    return list(dict.fromkeys(step.layer for step in steps))
 
 
 def has_attention(model: Model) -> bool:
     """Say whether a model's layers attend."""
-    return not isinstance(model, ResNet)
+    return bool(attention_steps(model))
 
 
 def num_heads(model: Model) -> int:
     """Return the heads of each layer."""
-    if isinstance(model, AxialResNet):
-        return model.config.num_groups
-    assert isinstance(model, ViT)
-    return model.config.num_heads
+    return attention_steps(model)[0].num_heads
+
+
+def probe_names(model: Model) -> list[str]:
+    """Return the name under which the attention of a pool's probe is traced, if there is one."""
+    return [own.name for own in model.attention_layers() if own.kind == "pool"]
 
 
 def _place(model: Model, layer: Layer, count: int) -> Layer:
     if layer == "pool":
-        if "pool/attention" not in model.trace_names:
+        if not probe_names(model):
             raise RequestError(f"{model.config.name} does not pool by attention: leave 'pool' out")
         return layer
     if not isinstance(layer, int | np.integer) or not -count <= layer < count:
-        pool = ", or 'pool'" if "pool/attention" in model.trace_names else ""
+        pool = ", or 'pool'" if probe_names(model) else ""
         raise RequestError(
             f"there is no layer {layer!r}: {model.config.name} has {count} that attend, 0 to "
             f"{count - 1} (from the end -1 to -{count}){pool}"
@@ -131,18 +127,9 @@ def _chosen_heads(model: Model, heads: Sequence[int]) -> list[int]:
 
 def _trace_names(model: Model, names: list[str], place: Layer) -> list[str]:
     if place == "pool":
-        return ["pool/attention"]
+        return probe_names(model)
     assert isinstance(place, int)
-    return attention_names(model, names[place])
-
-
-def attention_names(model: Model, layer: str) -> list[str]:
-    """Return the names under which a layer's attention is traced: one, or two in their order."""
-    full = f"{layer}/attention"
-    if full in model.trace_names:
-        return [full]
-    axes = ("column", "row") if isinstance(model, AxialResNet) else ("row", "column")
-    return [f"{layer}/{axis}_attention" for axis in axes]
+    return [step.name for step in attention_steps(model) if step.layer == names[place]]
 
 
 def full_attention(
@@ -187,31 +174,29 @@ def full_attention(
     return full
 
 
-def pixels_per_patch(model: ViT) -> tuple[int, int]:
+def pixels_per_patch(model: Model) -> tuple[int, int]:
     """Return height and width in pixels of the image that a token stands for.
 
     A hybrid's patches are cut from a map: each of its places stands for `stride` pixels.
     """
-    config = model.config
-    stride = config.resnet.stride if config.resnet else 1
-    return (config.patch_hw[0] * stride, config.patch_hw[1] * stride)
+    return model.layout().stride
+
+
+def attention_steps(model: Model) -> list[AttentionLayer]:
+    """Return the attentions of a model's layers, from input to output; an axial layer has two."""
+    return [own for own in model.attention_layers() if own.kind != "pool"]
 
 
 def step_names(model: Model) -> list[str]:
-    """Return the names under which attention is traced, one a step from input to output.
-
-    An axial layer has two steps.
-    """
-    if not has_attention(model):
-        return []
-    return [name for layer in layer_names(model) for name in attention_names(model, layer)]
+    """Return the names under which `attention_steps` are traced."""
+    return [step.name for step in attention_steps(model)]
 
 
-def full_step(model: ViT, name: str, weights: Tensor) -> Tensor:
+def full_step(step: AttentionLayer, weights: Tensor) -> Tensor:
     """Return a traced step of attention as attention over all tokens (N, heads, L, L)."""
-    grid, prefix = model.config.grid, model.num_prefix_tokens
-    if name.endswith("/row_attention"):
-        return full_attention(weights, grid=grid, axis="rows", num_prefix_tokens=prefix)
-    if name.endswith("/column_attention"):
-        return full_attention(weights, grid=grid, axis="columns", num_prefix_tokens=prefix)
-    return weights
+    if step.kind == "full":
+        return weights
+    axis: Literal["rows", "columns"] = "rows" if step.kind == "row" else "columns"
+    return full_attention(
+        weights, grid=step.grid, axis=axis, num_prefix_tokens=step.num_prefix_tokens
+    )

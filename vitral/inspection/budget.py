@@ -1,15 +1,16 @@
 """What a page of attention holds: as much as still opens quickly."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from vitral.errors import RequestError
-from vitral.inspection.attention import step_names
+from vitral.inspection.attention import layer_names, num_heads, step_names
 from vitral.inspection.look import Kept
+from vitral.models.layout import Layout
 from vitral.models.model import Model
-from vitral.models.vit import ViT
 
 ATTENTION_BUDGET = 32_000_000
 """Weights that are kept, over all images, averaged over heads and once more of heads."""
@@ -24,9 +25,9 @@ def gallery_size(model: Model, wanted: int) -> int:
     A page holds for each of them its rollout, the similarity of its patches and the attention of
     some steps.
     """
-    if not isinstance(model, ViT):
+    if not model.layout().has_tokens:
         return wanted
-    length = model.num_prefix_tokens + model.config.num_patches
+    length = _num_tokens(model.layout())
     count = max(1, min(wanted, ATTENTION_BUDGET // (FEWEST_MAPS * length**2)))
     if count < wanted:
         _log.warning(
@@ -48,7 +49,7 @@ def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -
     Raises:
         RequestError: a layer that does not exist.
     """
-    if not isinstance(model, ViT):
+    if not model.layout().has_tokens:
         if layers:
             raise RequestError(
                 f"{model.config.name} has no tokens whose attention could be stepped through: "
@@ -56,13 +57,13 @@ def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -
             )
         return Kept()
     steps = step_names(model)
-    length = model.num_prefix_tokens + model.config.num_patches
-    one = num_images * length**2
+    one = num_images * _num_tokens(model.layout()) ** 2
     means = _evenly(steps, max(1, ATTENTION_BUDGET // one))
     if layers is None:
-        heads = _evenly(means, ATTENTION_BUDGET // (one * model.config.num_heads))
+        heads = _evenly(means, ATTENTION_BUDGET // (one * num_heads(model)))
         return Kept(means, heads)
-    depth, each = model.config.depth, len(steps) // model.config.depth
+    depth = len(layer_names(model))
+    each = len(steps) // depth
     for layer in layers:
         if not -depth <= layer < depth:
             raise RequestError(
@@ -71,6 +72,10 @@ def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -
     wanted = {layer % depth for layer in layers}
     heads = [step for place, step in enumerate(steps) if place // each in wanted]
     return Kept([step for step in steps if step in means or step in heads], heads)
+
+
+def _num_tokens(layout: Layout) -> int:
+    return layout.num_prefix_tokens + math.prod(layout.grid)
 
 
 def _evenly(steps: Sequence[str], count: int) -> list[str]:

@@ -8,11 +8,7 @@ from torch import Tensor
 
 from vitral.errors import RequestError
 from vitral.inspection.patches import turned
-from vitral.models.axial_resnet import AxialResNet
-from vitral.models.hybrid import HybridEmbedding
 from vitral.models.model import Model
-from vitral.models.resnet import ResNet
-from vitral.models.vit import ViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +43,8 @@ def embedding_filters(model: Model, components: int = 28, *, centred: bool = Tru
     Source: ViT paper, Figure 7 (left).
     """
     return principal_filters(
-        first_filters(model), components=components, centred=centred
+        model.first_filters(), components=components, centred=centred
     ).components
-
-
-def first_filters(model: Model) -> Tensor:
-    """Return the filters (D, C, height, width) that read the image, as they act."""
-    if isinstance(model, ViT):
-        if isinstance(model.embedding, HybridEmbedding):
-            return model.embedding.resnet.root.kernel().detach()
-        return model.embedding.weight.detach()
-    if isinstance(model, ResNet):
-        return model.trunk.root.kernel().detach()
-    assert isinstance(model, AxialResNet)
-    return model.root.weight.detach()
 
 
 def principal_filters(

@@ -14,16 +14,15 @@ from vitral.data.batches import to_model
 from vitral.data.images import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.errors import DataError, ModelFileError, RequestError, nearest
-from vitral.inspection.attention import has_attention, num_heads, pixels_per_patch, step_names
+from vitral.inspection.attention import has_attention, num_heads, step_names
 from vitral.inspection.budget import gallery_size, kept_steps
-from vitral.inspection.filters import first_filters, principal_filters
+from vitral.inspection.filters import principal_filters
 from vitral.inspection.look import Kept, Look, look_at
 from vitral.inspection.occlusion import cells, occlusion_sensitivity
 from vitral.inspection.patches import feature_colors, patch_similarity
-from vitral.inspection.positions import position_similarity
+from vitral.inspection.positions import has_positions, position_similarity
 from vitral.inspection.reach import Reach, ReachMeter
 from vitral.models.model import Model
-from vitral.models.vit import ViT
 from vitral.spec.preprocessing import Preprocessing
 
 REACH_IMAGES = 128
@@ -142,9 +141,9 @@ def _say_nothing(done: int, total: int) -> None:
 
 def model_arrays(model: Model) -> Arrays:
     """Measure what needs no image: filters and positions."""
-    filters = principal_filters(first_filters(model))
+    filters = principal_filters(model.first_filters())
     found: Arrays = {"filters/components": filters.components, "filters/shares": filters.shares}
-    if isinstance(model, ViT) and model.config.position != "none":
+    if has_positions(model):
         found["positions/similarity"] = position_similarity(model)
     return found
 
@@ -226,14 +225,15 @@ def _about(model: Model, keep: Kept, settings: InspectSettings) -> dict[str, Any
     }
     if has_attention(model):
         about["num_heads"] = num_heads(model)
-    if isinstance(model, ViT):
+    layout = model.layout()
+    if layout.has_tokens:
         about |= {
-            "grid": list(model.config.grid),
-            "patch_pixels": list(pixels_per_patch(model)),
-            "num_prefix_tokens": model.num_prefix_tokens,
-            "has_class_token": bool(model.config.class_token),
-            "pool": model.config.pool,
-            "position": model.config.position,
+            "grid": list(layout.grid),
+            "patch_pixels": list(layout.stride),
+            "num_prefix_tokens": layout.num_prefix_tokens,
+            "has_class_token": layout.has_class_token,
+            "pool": layout.pool,
+            "position": model.config.position if has_positions(model) else "none",
         }
     return about
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.inspection.attention import full_step, step_names
+from vitral.inspection.attention import attention_steps, full_step, probe_names, step_names
 from vitral.inspection.reach import ReachMeter
 from vitral.inspection.rollout import attention_rollouts, pooled_rollout
+from vitral.models.layout import Layout
 from vitral.models.model import Model
-from vitral.models.vit import ViT
 
 
 @dataclass(frozen=True)
@@ -68,27 +68,29 @@ def look_at(
         keep: the steps whose attention is kept; None: none.
         meter: takes the attention of all layers too.
     """
-    if isinstance(model, ViT):
+    if model.layout().has_tokens:
         return _look_at_tokens(model, image, keep or Kept(), meter)
     return _look_at_maps(model, image, meter)
 
 
-def _look_at_tokens(model: ViT, image: Tensor, keep: Kept, meter: ReachMeter | None) -> Look:
-    grid, prefix, pool = model.config.grid, model.num_prefix_tokens, model.config.pool
-    steps = step_names(model)
+def _look_at_tokens(model: Model, image: Tensor, keep: Kept, meter: ReachMeter | None) -> Look:
+    layout = model.layout()
+    grid, prefix, pool = layout.grid, layout.num_prefix_tokens, layout.pool
+    steps = {step.name: step for step in attention_steps(model)}
+    probes = probe_names(model)
     means: dict[str, np.ndarray] = {}
     heads: dict[str, np.ndarray] = {}
     held: dict[str, Tensor] = {}
 
     def attention() -> Iterator[Tensor]:
         asked = [*steps, "tokens", "logits"]
-        for name, value in model.trace_each(image, [*asked, *_probe_names(model)]):
+        for name, value in model.trace_each(image, [*asked, *probes]):
             if name not in steps:
                 held[name] = value
                 continue
             if meter:
                 meter.add(name, value)
-            held["last"] = full_step(model, name, value)
+            held["last"] = full_step(steps[name], value)
             if name in keep.means:
                 means[name] = _half(held["last"].mean(dim=1)[0])
             if name in keep.heads:
@@ -100,11 +102,11 @@ def _look_at_tokens(model: ViT, image: Tensor, keep: Kept, meter: ReachMeter | N
     maps: list[Tensor] = []
     rollout = None
     for rollout in attention_rollouts(attention(), num_prefix_tokens=prefix):
-        if pool == "map":
+        if probes:
             waiting.append(rollout)
         else:
             maps.append(pooled_rollout(rollout, grid=grid, pool=pool, num_prefix_tokens=prefix))
-    probe = held.get("pool/attention")
+    probe = held[probes[0]] if probes else None
     for own in waiting:
         maps.append(
             pooled_rollout(
@@ -121,26 +123,22 @@ def _look_at_tokens(model: ViT, image: Tensor, keep: Kept, meter: ReachMeter | N
             heads=heads,
             rollouts=_floats(torch.cat(maps)),
             rollout=_half(rollout[0]),
-            of_pool=_floats(_of_pool(model, held["last"] if probe is None else probe)),
+            of_pool=_floats(_of_pool(layout, held["last"] if probe is None else probe)),
         ),
     )
 
 
-def _probe_names(model: ViT) -> list[str]:
-    return ["pool/attention"] if model.config.pool == "map" else []
-
-
-def _of_pool(model: ViT, attention: Tensor) -> Tensor:
+def _of_pool(layout: Layout, attention: Tensor) -> Tensor:
     """Return where each head looks (heads, rows, columns) from what the model's head reads.
 
     Args:
-        model: whose pool says that: the class token, the mean over patches, or the probe.
+        layout: whose pool says that: the class token, the mean over patches, or the probe.
         attention: (1, heads, L, L) of the last block, or (1, heads, 1, L) of the probe.
     """
-    prefix = model.num_prefix_tokens
-    is_mean = model.config.pool == "gap"
+    prefix = layout.num_prefix_tokens
+    is_mean = layout.pool == "gap"
     rows = attention[0, :, prefix:].mean(dim=1) if is_mean else attention[0, :, 0]
-    return rows[:, prefix:].unflatten(1, model.config.grid)
+    return rows[:, prefix:].unflatten(1, layout.grid)
 
 
 def _look_at_maps(model: Model, image: Tensor, meter: ReachMeter | None) -> Look:

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from vitral.errors import RequestError
 from vitral.inspection.arrays import pair
-from vitral.inspection.attention import pixels_per_patch
 from vitral.models.model import Model
-from vitral.models.vit import ViT
 
 CONVOLUTION_CELLS = 14
 """Parts of the shorter side where the model has no patches: of 16 pixels at 224."""
@@ -74,8 +72,9 @@ def occlusion_sensitivity(
 
 def cells(model: Model) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the parts that images are blanked in: (height, width) and (rows, columns)."""
-    if isinstance(model, ViT):
-        return pixels_per_patch(model), model.config.grid
+    layout = model.layout()
+    if layout.has_tokens:
+        return layout.stride, layout.grid
     sides = model.config.image_hw
     cell = max(1, round(min(sides) / CONVOLUTION_CELLS))
     return (cell, cell), (-(-sides[0] // cell), -(-sides[1] // cell))

@@ -1,5 +1,7 @@
 """What position embeddings know of the grid: how alike those of any two places are."""
 
+from typing import TypeGuard
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,7 @@ def position_similarity(model: Model, *, block: int = 0) -> np.ndarray:
 
     Source: ViT paper, Figures 7 (centre) and 10, section D.4.
     """
-    if not isinstance(model, ViT) or model.config.position == "none":
+    if not has_positions(model):
         raise RequestError(f"{model.config.name} has no position embeddings")
     count = len(model.positions)
     if not 0 <= block < count:
@@ -45,6 +47,11 @@ def position_similarity(model: Model, *, block: int = 0) -> np.ndarray:
         alike = places @ places.T
     tiles: np.ndarray = alike.float().unflatten(1, grid).unflatten(0, grid).cpu().numpy()
     return tiles
+
+
+def has_positions(model: Model) -> TypeGuard[ViT]:
+    """Say whether a model has position embeddings."""
+    return isinstance(model, ViT) and model.config.position != "none"
 
 
 def place_vectors(model: ViT, block: int = 0) -> Tensor:

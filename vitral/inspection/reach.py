@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from vitral.errors import RequestError
-from vitral.inspection.attention import layer_names, pixels_per_patch, step_names
+from vitral.inspection.attention import attention_steps, layer_names
 from vitral.inspection.distance import mean_attention_distance
 from vitral.inspection.entropy import attention_entropy
-from vitral.models.axial_resnet import AxialResNet
 from vitral.models.model import Model
-from vitral.models.vit import ViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +32,8 @@ class ReachMeter:
 
     def __init__(self, model: Model, *, renormalize: bool = False) -> None:
         layer_names(model)
-        self.names = step_names(model)
+        self._steps = {step.name: step for step in attention_steps(model)}
+        self.names = list(self._steps)
         self._model, self._renormalize = model, renormalize
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
         self._num_images = 0
@@ -70,24 +69,22 @@ class ReachMeter:
 
     def _measure(self, name: str, attention: Tensor) -> tuple[Tensor, Tensor]:
         """Return distance and entropy (N, heads)."""
-        model = self._model
-        prefix = model.num_prefix_tokens if isinstance(model, ViT) else 0
-        if attention.ndim == 4:
-            assert isinstance(model, ViT)
+        step = self._steps[name]
+        if step.kind == "full":
             distance = mean_attention_distance(
                 attention,
-                grid=model.config.grid,
-                patch_size=pixels_per_patch(model),
-                num_prefix_tokens=prefix,
+                grid=step.grid,
+                patch_size=step.stride,
+                num_prefix_tokens=step.num_prefix_tokens,
                 renormalize=self._renormalize,
             )
             return distance, attention_entropy(attention)
-        lines = attention.flatten(0, 1)
+        lines, along = attention.flatten(0, 1), int(step.kind == "row")
         distance = mean_attention_distance(
             lines,
-            grid=(1, lines.shape[-1] - prefix),
-            patch_size=self._pixels_along(name, lines.shape[-1] - prefix),
-            num_prefix_tokens=prefix,
+            grid=(1, step.grid[along]),
+            patch_size=step.stride[along],
+            num_prefix_tokens=step.num_prefix_tokens,
             renormalize=self._renormalize,
         )
         of_images = attention.shape[:2]
@@ -95,16 +92,6 @@ class ReachMeter:
             distance.unflatten(0, of_images).mean(dim=1),
             attention_entropy(lines).unflatten(0, of_images).mean(dim=1),
         )
-
-    def _pixels_along(self, name: str, places: int) -> int:
-        """Return the pixels of a place on a line along rows or columns."""
-        side = 1 if name.endswith("/row_attention") else 0
-        if isinstance(self._model, ViT):
-            return pixels_per_patch(self._model)[side]
-        # A place of the map that enters the unit: root and pool quarter the image, stages halve it.
-        assert isinstance(self._model, AxialResNet)
-        sides = [grid[side] for grid in self._model.config.grids]
-        return 4 * int(2 ** sides.index(places))
 
 
 def attention_reach(model: Model, batches: Iterable[Tensor], *, renormalize: bool = False) -> Reach:

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import RequestError
+from vitral.models.layout import AttentionLayer, Kind, Layout, stage_depth
 from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import Heads
 from vitral.spec.axial_resnet import EXPANSION, AxialResNetConfig
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.sizes import show_size
+
+_KINDS: tuple[Kind, ...] = ("column", "row")
 
 
 class AxialAttention(nn.Module):
@@ -60,6 +63,10 @@ class AxialAttention(nn.Module):
         nn.init.normal_(self.offsets, std=self.value_dim**-0.5)
         for norm in (self.qkv_norm, self.logits_norm, self.content_norm, self.offset_norm):
             norm.reset_parameters()
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the table."""
+        return {"offsets"}
 
     def forward(self, lines: Float[Tensor, "M C A"]) -> Float[Tensor, "M K A"]:
         """Mix the places of each line."""
@@ -233,6 +240,38 @@ class AxialResNet(Model):
         for units in self.stages:
             yield from units  # type: ignore[misc]
 
+    def layout(self) -> Layout:
+        """Say what an image becomes: the last map."""
+        return Layout(self.config.grids[-1], _stride(len(self.config.stages) - 1))
+
+    def attention_layers(self) -> tuple[AttentionLayer, ...]:
+        """Return each unit's attention down the columns, then along the rows."""
+        units = [(s, u) for s, count in enumerate(self.config.stages) for u in range(count)]
+        return tuple(
+            AttentionLayer(
+                f"{name}/{kind}_attention",
+                name,
+                kind,
+                self.config.num_groups,
+                self.config.grids[self.config.map_of(stage, unit)],
+                _stride(self.config.map_of(stage, unit)),
+            )
+            for name, (stage, unit) in zip(self._unit_names(), units, strict=True)
+            for kind in _KINDS
+        )
+
+    def layer_depth(self, name: str) -> int:
+        """Say how far up in the network a parameter is, counted in units."""
+        return stage_depth(name, self.config.stages)
+
+    def block_modules(self) -> tuple[nn.Module, ...]:
+        """Return the units."""
+        return tuple(self.units())
+
+    def first_filters(self) -> Float[Tensor, "D C H W"]:
+        """Return the filters of the root."""
+        return self.root.weight.detach()
+
     @property
     def trace_names(self) -> tuple[str, ...]:
         """`root`, then `stageS/unitUU`, counted from 1, each after its two attentions."""
@@ -300,18 +339,23 @@ def _without_statistics(model: nn.Module) -> Iterator[None]:
 
 def _build_stages(config: AxialResNetConfig, *, in_width: int) -> list[nn.ModuleList]:
     stages = []
-    grid = config.grids[0]
     for number, count in enumerate(config.stages):
         width = round(128 * config.width_factor) * 2**number
         units = nn.ModuleList()
         for index in range(count):
             stride = 2 if number and not index else 1
+            grid = config.grids[config.map_of(number, index)]
             units.append(
                 AxialUnit(config, in_width=in_width, width=width, grid=grid, stride=stride)
             )
-            in_width, grid = width * EXPANSION, config.grids[number]
+            in_width = width * EXPANSION
         stages.append(units)
     return stages
+
+
+def _stride(stage: int) -> tuple[int, int]:
+    """Return the pixels of a place of a stage's map: root and pool quarter the image."""
+    return (4 << stage, 4 << stage)
 
 
 def _rows(maps: Tensor) -> Tensor:

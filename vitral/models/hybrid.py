@@ -26,6 +26,10 @@ class HybridEmbedding(nn.Module):
         self.resnet.init_weights()
         self.projection.init_weights()
 
+    def filters(self) -> Float[Tensor, "D C H W"]:
+        """Return the filters that read the image, as they act."""
+        return self.resnet.root.kernel().detach()
+
     @property
     def trace_names(self) -> tuple[str, ...]:
         """The names that `walk` gives."""

@@ -271,6 +271,10 @@ class AttentionPool(nn.Module):
         self.norm.reset_parameters()
         self.mlp.init_weights()
 
+    def no_weight_decay(self) -> set[str]:
+        """Name the probe, a token."""
+        return {"probe"}
+
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N D"]:
         """Pool."""
         pooled = self.attention.attend(self.probe.expand(tokens.shape[0], -1, -1), tokens)
@@ -306,6 +310,10 @@ class PatchEmbedding(nn.Module):
         patches = tiled.unflatten(3, (columns, width)).unflatten(2, (rows, height))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # N P (C h w)
         return F.linear(patches, self.weight.flatten(1), self.bias)
+
+    def filters(self) -> Float[Tensor, "D C H W"]:
+        """Return the filters that read the image, as they act."""
+        return self.weight.detach()
 
     @property
     def trace_names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.drop_path import DropPathUniforms
+from vitral.models.layout import AttentionLayer, Layout, tables_of
 from vitral.models.position import Heads
 from vitral.spec.checks import check_choice
 from vitral.spec.model import ModelConfig
@@ -59,8 +60,9 @@ class Verification:
 class Model(nn.Module, ABC):
     """An image classifier, or what is below its head.
 
-    A family gives `features`, `trace_names`, `_walk` and `head`, which is the identity where
-    `config.num_classes` is 0.
+    A family gives `features`, `trace_names`, `_walk`, what can be asked of it (`layout`,
+    `attention_layers`, `layer_depth`, `no_weight_decay`, `block_modules`, `first_filters`) and
+    `head`, which is the identity where `config.num_classes` is 0.
 
     Attributes:
         config: what it is.
@@ -108,6 +110,43 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def features(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """Return what the head reads; arguments as for `forward`."""
+
+    @abstractmethod
+    def layout(self) -> Layout:
+        """Say what an image of the model's own size becomes: grid, stride, prefix tokens."""
+
+    def attention_layers(self) -> tuple[AttentionLayer, ...]:
+        """Return the attentions that can be traced, in the order of `trace_names`."""
+        return ()
+
+    @abstractmethod
+    def layer_depth(self, name: str) -> int:
+        """Say how far up in the network a parameter is, counted in blocks and units.
+
+        0 is what meets the image: a ResNet's root, or a ViT's patch embedding with its tokens and
+        positions, which in a hybrid come after the ResNet. Each unit of a ResNet and each block
+        of a ViT is one deeper; final norm, pooling and head are the deepest (as in arXiv
+        2106.08254).
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the parameters that are tables or tokens.
+
+        Those are added or looked up, not multiplied, and so not decayed, as in the official code.
+        """
+        return {
+            f"{prefix}.{name}"
+            for prefix, child in self.named_children()
+            for name in tables_of(child)
+        }
+
+    @abstractmethod
+    def block_modules(self) -> tuple[nn.Module, ...]:
+        """Return what is compiled, checkpointed or sharded one by one, from input to output."""
+
+    @abstractmethod
+    def first_filters(self) -> Tensor:
+        """Return the filters (D, C, height, width) that read the image, as they act."""
 
     @abstractmethod
     def _walk(

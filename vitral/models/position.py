@@ -41,6 +41,10 @@ class PositionEmbedding(nn.Module):
         """Draw the table from N(0, 0.02), as the official code does."""
         nn.init.normal_(self.table, std=POSITION_STD)
 
+    def no_weight_decay(self) -> set[str]:
+        """Name the table."""
+        return {"table"}
+
     def forward(
         self, tokens: Float[Tensor, "N L D"], grid: Grid = None, visible: Visible = None
     ) -> Float[Tensor, "N L D"]:
@@ -82,6 +86,10 @@ class PositionEmbedding2d(nn.Module):
         """Draw all tables from N(0, 0.02)."""
         for table in self.parameters():
             nn.init.normal_(table, std=POSITION_STD)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the tables."""
+        return {"columns", "rows", "class_place"}
 
     def forward(
         self, tokens: Float[Tensor, "N L D"], grid: Grid = None, visible: Visible = None
@@ -139,6 +147,10 @@ class RelativePosition(nn.Module):
     def init_weights(self) -> None:
         """Draw the keys from N(0, 0.02)."""
         nn.init.normal_(self.offsets, std=POSITION_STD)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the table."""
+        return {"offsets"}
 
     def forward(
         self,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitral.models.layout import Layout, stage_depth
 from vitral.models.model import Model, Run, build_head, call, zero_head
 from vitral.models.position import Heads
 from vitral.models.standardized import StandardizedConv, pad_to_same
@@ -182,6 +183,22 @@ class ResNet(Model):
         """Draw fresh weights; the head starts at zero."""
         self.trunk.init_weights()
         zero_head(self.head)
+
+    def layout(self) -> Layout:
+        """Say what an image becomes: the last map."""
+        return Layout(self.config.grid, (self.config.stride, self.config.stride))
+
+    def layer_depth(self, name: str) -> int:
+        """Say how far up in the network a parameter is, counted in units."""
+        return stage_depth(name.removeprefix("trunk."), self.config.stages)
+
+    def block_modules(self) -> tuple[nn.Module, ...]:
+        """Return the units."""
+        return tuple(self.trunk.units())
+
+    def first_filters(self) -> Float[Tensor, "D C H W"]:
+        """Return the filters of the root, standardised."""
+        return self.trunk.root.kernel().detach()
 
     @property
     def trace_names(self) -> tuple[str, ...]:

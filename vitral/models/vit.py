@@ -17,6 +17,7 @@ from vitral.models.layers import (
     PatchEmbedding,
     init_lecun_normal,
 )
+from vitral.models.layout import AttentionLayer, Kind, Layout, stage_depth
 from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import ADDED_POSITIONS, Grid, Heads, Relative, RelativePosition
 from vitral.spec.preprocessing import Preprocessing
@@ -88,18 +89,79 @@ class ViT(Model):
         """Tokens before the patches."""
         return self.config.num_prefix_tokens
 
+    def layout(self) -> Layout:
+        """Say what an image becomes: patches, after prefix tokens."""
+        config = self.config
+        return Layout(
+            grid=config.grid,
+            stride=config.stride,
+            num_prefix_tokens=config.num_prefix_tokens,
+            has_class_token=bool(config.class_token),
+            has_tokens=True,
+            pool=config.pool,
+        )
+
+    def attention_layers(self) -> tuple[AttentionLayer, ...]:
+        """Return the blocks' attentions, of an axial one rows before columns, and the pool's."""
+        config = self.config
+        kinds: dict[str, Kind] = {"attention": "full"}
+        if config.attention == "axial":
+            kinds = {"row_attention": "row", "column_attention": "column"}
+        found: list[tuple[str, str, Kind]] = [
+            (f"block{index:02}", part, kind)
+            for index in range(config.depth)
+            for part, kind in kinds.items()
+        ]
+        if config.pool == "map":
+            found.append(("pool", "attention", "pool"))
+        return tuple(
+            AttentionLayer(
+                name=f"{layer}/{part}",
+                layer=layer,
+                kind=kind,
+                num_heads=config.num_heads,
+                grid=config.grid,
+                stride=config.stride,
+                num_prefix_tokens=config.num_prefix_tokens,
+            )
+            for layer, part, kind in found
+        )
+
+    def layer_depth(self, name: str) -> int:
+        """Say how far up in the network a parameter is, counted in units and blocks."""
+        stages = self.config.resnet.stages if self.config.resnet else ()
+        embedding = stage_depth("", stages)
+        part, _, rest = name.partition(".")
+        if part == "embedding":
+            return stage_depth(rest.removeprefix("resnet."), stages)
+        if part in ("cls_token", "registers", "positions"):
+            return embedding
+        block = int(rest.partition(".")[0]) if part == "blocks" else self.config.depth
+        return embedding + 1 + block
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of tokens, of the pool's probe and of position tables."""
+        return super().no_weight_decay() | {"cls_token", "registers"} & set(self._parameters)
+
+    def block_modules(self) -> tuple[nn.Module, ...]:
+        """Return the units of a hybrid's ResNet and the blocks."""
+        units: tuple[nn.Module, ...] = ()
+        if isinstance(self.embedding, HybridEmbedding):
+            units = tuple(self.embedding.resnet.units())
+        return (*units, *self.blocks)
+
+    def first_filters(self) -> Float[Tensor, "D C H W"]:
+        """Return the patch embedding's filters; of a hybrid, those of its ResNet's root."""
+        return self.embedding.filters()
+
     @property
     def trace_names(self) -> tuple[str, ...]:
         """The names that `trace` knows, from input to output."""
-        parts: tuple[str, ...] = ("attention",)
-        if self.config.attention == "axial":
-            parts = ("row_attention", "column_attention")
-        blocks = [
-            name
-            for index in range(self.config.depth)
-            for name in (*(f"block{index:02}/{part}" for part in parts), f"block{index:02}")
-        ]
-        pool = ("pool/attention",) if self.config.pool == "map" else ()
+        by_layer: dict[str, list[str]] = {}
+        for own in self.attention_layers():
+            by_layer.setdefault(own.layer, []).append(own.name)
+        pool = by_layer.pop("pool", [])
+        blocks = [name for layer, names in by_layer.items() for name in (*names, layer)]
         return (*self.embedding.trace_names, *blocks, "tokens", *pool, "features", "logits")
 
     @property

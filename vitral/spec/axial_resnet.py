@@ -1,8 +1,9 @@
 """AxialResNet as data: a ResNet whose 3x3 convolutions are attention along one axis at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitral.errors import RequestError
+from vitral.spec.activations import AXIAL_FACTOR, kept_by_stages
 from vitral.spec.checks import check_not_negative, check_positive, check_types
 from vitral.spec.sizes import Size, as_pair
 
@@ -77,6 +78,24 @@ class AxialResNetConfig:
         """
         height, width = (-(-side // 4) for side in self.image_hw)
         return tuple((height >> n, width >> n) for n in range(len(self.stages)))
+
+    def map_of(self, stage: int, unit: int) -> int:
+        """Return the stage whose map a unit attends over: its first one, before it halves it."""
+        return stage - 1 if stage and not unit else stage
+
+    @property
+    def representation_size(self) -> int:
+        """0: an AxialResNet has no layer before its head."""
+        return 0
+
+    def with_channels(self, in_channels: int) -> "AxialResNetConfig":
+        """Return the config for weights that are adapted to other channels."""
+        return replace(self, in_channels=in_channels)
+
+    def kept_values(self) -> float:
+        """Return the numbers that one image's pass keeps for the backward pass."""
+        width = round(128 * self.width_factor)
+        return AXIAL_FACTOR * kept_by_stages(self.stages, width, self.image_hw)
 
     def untiled_note(self) -> str | None:
         """Say which places of a map the halvings leave out; or None."""

@@ -1,8 +1,9 @@
 """The convolutional networks of the paper as data: BiT ResNets and the stems of hybrids."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitral.errors import RequestError
+from vitral.spec.activations import kept_by_stages
 from vitral.spec.checks import check_choice, check_not_negative, check_positive, check_types
 from vitral.spec.sizes import Size, as_pair
 
@@ -116,6 +117,23 @@ class ResNetConfig:
         """Return the rows and columns of the last map of images of another size."""
         height, width = image_hw
         return (-(-height // self.stride), -(-width // self.stride))
+
+    @property
+    def representation_size(self) -> int:
+        """0: a ResNet has no layer before its head."""
+        return 0
+
+    def with_channels(self, in_channels: int) -> "ResNetConfig":
+        """Return the config for weights that are adapted to other channels.
+
+        Weight standardisation would make the adapted filters all equally strong: the root gets a
+        gain.
+        """
+        return replace(self, in_channels=in_channels, root_gain=True)
+
+    def kept_values(self) -> float:
+        """Return the numbers that one image's pass keeps for the backward pass."""
+        return kept_by_stages(self.stages, self.width, self.image_hw)
 
     def untiled_note(self) -> None:
         """Convolutions leave nothing out."""

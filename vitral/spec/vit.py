@@ -7,6 +7,7 @@ ViT whose blocks attend along rows, then along columns (`attention="axial"`).
 from dataclasses import dataclass, replace
 
 from vitral.errors import RequestError
+from vitral.spec.activations import PER_BLOCK
 from vitral.spec.checks import (
     check_choice,
     check_not_negative,
@@ -213,6 +214,12 @@ class ViTConfig:
         return (sides[0] // self.patch_hw[0], sides[1] // self.patch_hw[1])
 
     @property
+    def stride(self) -> tuple[int, int]:
+        """Pixels of the image that a patch stands for, down and across."""
+        step = self.resnet.stride if self.resnet else 1
+        return (self.patch_hw[0] * step, self.patch_hw[1] * step)
+
+    @property
     def num_patches(self) -> int:
         """Number of patches, P."""
         return self.grid[0] * self.grid[1]
@@ -236,6 +243,18 @@ class ViTConfig:
     def num_branches(self) -> int:
         """Branches of a block that stochastic depth may skip: attention and MLP, twice if axial."""
         return 4 if self.attention == "axial" else 2
+
+    def with_channels(self, in_channels: int) -> "ViTConfig":
+        """Return the config for weights that are adapted to other channels."""
+        stem = self.resnet.with_channels(in_channels) if self.resnet else None
+        return replace(self, in_channels=in_channels, resnet=stem)
+
+    def kept_values(self) -> float:
+        """Return the numbers that one image's pass keeps for the backward pass."""
+        tokens = self.num_patches + self.num_prefix_tokens
+        branches = self.num_branches / 2
+        kept = branches * self.depth * tokens * self.embed_dim * PER_BLOCK
+        return kept + (self.resnet.kept_values() if self.resnet else 0)
 
     def untiled_note(self) -> str | None:
         """Say which pixels the patches leave out, with the nearest sizes that tile; or None."""

@@ -13,7 +13,6 @@ from vitral.models.fingerprint import weights_hash
 from vitral.models.model import Model, zero_head
 from vitral.models.weights.load import change_model, load_model
 from vitral.models.weights.origin import training_data_of
-from vitral.spec.vit import ViTConfig
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def starting_model(
     Source: ViT paper, sections 3.1 and 3.2.
     """
     changes = dict(fields)
-    if isinstance(source.model.config, ViTConfig):
+    if source.model.config.representation_size:
         changes["representation_size"] = 0
     if image_size is not None:
         changes["image_size"] = image_size

@@ -51,14 +51,14 @@ def fit_tensors(
     Args:
         tensors: by our names; not changed.
         old: what they are for.
-        new: what they shall be for; its `root_gain` is set where `channels_config` says so.
+        new: what they shall be for; its `root_gain` is set where `with_channels` did.
         preprocessing: of the old model, whose mean and std a grey stem takes in.
     """
     fitting = Fitting(dict(tensors), [], [])
     _fit_positions(fitting, old=old, new=new)
     if old.in_channels != new.in_channels:
         _fit_stem(fitting, old=old, new=new, preprocessing=preprocessing)
-    if _representation(old) and not _representation(new):
+    if old.representation_size and not new.representation_size:
         fitting.drop("pre_logits.")
     if not keeps_head(old, new):
         fitting.drop("head.")
@@ -67,25 +67,8 @@ def fit_tensors(
 
 def keeps_head(old: ModelConfig, new: ModelConfig) -> bool:
     """Say whether a head means the same: as many classes, read from the same features."""
-    heads = [(c.num_classes, c.feature_dim, _representation(c)) for c in (old, new)]
+    heads = [(c.num_classes, c.feature_dim, c.representation_size) for c in (old, new)]
     return heads[0] == heads[1]
-
-
-def _representation(config: ModelConfig) -> int:
-    return config.representation_size if isinstance(config, ViTConfig) else 0
-
-
-def channels_config(config: ModelConfig, in_channels: int) -> ModelConfig:
-    """Return a config for other channels; a standardised root gets its gain.
-
-    Weight standardisation would make the adapted filters all equally strong.
-    """
-    if isinstance(config, ResNetConfig):
-        return replace(config, in_channels=in_channels, root_gain=True)
-    if isinstance(config, ViTConfig) and config.resnet is not None:
-        stem = replace(config.resnet, root_gain=True)
-        return replace(config, in_channels=in_channels, resnet=stem)
-    return replace(config, in_channels=in_channels)
 
 
 def channels_preprocessing(preprocessing: Preprocessing, channels: int) -> Preprocessing:
@@ -149,8 +132,7 @@ def _fit_positions(fitting: Fitting, *, old: ModelConfig, new: ModelConfig) -> N
 def _axial_length(name: str, config: AxialResNetConfig) -> int:
     """Return the places of a line that `stages.S.U.column.offsets` or `...row...` is for."""
     _, stage, unit, axis, _ = name.split(".")
-    # The first unit of a stage attends before it halves the map.
-    grid = config.grids[int(stage) - (int(unit) == 0 and int(stage) > 0)]
+    grid = config.grids[config.map_of(int(stage), int(unit))]
     return grid[axis == "row"]
 
 

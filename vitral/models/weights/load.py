@@ -12,7 +12,6 @@ from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.build import build_model
 from vitral.models.model import OUTPUTS, Model, note_untiled
 from vitral.models.weights.adapt import (
-    channels_config,
     channels_preprocessing,
     fit_tensors,
     keeps_head,
@@ -224,7 +223,7 @@ def _changed(config: ModelConfig, fields: Mapping[str, Any], *, path: Path) -> M
             "only gelu and gelu_tanh can be exchanged"
         )
     if fields.get("in_channels") not in (None, config.in_channels):
-        config = channels_config(config, fields["in_channels"])
+        config = config.with_channels(fields["in_channels"])
     return dataclasses.replace(config, **fields)
 
 
