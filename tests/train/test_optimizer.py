@@ -1,5 +1,9 @@
+import re
+from typing import Any
+
 import pytest
 import torch
+from small_models import FAMILIES, build_small
 from torch import nn
 
 import vitral
@@ -7,6 +11,7 @@ from vitral.spec.run import OptimizerSettings
 from vitral.train.optimizer import (
     build_optimizer,
     clip_gradients,
+    decayed_names,
     load_optimizer_tensors,
     optimizer_tensors,
     set_learning_rate,
@@ -67,6 +72,71 @@ def test_convolutions_decay_and_offsets_of_an_axial_resnet_do_not() -> None:
     decayed, rest = (set(group["param_names"]) for group in optimizer.param_groups)
     assert {"root.weight", "stages.0.0.conv1.weight", "stages.0.0.row.qkv.weight"} <= decayed
     assert "stages.0.0.row.offsets" in rest
+
+
+# What decayed before names were asked of the modules: two axes or more, but for these names.
+_TABLES = re.compile(r"(^|\.)(cls_token|registers|probe|positions|offsets)(\.|$)")
+OPTIONS: list[dict[str, Any]] = [
+    *({"position": p} for p in ("none", "1d", "2d", "sincos2d", "relative")),
+    *({"position": p, "position_at": at} for p in ("1d", "2d") for at in ("every", "shared")),
+    {"position": "relative", "relative_per_head": True},
+    {"pool": "map", "class_token": True},
+    {"pool": "gap", "num_registers": 2},
+    {"pool": "token+gap"},
+    {"pool": "token+register", "num_registers": 1},
+    {"qk_norm": True, "layer_scale": 0.1, "representation_size": 6},
+    {"activation": "swiglu", "norm_pooled": True},
+    {"num_classes": 0},
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [*((family, {}) for family in FAMILIES), *(("ViT", fields) for fields in OPTIONS)],
+    ids=str,
+)
+def test_what_modules_state_decays_as_by_the_names_that_were_listed(
+    family: str, fields: dict[str, Any]
+) -> None:
+    model = build_small(family, **fields)
+    parameters = dict(model.named_parameters())
+    listed = {n for n, own in parameters.items() if own.ndim >= 2 and not _TABLES.search(n)}
+    assert decayed_names(model) == listed
+    assert listed < set(parameters)
+    assert model.no_weight_decay() <= set(parameters)
+
+
+class Reconstruction(nn.Module):
+    """What an objective may own beside a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 16))
+        self.kernel_weight = nn.Parameter(torch.zeros(3, 3))
+        self.decoder = nn.MultiheadAttention(16, 2)
+        self.memory = nn.LSTM(4, 3)
+        self.last = nn.utils.parametrizations.weight_norm(nn.Linear(16, 5))
+        self.prototypes = nn.Embedding(7, 16)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the table, which torch calls a weight."""
+        return {"prototypes.weight"}
+
+
+def test_kernels_beside_the_model_decay_and_a_bare_token_does_not(model: nn.Module) -> None:
+    decayed = decayed_names(Reconstruction(model))
+    beside = {name for name in decayed if not name.startswith("model.")}
+    assert {f"model.{name}" for name in decayed_names(model)} == decayed - beside
+    assert beside == {
+        "kernel_weight",
+        "decoder.in_proj_weight",
+        "decoder.out_proj.weight",
+        "memory.weight_ih_l0",
+        "memory.weight_hh_l0",
+        "last.parametrizations.weight.original0",
+        "last.parametrizations.weight.original1",
+    }
 
 
 @pytest.mark.parametrize("norm", [0.5, 1.0, 7.0])

@@ -1,18 +1,13 @@
 """AdamW or SGD on matrices and the rest, by layer; clipping; and the state as named tensors."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from vitral.models.depth import parameter_depths
+from vitral.models.layout import tables_of
 from vitral.models.model import Model
 from vitral.spec.run import OptimizerSettings
-
-# Tables and tokens that are added or looked up, not multiplied: not decayed, as in the official
-# code.
-_TABLES = re.compile(r"(^|\.)(cls_token|registers|probe|positions|offsets)(\.|$)")
 
 
 def build_optimizer(
@@ -39,11 +34,11 @@ def build_optimizer(
 
 def _groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
     """Return parameter groups, one for each share of the rate and decay that occur."""
-    shares = _rate_shares(model, settings.layer_decay)
+    shares, decayed = _rate_shares(model, settings.layer_decay), decayed_names(model)
     members: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = settings.decayed == "all" or is_decayed(name, parameter)
+            decays = settings.decayed == "all" or name in decayed
             key = (shares.get(name, 1.0), decays)
             members.setdefault(key, []).append((name, parameter))
     # The head's layer before those below it, and of each what is decayed first.
@@ -58,14 +53,33 @@ def _rate_shares(model: nn.Module, layer_decay: float) -> Mapping[str, float]:
     """Return each parameter's share of the learning rate; empty: all have the whole."""
     if layer_decay == 1 or not isinstance(model, Model):
         return {}
-    depths = parameter_depths(name for name, _ in model.named_parameters())
+    depths = {name: model.layer_depth(name) for name, _ in model.named_parameters()}
     top = max(depths.values())
     return {name: layer_decay ** (top - depth) for name, depth in depths.items()}
 
 
-def is_decayed(name: str, parameter: Tensor) -> bool:
-    """Say whether weight decay applies: to kernels."""
-    return parameter.ndim >= 2 and not _TABLES.search(name)
+def decayed_names(module: nn.Module) -> set[str]:
+    """Return the names of the parameters that weight decay applies to: kernels.
+
+    Those have two axes or more and torch's name for what multiplies, and no module inside states
+    in its `no_weight_decay()` that they are a table or token, added or looked up.
+    """
+    tables = tables_of(module)
+    return {
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.ndim >= 2 and name not in tables and _multiplies(name)
+    }
+
+
+def _multiplies(name: str) -> bool:
+    """Say whether a name is one of torch's for weights: weight, in_proj_weight, weight_ih_l0.
+
+    Of `linear.parametrizations.weight.original1` what is parametrized counts.
+    """
+    *path, last = name.split(".")
+    parametrized = path[-1] if path[-2:-1] == ["parametrizations"] else ""
+    return "weight" in last or "weight" in parametrized
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
