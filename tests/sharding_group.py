@@ -1,0 +1,113 @@
+"""Two processes that share the weights of small models, and how far they are from one process."""
+
+import copy
+import json
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from small_models import build_small, small_batch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from vitral.models.model import Model, drop_path_from
+
+NUM_PROCESSES, PER_PROCESS = 2, 2
+TIMEOUT = timedelta(seconds=60)
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "token": ("ViT", {}),
+    "gap": ("ViT", {"pool": "gap"}),
+    "map": ("ViT", {"pool": "map"}),
+    "token+gap": ("ViT", {"pool": "token+gap"}),
+    "token+register": ("ViT", {"pool": "token+register", "num_registers": 1}),
+    "relative positions": ("ViT", {"position": "relative", "position_at": "shared"}),
+    "stochastic depth": ("ViT", {"drop_path": 0.5}),
+    "checkpointed": ("ViT", {}),
+    "no head": ("ViT", {"num_classes": 0}),
+    "axial": ("AxialViT token", {}),
+    "hybrid": ("hybrid", {}),
+    "BiT": ("BiT", {}),
+}
+
+
+def run_process(rank: int, folder: str) -> None:
+    """Be one of the processes: measure all cases and write what was found to a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=NUM_PROCESSES,
+        timeout=TIMEOUT,
+    )
+    mesh = init_device_mesh("cpu", (NUM_PROCESSES,))
+    found = {}
+    for case in CASES:
+        try:
+            found[case] = measure(case, mesh)
+        except Exception:
+            found[case] = {"error": traceback.format_exc()}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def measure(case: str, mesh: DeviceMesh) -> dict[str, float]:
+    """Return the largest differences between a sharded model and the same in one process."""
+    family, fields = CASES[case]
+    whole = build_small(family, **fields)
+    whole.gradient_checkpointing = case == "checkpointed"
+    sharded = copy.deepcopy(whole)
+    for block in sharded.block_modules():
+        fully_shard(block, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    # Made before any forward pass, after which the outermost parameters are whole for a while.
+    optimizers = build_optimizer(whole), build_optimizer(sharded)
+    images = small_batch(whole, count=NUM_PROCESSES * PER_PROCESS)
+    mine = slice(dist.get_rank() * PER_PROCESS, (dist.get_rank() + 1) * PER_PROCESS)
+    generator = torch.Generator().manual_seed(0)
+    uniforms = torch.rand((len(images), whole.num_drop_paths), generator=generator)
+    with torch.no_grad():
+        found = {"evaluation": difference(sharded(images[mine]), whole(images)[mine])}
+    wanted_outputs = train_step(whole, optimizers[0], images, uniforms)
+    outputs = train_step(sharded, optimizers[1], images[mine], uniforms[mine])
+    found["forward"] = difference(outputs, wanted_outputs[mine])
+    wanted = dict(whole.named_parameters())
+    gathered = {}
+    for name, parameter in sharded.named_parameters():
+        assert isinstance(parameter, DTensor), f"{name} is not sharded"
+        gathered[name] = parameter.full_tensor()
+    assert list(gathered) == list(wanted)
+    found["weights"] = max(difference(gathered[name], wanted[name]) for name in wanted)
+    with torch.no_grad():
+        found["after"] = difference(sharded(images[mine]), whole(images)[mine])
+    return found
+
+
+def build_optimizer(model: Model) -> torch.optim.Optimizer:
+    """Return AdamW with an epsilon that keeps rounding alone from moving a weight by its sign."""
+    return torch.optim.AdamW(model.parameters(), lr=1e-2, eps=1e-2, weight_decay=0.1)
+
+
+def train_step(
+    model: Model, optimizer: torch.optim.Optimizer, images: Tensor, uniforms: Tensor
+) -> Tensor:
+    """Take a step on the mean over the images, and return their outputs before it."""
+    model.train()
+    with drop_path_from(model, uniforms if model.num_drop_paths else None):
+        outputs = model(images)
+    outputs.square().mean().backward()
+    optimizer.step()
+    model.eval()
+    return outputs.detach()
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest absolute difference."""
+    assert one.shape == other.shape
+    return (one.detach() - other.detach()).abs().max().item()
