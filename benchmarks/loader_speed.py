@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitral.data.batches import mirrored
 from vitral.data.encode import encode_jpeg
+from vitral.data.geometry import NUM_UNIFORMS, inception_box
 from vitral.data.images import Examples, open_images
 from vitral.data.jpeg import decode_whole
 from vitral.data.loader import TrainingBatches
 from vitral.data.order import uniforms
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
-from vitral.data.transforms import NUM_UNIFORMS, inception_box
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitral.data.decode import decode_image
+from vitral.data.geometry import flips
 from vitral.data.images import Examples, open_images
 from vitral.data.loader import TrainingBatches, evaluation_batches
 from vitral.data.loading import choose_workers, decode
 from vitral.data.order import epoch_order, mixup_shares, steps_per_epoch, uniforms
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
-from vitral.data.transforms import augment, flips, num_uniforms, preprocess
+from vitral.data.transforms import augment, num_uniforms, preprocess
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 

@@ -22,8 +22,9 @@ from vtab_tree import NUM_TEST, NUM_VALIDATION, write_vtab_tree
 import vitral
 from vitral.cli.main import main
 from vitral.data.datasets.table import TASKS
+from vitral.data.geometry import NUM_UNIFORMS
 from vitral.data.resize import resize
-from vitral.data.transforms import NUM_UNIFORMS, augment
+from vitral.data.transforms import augment
 from vitral.errors import RequestError
 from vitral.files.results import read_results
 from vitral.spec.paper_results import VTAB_GROUPS, read_paper_results

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vitral.data.geometry import flips
 from vitral.data.images import Examples
 from vitral.data.jpeg import Reduce, Scratch
 from vitral.data.loading import Batch, Job, decode, stream_batches
@@ -21,7 +22,7 @@ from vitral.data.order import (
     uniforms,
 )
 from vitral.data.stores.store import Content
-from vitral.data.transforms import augment, crop_reduction, flips, num_uniforms, preprocess
+from vitral.data.transforms import augment, crop_reduction, num_uniforms, preprocess
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
 
@@ -127,7 +128,7 @@ class TrainingBatches:
             return None
         return functools.partial(
             crop_reduction,
-            numbers=numbers,
+            uniforms=numbers,
             settings=self.settings,
             preprocessing=self.preprocessing,
         )

@@ -1,0 +1,264 @@
+"""Crop, resize, shift and flip of one image, drawn once as a value; all pure functions.
+
+The same value is applied to the image by its filter, to its mask by the nearest pixel and to its
+boxes by arithmetic, so that what belongs together stays together.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitral.data.jpeg import REDUCTIONS
+from vitral.data.resize import Box, Size, crop, resize
+from vitral.errors import DataError
+from vitral.spec.preprocessing import Preprocessing
+from vitral.spec.run import AugmentSettings
+
+CROP_TRIES = 10
+# Two numbers a try, two for the place, one for the flip.
+NUM_UNIFORMS = 2 * CROP_TRIES + 3
+_DOWN, _RIGHT, _FLIP = NUM_UNIFORMS - 3, NUM_UNIFORMS - 2, NUM_UNIFORMS - 1
+# A line of 1 x 50,000 pixels would be resized to 224 x 11,200,000, to keep 224 of them.
+MAX_STRETCH = 32
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where each pixel of the model's input comes from, in the order in which it is done."""
+
+    source: Size
+    """Height and width of the decoded image, as shown: EXIF's orientation is applied before."""
+    crop: Box
+    """Cut out of the source first."""
+    resized: Size
+    """Height and width to which this crop is resized."""
+    box: Box
+    """Cut out of the resized crop: top, left, and the height and width of the result."""
+    shift: tuple[int, int] = (0, 0)
+    """Pixels by which the result is then moved down and right; negative: up and left."""
+    flip: bool = False
+    """Whether it is mirrored left to right at last."""
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the result."""
+        return self.box[2:]
+
+    @property
+    def max_reduction(self) -> int:
+        """By how much the source may be decoded smaller so that the crop need not be enlarged."""
+        spare = min(self.crop[2] / self.resized[0], self.crop[3] / self.resized[1])
+        return max((reduction for reduction in REDUCTIONS if reduction <= spare), default=1)
+
+
+def draw_geometry(
+    image_size: Size,
+    uniforms: np.ndarray,
+    *,
+    settings: AugmentSettings,
+    preprocessing: Preprocessing,
+) -> Geometry:
+    """Draw the geometry of an image for training.
+
+    Args:
+        image_size: height and width of the whole image.
+        uniforms: (NUM_UNIFORMS or more,) in [0, 1), of this example in this epoch.
+        settings: `crop` with its own settings, and `flip`.
+        preprocessing: of the model.
+    """
+    size, shift = preprocessing.size, (0, 0)
+    if settings.crop == "inception":
+        aspect = size[1] / size[0]
+        crop_box = inception_box(image_size, uniforms, settings=settings, aspect=aspect)
+        resized, box = size, (0, 0, *size)
+    elif settings.crop == "random":
+        crop_box = (0, 0, *image_size)
+        resized, box = random_box(size, uniforms, share=settings.crop_share)
+    else:
+        crop_box, resized, box = _central_boxes(image_size, preprocessing)
+        if settings.crop == "shift":
+            shift = draw_shift(size, uniforms, share=settings.shift)
+    flip = settings.flip and bool(uniforms[_FLIP] < 0.5)
+    return Geometry(image_size, crop_box, resized, box, shift, flip)
+
+
+def central_geometry(image_size: Size, preprocessing: Preprocessing) -> Geometry:
+    """Return the geometry of an image in evaluation and prediction.
+
+    Args:
+        image_size: height and width of the whole image.
+        preprocessing: of the model.
+    """
+    return Geometry(image_size, *_central_boxes(image_size, preprocessing))
+
+
+def apply_to_image(
+    pixels: np.ndarray, geometry: Geometry, preprocessing: Preprocessing
+) -> np.ndarray:
+    """Crop, resize and shift an image; what a shift lets in repeats the edge.
+
+    It is not mirrored: images are mirrored in the batch, on the device, which is faster. Masks and
+    boxes are mirrored by `apply_to_mask` and `apply_to_boxes`.
+
+    Args:
+        pixels: (H, W, C) uint8 or float32 in 0..255, of the geometry's source.
+        geometry: drawn for this image.
+        preprocessing: interpolation, antialias and rounding.
+
+    Returns:
+        (h, w, C) in 0..255: uint8, or float32 without rounding; maybe a view of `pixels`.
+
+    Raises:
+        DataError: an image of another size than the geometry's source.
+    """
+    _check_source(pixels, geometry, "an image")
+    image = resize(crop(pixels, geometry.crop), geometry.resized, preprocessing, box=geometry.box)
+    return _shifted(image, *geometry.shift) if any(geometry.shift) else image
+
+
+def size_of(pixels: np.ndarray) -> Size:
+    """Return height and width of pixels (H, W, ...)."""
+    height, width = pixels.shape[:2]
+    return height, width
+
+
+def flips(uniforms: np.ndarray) -> np.ndarray:
+    """Return which images (N,) bool are mirrored, by their random numbers (N, ...).
+
+    For a batch, what `draw_geometry` decides for an image where the settings flip at all.
+    """
+    mirrored: np.ndarray = uniforms[:, _FLIP] < 0.5
+    return mirrored
+
+
+def _central_boxes(image_size: Size, preprocessing: Preprocessing) -> tuple[Box, Size, Box]:
+    """Return `crop`, `resized` and `box` of the centre."""
+    crop_box = (0, 0, *image_size)
+    if preprocessing.resize == "shorter":
+        crop_box = box_without_far_ends(image_size, preprocessing.size)
+    resized = resized_size(crop_box[2:], preprocessing)
+    return crop_box, resized, central_box(resized, preprocessing)
+
+
+def box_without_far_ends(image_size: Size, size: Size) -> Box:
+    """Return what is left when an image 32 times longer than `size` needs loses both ends alike."""
+    height, width = image_size
+    most_height = MAX_STRETCH * math.ceil(width * size[0] / size[1])
+    most_width = MAX_STRETCH * math.ceil(height * size[1] / size[0])
+    down, right = max(0, height - most_height) // 2, max(0, width - most_width) // 2
+    return (down, right, height - 2 * down, width - 2 * right)
+
+
+def resized_size(image_size: Size, preprocessing: Preprocessing) -> Size:
+    """Return the height and width to which a whole image is resized, before the centre is cut.
+
+    Source: timm's `transforms_imagenet_eval` and `ResizeKeepRatio`, torchvision's `Resize`,
+    Hugging Face's `get_resize_output_image_size`, big_vision's `resize_small`.
+    """
+    height, width = image_size
+    # 224 / (224 / 422) is 421.99999999999994.
+    to_height, to_width = (
+        math.floor(side / preprocessing.crop_share + 1e-6) for side in preprocessing.size
+    )
+    if preprocessing.resize == "squash":
+        return (to_height, to_width)
+    if preprocessing.geometry == "tensorflow":
+        single = np.float32  # in which TensorFlow computes, and which decides between halves
+        factor = max(single(to_height) / single(height), single(to_width) / single(width))
+        return (round(single(height) * factor), round(single(width) * factor))
+    if preprocessing.geometry == "torchvision" and to_height != to_width:
+        ratio = min(height / to_height, width / to_width)
+        return (round(height / ratio), round(width / ratio))
+    if to_height * width >= to_width * height:
+        return (to_height, to_height * width // height)
+    return (to_width * height // width, to_width)
+
+
+def central_box(size: Size, preprocessing: Preprocessing) -> Box:
+    """Return the central box of the model's size in an image that has been resized to `size`.
+
+    Source: torchvision's `CenterCrop`; Hugging Face's `center_crop` and big_vision's
+    `central_crop` round down.
+    """
+    spare = (size[0] - preprocessing.size[0], size[1] - preprocessing.size[1])
+    if preprocessing.geometry == "torchvision":
+        return (round(spare[0] / 2), round(spare[1] / 2), *preprocessing.size)
+    return (spare[0] // 2, spare[1] // 2, *preprocessing.size)
+
+
+def inception_box(
+    image_size: Size,
+    uniforms: np.ndarray,
+    *,
+    settings: AugmentSettings,
+    aspect: float = 1.0,
+) -> Box:
+    """Return a random box: its area uniform, its aspect ratio log-uniform, its place uniform.
+
+    Args:
+        image_size: height and width.
+        uniforms: (NUM_UNIFORMS or more,) in [0, 1).
+        settings: `min_area` and `max_aspect`.
+        aspect: width / height of the model's input, around which the box's lies.
+
+    Returns:
+        The first of ten tries that fits the image, else the largest central box in the allowed
+        aspect.
+
+    Source: Szegedy et al. (arXiv 1409.4842), section 6.
+    """
+    height, width = image_size
+    spread = math.log(settings.max_aspect)
+    drawn = uniforms[:NUM_UNIFORMS].tolist()  # Python's own numbers compute several times as fast
+    for uniform_area, uniform_aspect in zip(
+        drawn[: 2 * CROP_TRIES : 2], drawn[1 : 2 * CROP_TRIES : 2], strict=True
+    ):
+        area = height * width * (settings.min_area + (1 - settings.min_area) * uniform_area)
+        ratio = aspect * math.exp(spread * (2 * uniform_aspect - 1))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(drawn[_DOWN] * (height - box_height + 1))
+            left = int(drawn[_RIGHT] * (width - box_width + 1))
+            return (top, left, box_height, box_width)
+    ratio = min(max(width / height, aspect / settings.max_aspect), aspect * settings.max_aspect)
+    box_height = max(1, min(height, round(width / ratio)))
+    box_width = max(1, min(width, round(height * ratio)))
+    return ((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def random_box(size: Size, uniforms: np.ndarray, *, share: float) -> tuple[Size, Box]:
+    """Return the size to squash an image to, and a box of the model's `size` at a random place.
+
+    Source: BiT (arXiv 1912.11370), section 3.3, and big_transfer's `input_pipeline_tf2_or_jax.py`:
+    448 squashed to, 384 cut.
+    """
+    height, width = (max(side, round(side / share)) for side in size)
+    top = int(uniforms[_DOWN] * (height - size[0] + 1))
+    left = int(uniforms[_RIGHT] * (width - size[1] + 1))
+    return (height, width), (top, left, *size)
+
+
+def draw_shift(size: Size, uniforms: np.ndarray, *, share: float) -> tuple[int, int]:
+    """Return by how many pixels an image moves down and right, at most a share of its sides."""
+    most_down, most_right = round(size[0] * share), round(size[1] * share)
+    down = most_down - int(uniforms[_DOWN] * (2 * most_down + 1))
+    right = most_right - int(uniforms[_RIGHT] * (2 * most_right + 1))
+    return down, right
+
+
+def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Move an image (h, w, C); what comes in repeats the edge."""
+    height, width = image.shape[:2]
+    up, left = max(-down, 0), max(-right, 0)
+    padding = ((max(down, 0), up), (max(right, 0), left), (0, 0))
+    return np.pad(image, padding, mode="edge")[up : up + height, left : left + width]
+
+
+def _check_source(pixels: np.ndarray, geometry: Geometry, kind: str) -> None:
+    if pixels.shape[:2] != geometry.source:
+        height, width = pixels.shape[:2]
+        raise DataError(
+            f"{kind} of {height} x {width} pixels for a geometry of {geometry.source[0]} x "
+            f"{geometry.source[1]}: give what belongs to that image, at its height and width"
+        )
