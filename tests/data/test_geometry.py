@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -286,14 +287,66 @@ def test_in_evaluation_the_centre_is_cut(image_size, fields, geometry):
     assert central_geometry(image_size, how_of((12, 12), **fields)) == expected
 
 
-@given(SIZES.map(lambda size: (size[0] * 20, size[1] * 20)), NUMBERS)
+# Of an image that is decoded smaller
+
+LARGE_SIDES = st.integers(60, 2000)
+
+
+def smaller(image_size, reduction):
+    return tuple(math.ceil(side / reduction) for side in image_size)
+
+
+@settings(max_examples=60)
+@given(st.tuples(LARGE_SIDES, LARGE_SIDES), NUMBERS)
 def test_a_reduced_crop_still_fills_the_model(image_size, numbers):
     how, settings_ = how_of((24, 32)), AugmentSettings(min_area=0.08)
     geometry = draw_geometry(image_size, numbers, settings=settings_, preprocessing=how)
+    reduction = geometry.max_reduction
     spare = min(geometry.crop[2] / 24, geometry.crop[3] / 32)
-    assert geometry.max_reduction in REDUCTIONS
-    assert geometry.max_reduction == 1 or geometry.max_reduction <= spare
-    assert geometry.max_reduction == 8 or spare < 2 * geometry.max_reduction
+    assert reduction in REDUCTIONS
+    assert reduction == 1 or reduction <= spare
+    assert reduction == 8 or spare < 2 * reduction
+    _, _, height, width = geometry.reduced(smaller(image_size, reduction)).crop
+    assert height >= min(24, geometry.crop[2])
+    assert width >= min(32, geometry.crop[3])
+
+
+@settings(max_examples=60)
+@given(st.tuples(LARGE_SIDES, LARGE_SIDES), NUMBERS, CROPS, st.sampled_from(REDUCTIONS))
+def test_a_reduced_geometry_is_the_same_on_the_smaller_image(image_size, numbers, crop, reduction):
+    settings_, how = AugmentSettings(crop=crop), how_of((12, 12))
+    geometry = draw_geometry(image_size, numbers, settings=settings_, preprocessing=how)
+    size = smaller(image_size, reduction)
+    reduced = geometry.reduced(size)
+    assert reduced.source == size
+    assert replace(reduced, source=image_size, crop=geometry.crop) == geometry
+    (top, left, height, width), (y, x, h, w) = geometry.crop, reduced.crop
+    exact = np.array([top, left, top + height, left + width]) / reduction
+    assert np.abs(exact - [y, x, y + h, x + w]).max() <= 0.5
+
+
+@settings(max_examples=60)
+@given(st.tuples(st.integers(1, 20), st.integers(1, 20)), NUMBERS, CROPS)
+def test_a_reduced_crop_has_a_pixel_at_least(image_size, numbers, crop):
+    settings_, how = AugmentSettings(crop=crop), how_of((12, 12))
+    geometry = draw_geometry(image_size, numbers, settings=settings_, preprocessing=how)
+    height, width = smaller(image_size, 8)
+    y, x, h, w = geometry.reduced((height, width)).crop
+    assert 0 <= y < y + h <= height
+    assert 0 <= x < x + w <= width
+
+
+def test_a_crop_is_reduced_to_whole_pixels_halves_up():
+    geometry = Geometry((101, 80), (3, 5, 60, 33), (12, 12), (0, 0, 12, 12), (1, 2), flip=True)
+    halved = Geometry((51, 40), (2, 3, 30, 16), (12, 12), (0, 0, 12, 12), (1, 2), flip=True)
+    assert geometry.reduced((51, 40)) == halved
+    assert geometry.reduced((101, 80)) is geometry
+
+
+def test_a_size_that_no_decoder_gives_is_refused():
+    geometry = central_geometry((101, 80), how_of((12, 12)))
+    with pytest.raises(DataError, match="50 x 40 pixels are no image of 101 x 80 decoded at 1/1, "):
+        geometry.reduced((50, 40))
 
 
 # Images

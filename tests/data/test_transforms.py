@@ -10,13 +10,14 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from vitral.data.decode import decode_image
-from vitral.data.geometry import NUM_UNIFORMS, inception_box
+from vitral.data.geometry import NUM_UNIFORMS, draw_geometry, inception_box
 from vitral.data.order import uniforms
 from vitral.data.randaugment import randaugment
 from vitral.data.resize import crop, resize
 from vitral.data.transforms import (
     augment,
-    crop_reduction,
+    decode_and_augment,
+    decode_with_geometry,
     match_model,
     normalise,
     num_uniforms,
@@ -297,9 +298,67 @@ def test_by_default_black_is_minus_one_and_white_is_one():
     assert result.flatten().tolist() == [-1.0, 1.0]
 
 
-@pytest.mark.parametrize("crop_", ["shift", "none"])
-def test_without_a_random_box_images_are_not_reduced(crop_):
-    how = default_preprocessing((24, 24), channels=3)
-    settings_ = AugmentSettings(crop=crop_)
-    numbers = np.full(NUM_UNIFORMS, 0.5)
-    assert crop_reduction((900, 900), numbers, settings=settings_, preprocessing=how) == 1
+# From the file
+
+
+def ramps(height, width):
+    """An image whose colours say where each pixel lies."""
+    down, right = np.mgrid[:height, :width]
+    return np.stack([down, right, (down + right) // 2], axis=2).astype(np.uint8)
+
+
+def decoded_and_augmented(content, drawn, *, crop_="inception", scaled=True, size=(24, 24)):
+    wanted = {"settings": AugmentSettings(crop=crop_, min_area=0.5), "preprocessing": how_of(size)}
+    result, geometry = decode_and_augment(content, drawn, **wanted, scaled=scaled)
+    pixels, same = decode_with_geometry(content, drawn, **wanted, scaled=scaled)
+    assert same == geometry
+    assert geometry == draw_geometry(geometry.source, drawn, **wanted)
+    return result, geometry, pixels
+
+
+# Of these, the first try that fits a fourth of the image is not the first one that fits the whole.
+@pytest.mark.parametrize("index", [17, 29, 73, 80, 108])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_image_decoded_smaller_gets_the_box_of_the_whole(encode, index, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shown = Image.fromarray(ramps(160, 200))
+    back = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    stored = shown.transpose(back) if back is not None else shown
+    content = encode(stored, "JPEG", exif=exif, quality=95)
+    drawn = uniforms(0, 0, np.array([index]), count=NUM_UNIFORMS)[0]
+    exact, _, whole = decoded_and_augmented(content, drawn, scaled=False)
+    result, geometry, pixels = decoded_and_augmented(content, drawn)
+    assert geometry.source == whole.shape[:2] == (160, 200)
+    assert pixels.shape == (40, 50, 3)
+    assert np.abs(result.astype(int) - exact).max() < 8
+    other = inception_box((40, 50), drawn, settings=AugmentSettings(min_area=0.5))
+    difference = np.abs(np.subtract(other, geometry.reduced((40, 50)).crop))
+    assert difference.max() > 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "array"])
+def test_only_jpegs_are_decoded_smaller(encode, kind):
+    content = ramps(160, 200)
+    content = encode(Image.fromarray(content), "PNG") if kind == "PNG" else content
+    result, geometry, pixels = decoded_and_augmented(content, np.full(NUM_UNIFORMS, 0.5))
+    assert geometry.max_reduction == 4
+    np.testing.assert_array_equal(pixels, ramps(160, 200))
+    assert result.shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize("crop_", ["random", "shift", "none"])
+def test_without_an_inception_crop_images_are_decoded_whole(encode, crop_):
+    content = encode(Image.fromarray(ramps(160, 200)), "JPEG")
+    drawn = np.full(NUM_UNIFORMS, 0.5)
+    assert decoded_and_augmented(content, drawn, crop_=crop_)[2].shape == (160, 200, 3)
+
+
+def test_a_jpeg_that_pillow_decodes_whole_keeps_its_box(encode, monkeypatch):
+    content = encode(Image.fromarray(ramps(160, 200)), "JPEG")
+    drawn = np.full(NUM_UNIFORMS, 0.5)
+    exact, _, _ = decoded_and_augmented(content, drawn, scaled=False)
+    monkeypatch.setattr("vitral.data.jpeg.simplejpeg", None)
+    result, _, pixels = decoded_and_augmented(content, drawn)
+    assert pixels.shape == (160, 200, 3)
+    np.testing.assert_array_equal(result, exact)

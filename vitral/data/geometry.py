@@ -5,7 +5,7 @@ boxes by arithmetic, so that what belongs together stays together.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,35 @@ class Geometry:
         """By how much the source may be decoded smaller so that the crop need not be enlarged."""
         spare = min(self.crop[2] / self.resized[0], self.crop[3] / self.resized[1])
         return max((reduction for reduction in REDUCTIONS if reduction <= spare), default=1)
+
+    def reduced(self, size: Size) -> "Geometry":
+        """Return the same geometry for the source decoded smaller.
+
+        A JPEG decoder that divides the sides by r makes of the pixels r i to r i + r - 1 the pixel
+        i, so a place y becomes y / r. The crop's edges are rounded to whole pixels, halves up:
+        then a crop of at least r n pixels keeps at least n.
+
+        Args:
+            size: height and width that it was decoded at: 1, 1/2, 1/4 or 1/8 of the source's,
+                rounded up.
+
+        Returns:
+            A geometry whose crop lies within half a pixel of the smaller image, within one and a
+            half where EXIF turned an image of sides that the reduction does not divide.
+
+        Raises:
+            DataError: the decoder gives no such size.
+        """
+        if size == self.source:
+            return self
+        reduction = _reduction_between(self.source, size)
+        top, left, height, width = self.crop
+        edges = (top, left, top + height, left + width)
+        top, left, bottom, right = ((2 * e + reduction) // (2 * reduction) for e in edges)
+        # Even a crop of a fraction of a pixel at the far end keeps one.
+        top, left = min(top, size[0] - 1), min(left, size[1] - 1)
+        crop_box = (top, left, max(bottom - top, 1), max(right - left, 1))
+        return replace(self, source=size, crop=crop_box)
 
 
 def draw_geometry(
@@ -245,6 +274,16 @@ def draw_shift(size: Size, uniforms: np.ndarray, *, share: float) -> tuple[int, 
     down = most_down - int(uniforms[_DOWN] * (2 * most_down + 1))
     right = most_right - int(uniforms[_RIGHT] * (2 * most_right + 1))
     return down, right
+
+
+def _reduction_between(source: Size, size: Size) -> int:
+    for reduction in REDUCTIONS:
+        if size == tuple(-(-side // reduction) for side in source):
+            return reduction
+    raise DataError(
+        f"{size[0]} x {size[1]} pixels are no image of {source[0]} x {source[1]} decoded at "
+        f"1/{', 1/'.join(map(str, REDUCTIONS))} of its sides: draw a geometry for their size"
+    )
 
 
 def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitral.data.geometry import flips
 from vitral.data.images import Examples
-from vitral.data.jpeg import Reduce, Scratch
+from vitral.data.jpeg import Scratch
 from vitral.data.loading import Batch, Job, decode, stream_batches
 from vitral.data.order import (
     StepPlan,
@@ -22,7 +22,7 @@ from vitral.data.order import (
     uniforms,
 )
 from vitral.data.stores.store import Content
-from vitral.data.transforms import augment, crop_reduction, num_uniforms, preprocess
+from vitral.data.transforms import decode_and_augment, num_uniforms, preprocess
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
 
@@ -98,15 +98,15 @@ class TrainingBatches:
 
         def prepare(content: Content, numbers: np.ndarray | None) -> np.ndarray:
             assert numbers is not None
-            pixels = decode(
+            pixels, _ = decode_and_augment(
                 content,
-                channels=self.preprocessing.channels,
-                reduce=self._reduce_for(numbers),
+                numbers,
+                settings=self.settings,
+                preprocessing=self.preprocessing,
+                scaled=self.scaled_decoding,
                 scratch=scratch,
             )
-            return augment(
-                pixels, numbers, settings=self.settings, preprocessing=self.preprocessing
-            )
+            return pixels
 
         stream = stream_batches(
             self.examples,
@@ -122,16 +122,6 @@ class TrainingBatches:
                 loaded = [next(stream) for _ in self._spans(plan)]
                 num_valid = sum(int(batch["valid"].sum()) for batch in loaded)
                 yield StepBatches(plan, loaded, num_valid)
-
-    def _reduce_for(self, numbers: np.ndarray) -> Reduce | None:
-        if not self.scaled_decoding:
-            return None
-        return functools.partial(
-            crop_reduction,
-            uniforms=numbers,
-            settings=self.settings,
-            preprocessing=self.preprocessing,
-        )
 
     def _plan(self, step: int) -> StepPlan:
         return plan_step(step, num_examples=len(self.examples), batch_size=self.batch_size)

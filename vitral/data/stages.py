@@ -17,7 +17,7 @@ from vitral.data.loading import decode
 from vitral.data.order import uniforms
 from vitral.data.stores.store import Content
 from vitral.data.survey import look_into_content
-from vitral.data.transforms import augment, crop_reduction, num_uniforms
+from vitral.data.transforms import augment, decode_with_geometry, num_uniforms
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings, DataSettings
@@ -93,10 +93,15 @@ def measure_stages(
         return augment(own, row, settings=settings, preprocessing=preprocessing)
 
     def decode_scaled(content: Content, row: np.ndarray) -> np.ndarray:
-        def reduce(size: tuple[int, int]) -> int:
-            return crop_reduction(size, row, settings=settings, preprocessing=preprocessing)
-
-        return decode(content, channels=channels, reduce=reduce, scratch=scratch)
+        pixels, _ = decode_with_geometry(
+            content,
+            row,
+            settings=settings,
+            preprocessing=preprocessing,
+            scaled=True,
+            scratch=scratch,
+        )
+        return pixels
 
     def decode_bare(content: Content, _: np.ndarray) -> np.ndarray:
         whole = decode_whole(content) if isinstance(content, bytes) else content

@@ -1,10 +1,12 @@
 """From decoded pixels to the model's size and range, with or without random changes."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data.decode import luma
+from vitral.data.decode import decode_image, luma
 from vitral.data.geometry import (
     NUM_UNIFORMS,
     Geometry,
@@ -13,9 +15,11 @@ from vitral.data.geometry import (
     draw_geometry,
     size_of,
 )
+from vitral.data.jpeg import Scratch
 from vitral.data.levels import to_eight_bit_range
 from vitral.data.randaugment import UNIFORMS_OF_CHANGE, randaugment
 from vitral.data.resize import Size
+from vitral.data.stores.store import Content
 from vitral.errors import DataError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
@@ -66,24 +70,88 @@ def augment(
     return image
 
 
-def crop_reduction(
-    image_size: Size,
+def decode_with_geometry(
+    content: Content,
     uniforms: np.ndarray,
     *,
     settings: AugmentSettings,
     preprocessing: Preprocessing,
-) -> int:
-    """Return by how much a JPEG can be decoded smaller so that its crop still fills the model.
+    scaled: bool = False,
+    scratch: Scratch | None = None,
+) -> tuple[np.ndarray, Geometry]:
+    """Decode an image for training and draw its geometry, on its true size however it is decoded.
 
-    `augment` then draws the box anew, with the same random numbers, on the smaller image: its edges
-    move by less than two of the model's pixels, and once in 500 times another of the ten tries
-    fits.
+    Args:
+        content: a file's bytes, or pixels (H, W, C).
+        uniforms: (num_uniforms(settings),) in [0, 1), of this example in this epoch.
+        settings: which changes.
+        preprocessing: of the model.
+        scaled: whether a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides where its inception crop
+            still fills the model; other crops take whole images.
+        scratch: where the pixels may lie, until its next use; None: in memory of their own.
+
+    Returns:
+        Pixels (h, w, C), and the geometry at the true size: that of the image's mask and boxes.
+        Of the pixels it is `geometry.reduced(size_of(pixels))`.
+
+    Raises:
+        UnreadableImageError: damaged, or no image.
+        UnsupportedImageError: of a kind that is not read rightly yet.
     """
-    if settings.crop != "inception":
-        return 1
-    return draw_geometry(
-        image_size, uniforms, settings=settings, preprocessing=preprocessing
-    ).max_reduction
+    draw = functools.partial(
+        draw_geometry, uniforms=uniforms, settings=settings, preprocessing=preprocessing
+    )
+    if not isinstance(content, bytes):
+        return content, draw(size_of(content))
+    drawn: Geometry | None = None
+
+    def reduce(size: Size) -> int:
+        nonlocal drawn
+        drawn = draw(size)
+        return drawn.max_reduction
+
+    pixels = decode_image(
+        content,
+        channels=preprocessing.channels,
+        reduce=reduce if scaled and settings.crop == "inception" else None,
+        scratch=scratch,
+    )
+    return pixels, drawn or draw(size_of(pixels))
+
+
+def decode_and_augment(
+    content: Content,
+    uniforms: np.ndarray,
+    *,
+    settings: AugmentSettings,
+    preprocessing: Preprocessing,
+    scaled: bool = False,
+    scratch: Scratch | None = None,
+) -> tuple[np.ndarray, Geometry]:
+    """Decode an image, then crop, resize and change it for training.
+
+    Takes and raises what `decode_with_geometry` does, and DataError as `match_model` does.
+
+    Returns:
+        Pixels (h, w, C) in 0..255 as `augment` returns them, and their geometry at the image's true
+        size, by which its mask and boxes follow; the images are mirrored in the batch.
+    """
+    pixels, geometry = decode_with_geometry(
+        content,
+        uniforms,
+        settings=settings,
+        preprocessing=preprocessing,
+        scaled=scaled,
+        scratch=scratch,
+    )
+    image = augment(
+        pixels,
+        uniforms,
+        settings=settings,
+        preprocessing=preprocessing,
+        geometry=geometry.reduced(size_of(pixels)),
+    )
+    return image, geometry
 
 
 def num_uniforms(settings: AugmentSettings) -> int:
