@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,9 @@ from vitral.data.geometry import (
     CROP_TRIES,
     NUM_UNIFORMS,
     Geometry,
+    apply_to_boxes,
     apply_to_image,
+    apply_to_mask,
     box_without_far_ends,
     central_box,
     central_geometry,
@@ -25,7 +28,7 @@ from vitral.data.geometry import (
 )
 from vitral.data.jpeg import REDUCTIONS
 from vitral.data.order import uniforms
-from vitral.errors import DataError
+from vitral.errors import DataError, RequestError
 from vitral.spec.preprocessing import GEOMETRIES, default_preprocessing
 from vitral.spec.run import AugmentSettings
 
@@ -357,3 +360,218 @@ def test_an_image_of_another_size_is_refused():
     geometry = central_geometry((50, 70), how)
     with pytest.raises(DataError, match="an image of 70 x 50 pixels for a geometry of 50 x 70: "):
         apply_to_image(photograph(70, 50), geometry, how)
+
+
+# Masks
+
+# Values of every size of image and crop that a mask or box may follow.
+ANY = {
+    "image_size": st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    "numbers": NUMBERS,
+    "crop": CROPS,
+    "size": st.tuples(st.integers(1, 30), st.integers(1, 30)),
+}
+
+
+def drawn(image_size, numbers, crop, size, **fields):
+    """A geometry, and the preprocessing that it was drawn for."""
+    how = default_preprocessing(size, channels=2, rounding="none", **fields)
+    settings_ = AugmentSettings(crop=crop, min_area=0.2, shift=0.3, crop_share=0.7)
+    return draw_geometry(image_size, numbers, settings=settings_, preprocessing=how), how
+
+
+def as_seen(image, geometry, how):
+    """An image (h, w) of what the model sees, mirrored as in its batch."""
+    pixels = np.repeat(image[:, :, None], 2, axis=2).astype(np.float32)
+    result = apply_to_image(pixels, geometry, how)[:, :, 0]
+    return result[:, ::-1] if geometry.flip else result
+
+
+def rectangle(image_size, box):
+    mask = np.zeros(image_size, np.uint8)
+    top, left, bottom, right = box
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def identity(height, width, **fields):
+    return Geometry((height, width), (0, 0, height, width), (height, width),
+                    (0, 0, height, width), **fields)  # fmt: skip
+
+
+def test_a_mask_by_hand():
+    mask = np.arange(24).reshape(4, 6)
+    # Rows 1 and 2 become four, columns 2 to 5 become two, of centres 1 and 3 of the crop.
+    geometry = Geometry((4, 6), (1, 2, 2, 4), (4, 2), (0, 0, 4, 2))
+    expected = [[9, 11], [9, 11], [15, 17], [15, 17]]
+    np.testing.assert_array_equal(apply_to_mask(mask, geometry, fill=0), expected)
+    flipped = replace(geometry, flip=True)
+    expected = [[11, 9], [11, 9], [17, 15], [17, 15]]
+    np.testing.assert_array_equal(apply_to_mask(mask, flipped, fill=0), expected)
+    part = replace(geometry, box=(1, 1, 2, 1))
+    np.testing.assert_array_equal(apply_to_mask(mask, part, fill=0), [[11], [17]])
+
+
+def test_what_a_shift_lets_in_is_filled():
+    mask = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    geometry = identity(2, 3, shift=(1, -2))
+    expected = [[255, 255, 255], [2, 255, 255]]
+    np.testing.assert_array_equal(apply_to_mask(mask, geometry, fill=255), expected)
+    flipped = apply_to_mask(mask, replace(geometry, flip=True), fill=255)
+    np.testing.assert_array_equal(flipped, np.flip(expected, axis=1))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.int64, np.float32])
+def test_a_mask_mirrored_twice_is_itself_and_keeps_its_type(dtype):
+    mask = noise(7, 5)[:, :, 0].astype(dtype)
+    geometry = identity(7, 5, flip=True)
+    once = apply_to_mask(mask, geometry, fill=0)
+    np.testing.assert_array_equal(once, mask[:, ::-1])
+    twice = apply_to_mask(once, geometry, fill=0)
+    assert twice.dtype == dtype
+    np.testing.assert_array_equal(twice, mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**ANY, antialias=st.booleans(), axis=st.sampled_from([0, 1]))
+def test_a_mask_takes_its_pixels_from_where_the_image_does(antialias, axis, **values):
+    geometry, how = drawn(**values, antialias=antialias)
+    places = np.indices(geometry.source)[axis]  # each pixel says where it lies
+    mask = apply_to_mask(places, geometry, fill=-1)
+    image = as_seen(places, geometry, how)
+    assert mask.shape == image.shape == geometry.size
+    # Antialias averages over a pixel of the result, at edges over less.
+    step = geometry.crop[axis + 2] / geometry.resized[axis]
+    near = max(step, 1) if antialias else 0.501
+    assert np.abs(mask - image)[mask >= 0].max(initial=0) <= near
+
+
+@settings(max_examples=60, deadline=None)
+@given(**ANY, antialias=st.booleans(), corners=st.tuples(*[st.floats(0, 1)] * 4))
+def test_regions_of_a_mask_stay_aligned_with_the_image(antialias, corners, **values):
+    geometry, how = drawn(**values, antialias=antialias)
+    height, width = geometry.source
+    (top, bottom), (left, right) = sorted(corners[:2]), sorted(corners[2:])
+    box = round(top * height), round(left * width), round(bottom * height), round(right * width)
+    regions = rectangle(geometry.source, box)
+    mask = apply_to_mask(regions, geometry, fill=255)
+    image = as_seen(255 * regions, geometry, how) > 127.5
+    rows = far_from((box[0], box[2]), geometry, axis=0)
+    columns = far_from((box[1], box[3]), geometry, axis=1)
+    columns = columns[::-1] if geometry.flip else columns
+    counts = (mask != 255) & rows[:, None] & columns
+    np.testing.assert_array_equal(image[counts], mask[counts] == 1)
+
+
+def far_from(borders, geometry, *, axis):
+    """Which rows or columns, before they are mirrored, are a pixel of both images from borders."""
+    scale = geometry.resized[axis] / geometry.crop[axis + 2]
+    borders = (np.array(borders) - geometry.crop[axis]) * scale
+    borders += geometry.shift[axis] - geometry.box[axis]
+    centres = np.arange(geometry.size[axis]) + 0.5
+    return (np.abs(centres[:, None] - borders) > max(scale, 1)).all(axis=1)
+
+
+def test_what_is_no_mask_of_the_image_is_refused():
+    geometry = identity(4, 6)
+    with pytest.raises(DataError, match="a mask of 6 x 4 pixels for a geometry of 4 x 6: give"):
+        apply_to_mask(np.zeros((6, 4)), geometry, fill=0)
+    with pytest.raises(DataError, match=re.escape("a mask of shape (4, 6, 3): give one label")):
+        apply_to_mask(np.zeros((4, 6, 3)), geometry, fill=0)
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [(np.int8, 255), (np.uint8, -1), (bool, 255)])
+def test_a_fill_that_the_mask_can_not_hold_is_refused(dtype, fill):
+    with pytest.raises(RequestError, match=f"fill={fill} does not fit into masks of "):
+        apply_to_mask(np.zeros((4, 6), dtype), identity(4, 6), fill=fill)
+
+
+# Boxes
+
+
+def test_boxes_by_hand():
+    # The right half of an image of 10 x 20, twice as high and half as wide.
+    geometry = Geometry((10, 20), (0, 10, 10, 10), (20, 5), (0, 0, 20, 5))
+    boxes = np.array([[12, 1, 16, 3], [6, 0, 14, 10], [0, 0, 10, 10]], float)
+    result, kept = apply_to_boxes(boxes, geometry)
+    np.testing.assert_array_equal(result, [[1, 2, 3, 6], [0, 0, 2, 20], [0, 0, 0, 20]])
+    assert kept.tolist() == [True, True, False]
+    result, _ = apply_to_boxes(boxes, replace(geometry, flip=True))
+    np.testing.assert_array_equal(result, [[2, 2, 4, 6], [3, 0, 5, 20], [5, 0, 5, 20]])
+
+
+@pytest.mark.parametrize(("min_area", "kept"), [(0.0, True), (0.5, True), (0.51, False)])
+def test_a_box_is_kept_if_enough_of_its_area_is_left(min_area, kept):
+    geometry = Geometry((10, 20), (0, 10, 10, 10), (20, 5), (0, 0, 20, 5))
+    _, found = apply_to_boxes(np.array([[6.0, 0, 14, 10]]), geometry, min_area=min_area)
+    assert found.tolist() == [kept]
+
+
+def test_a_box_ends_where_the_image_ended_before_it_was_shifted():
+    geometry = replace(identity(4, 10), box=(0, 0, 4, 5), shift=(1, -2))
+    result, kept = apply_to_boxes(np.array([[0.0, 0, 8, 4]]), geometry)
+    np.testing.assert_array_equal(result, [[0, 1, 3, 4]])
+    assert kept.all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(**ANY, corners=st.tuples(*[st.floats(0, 1)] * 4))
+def test_a_box_follows_the_rectangle_in_its_mask(corners, **values):
+    geometry, _ = drawn(**values)
+    height, width = geometry.source
+    (top, bottom), (left, right) = sorted(corners[:2]), sorted(corners[2:])
+    top, left = int(top * (height - 1)), int(left * (width - 1))
+    bottom, right = max(round(bottom * height), top + 1), max(round(right * width), left + 1)
+    mask = apply_to_mask(rectangle(geometry.source, (top, left, bottom, right)), geometry, fill=0)
+    ((x1, y1, x2, y2),), kept = apply_to_boxes(np.array([[left, top, right, bottom]]), geometry)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    # A side of less than a pixel may lie between the centres of two.
+    assert len(rows) or min(x2 - x1, y2 - y1) <= 1
+    found = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]] if len(rows) else []
+    assert kept.item() or not found
+    for box in found:
+        np.testing.assert_allclose(box, [x1, y1, x2, y2], atol=0.501)
+
+
+@settings(max_examples=60)
+@given(**ANY, eighths=hnp.arrays(int, (5, 4), elements=st.integers(-80, 560)))
+def test_boxes_are_mirrored_with_the_image(eighths, **values):
+    geometry, _ = drawn(**values)
+    boxes = np.sort(eighths.reshape(-1, 2, 2) / 8, axis=1).reshape(-1, 4)
+    plain, kept = apply_to_boxes(boxes, replace(geometry, flip=False))
+    flipped, same = apply_to_boxes(boxes, replace(geometry, flip=True))
+    np.testing.assert_array_equal(kept, same)
+    back, _ = apply_to_boxes(flipped, identity(*geometry.size, flip=True))
+    np.testing.assert_allclose(back, plain, atol=1e-9)
+    assert (plain >= 0).all()
+    assert (plain <= np.tile(geometry.size[::-1], 2)).all()
+
+
+@settings(max_examples=60)
+@given(**ANY, eighths=hnp.arrays(int, (5, 4), elements=st.integers(0, 480)))
+def test_the_area_of_a_whole_box_grows_as_the_image_does(eighths, **values):
+    geometry, _ = drawn(**values)
+    boxes = np.sort(eighths.reshape(-1, 2, 2) / 8, axis=1).reshape(-1, 4)
+    result, kept = apply_to_boxes(boxes, geometry, min_area=1.0)
+    growth = geometry.resized[0] / geometry.crop[2] * geometry.resized[1] / geometry.crop[3]
+    before, after = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, result))
+    np.testing.assert_allclose(after[kept], before[kept] * growth, rtol=1e-6)
+    assert (after <= before * growth + 1e-6).all()
+
+
+def test_an_image_without_boxes_has_none():
+    boxes, kept = apply_to_boxes(np.zeros((0, 4)), identity(4, 6, flip=True))
+    assert boxes.shape == (0, 4)
+    assert kept.shape == (0,)
+
+
+def test_what_are_no_boxes_is_refused():
+    with pytest.raises(DataError, match=re.escape("boxes of shape (4,): give (M, 4) of x1, y1")):
+        apply_to_boxes(np.zeros(4), identity(4, 6))
+    wrong = np.array([[0, 0, 1, 1], [5, 4, 2, 2], [np.nan, 0, 1, 1]])
+    with pytest.raises(DataError, match=re.escape("box 1 is [5.0, 4.0, 2.0, 2.0]: give x1, y1")):
+        apply_to_boxes(wrong, identity(4, 6))
+    with pytest.raises(DataError, match="box 0 is "):
+        apply_to_boxes(wrong[2:], identity(4, 6))
+    with pytest.raises(RequestError, match="min_area=1.5: give a share of the box's area, 0 to 1"):
+        apply_to_boxes(wrong[:1], identity(4, 6), min_area=1.5)

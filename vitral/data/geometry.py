@@ -11,7 +11,7 @@ import numpy as np
 
 from vitral.data.jpeg import REDUCTIONS
 from vitral.data.resize import Box, Size, crop, resize
-from vitral.errors import DataError
+from vitral.errors import DataError, RequestError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
 
@@ -144,6 +144,75 @@ def apply_to_image(
     _check_source(pixels, geometry, "an image")
     image = resize(crop(pixels, geometry.crop), geometry.resized, preprocessing, box=geometry.box)
     return _shifted(image, *geometry.shift) if any(geometry.shift) else image
+
+
+def apply_to_mask(mask: np.ndarray, geometry: Geometry, *, fill: int) -> np.ndarray:
+    """Crop, resize, shift and mirror a mask; each pixel takes the value of the nearest one.
+
+    Pixel i of n to which a crop of m is resized has its centre at (i + 1/2) m / n of the crop,
+    which lies in its pixel floor((2 i + 1) m / (2 n)): whole numbers, so that nothing is rounded.
+
+    Args:
+        mask: (H, W) of any type, of the height and width of the geometry's source.
+        geometry: drawn for the image that the mask belongs to.
+        fill: value of the pixels that a shift lets in: the label that does not count, often 255.
+
+    Returns:
+        (h, w) of the mask's type.
+
+    Raises:
+        DataError: not a mask of the image's height and width.
+        RequestError: a fill that the mask's type does not hold.
+    """
+    if mask.ndim != 2:
+        raise DataError(f"a mask of shape {mask.shape}: give one label for each pixel, (H, W)")
+    _check_source(mask, geometry, "a mask")
+    _check_fill(fill, mask.dtype)
+    rows, has_row = _nearest(geometry, axis=0)
+    columns, has_column = _nearest(geometry, axis=1)
+    if geometry.flip:
+        columns, has_column = columns[::-1], has_column[::-1]
+    result: np.ndarray = mask[rows[:, None], columns]
+    result[~has_row] = fill
+    result[:, ~has_column] = fill
+    return result
+
+
+def apply_to_boxes(
+    boxes: np.ndarray, geometry: Geometry, *, min_area: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crop, resize, shift and mirror the boxes of objects, cut off where the image ends.
+
+    Args:
+        boxes: (M, 4) of x1, y1, x2, y2 in pixels of the geometry's source, where x runs right and
+            the first pixel reaches from 0 to 1: one pixel is (0, 0, 1, 1).
+        geometry: drawn for the image that the boxes belong to.
+        min_area: share of a box's area that must be left, 0 to 1; 0: any.
+
+    Returns:
+        Boxes (M, 4) float64 of x1, y1, x2, y2 in pixels of the result, and which of them (M,) bool
+        are kept: those of which more than nothing and at least `min_area` is left.
+
+    Raises:
+        DataError: boxes of another shape, or whose second corner lies before the first.
+        RequestError: a share outside of 0 to 1.
+    """
+    if not 0 <= min_area <= 1:
+        raise RequestError(f"min_area={min_area}: give a share of the box's area, 0 to 1")
+    corners = _corners(boxes)
+    (top, left, height, width), (down, right) = geometry.crop, geometry.shift
+    scale = np.array([geometry.resized[1] / width, geometry.resized[0] / height])
+    corners = (corners - np.array([left, top])) * scale - np.array(geometry.box[1::-1])
+    whole = _areas(corners)
+    # Twice, since what lies outside before a shift is not what the shift lets in.
+    end = np.array([geometry.size[1], geometry.size[0]])
+    corners = (corners.clip(0, end) + np.array([right, down])).clip(0, end)
+    areas = _areas(corners)
+    # A box that is whole may have lost a digit of its area by the shift.
+    kept = (areas > 0) & (areas >= (min_area - 1e-9) * whole)
+    if geometry.flip:
+        corners[:, :, 0] = geometry.size[1] - corners[:, ::-1, 0]
+    return corners.reshape(-1, 4), kept
 
 
 def size_of(pixels: np.ndarray) -> Size:
@@ -292,6 +361,48 @@ def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
     up, left = max(-down, 0), max(-right, 0)
     padding = ((max(down, 0), up), (max(right, 0), left), (0, 0))
     return np.pad(image, padding, mode="edge")[up : up + height, left : left + width]
+
+
+def _nearest(geometry: Geometry, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, before it is mirrored, where each row (or column) of the result comes from.
+
+    Returns:
+        Indices (n,) into the source's rows, and which of them (n,) bool there are: the others come
+        in by the shift.
+    """
+    length = geometry.size[axis]
+    places = np.arange(length) - geometry.shift[axis]
+    exists = (places >= 0) & (places < length)
+    twice_centre = 2 * (places.clip(0, length - 1) + geometry.box[axis]) + 1
+    within = twice_centre * geometry.crop[axis + 2] // (2 * geometry.resized[axis])
+    return geometry.crop[axis] + within, exists
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """Return boxes as corners (M, 2, 2) of x and y, checked."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DataError(f"boxes of shape {boxes.shape}: give (M, 4) of x1, y1, x2, y2")
+    corners = boxes.astype(np.float64).reshape(-1, 2, 2)
+    in_order = (corners[:, 0] <= corners[:, 1]).all(axis=1)
+    if not in_order.all():
+        row = int(np.flatnonzero(~in_order)[0])
+        raise DataError(
+            f"box {row} is {boxes[row].tolist()}: give x1, y1, x2, y2 with x1 <= x2 and y1 <= y2"
+        )
+    return corners
+
+
+def _areas(corners: np.ndarray) -> np.ndarray:
+    areas: np.ndarray = (corners[:, 1] - corners[:, 0]).prod(axis=1)
+    return areas
+
+
+def _check_fill(fill: int, dtype: np.dtype) -> None:
+    if np.array(fill).astype(dtype) != fill:
+        raise RequestError(
+            f"fill={fill} does not fit into masks of {dtype}: give a value of that type, or masks "
+            "of a larger one"
+        )
 
 
 def _check_source(pixels: np.ndarray, geometry: Geometry, kind: str) -> None:
