@@ -7,7 +7,13 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from vitral.data import randaugment as module
 from vitral.data.order import uniforms
-from vitral.data.randaugment import CHANGES, UNIFORMS_OF_CHANGE, Draw, randaugment
+from vitral.data.randaugment import (
+    CHANGES,
+    SHAPE_CHANGES,
+    UNIFORMS_OF_CHANGE,
+    Draw,
+    randaugment,
+)
 
 FULL = Draw(1.0)
 BY_NAME = {change.__name__: change for change in CHANGES}
@@ -53,6 +59,17 @@ def test_the_two_directions_of_a_change_differ(name):
     image = photograph(40, 60)
     there, back = (BY_NAME[name](image, Draw(1.0, sign)) for sign in (1, -1))
     assert (there != back).any()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_only_changes_of_shape_move_or_hide_pixels(name):
+    """Halves of one colour stay so, but for the line between them, unless pixels move."""
+    image = np.full((40, 60, 3), 60, np.uint8)
+    image[:, 30:] = 200
+    changed = BY_NAME[name](image, Draw(1.0, 1, 0.3, 0.3))
+    halves = changed[:, :29], changed[:, 31:]
+    stay = all((half == half[:1, :1]).all() for half in halves)
+    assert stay == (BY_NAME[name] not in SHAPE_CHANGES)
 
 
 @pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"color", "contrast"}))

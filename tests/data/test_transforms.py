@@ -19,6 +19,7 @@ from vitral.data.transforms import (
     decode_and_augment,
     decode_with_geometry,
     match_model,
+    moves_pixels,
     normalise,
     num_uniforms,
     preprocess,
@@ -233,6 +234,14 @@ def test_the_changes_of_randaugment_come_last_and_move_no_box():
     expected = randaugment(before, numbers[NUM_UNIFORMS:], magnitude=10)
     assert (expected != before).any()
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "moves"), [({}, False), ({"mixup": 0.2, "cutmix": 1.0}, False),
+                          ({"crop": "shift"}, False), ({"randaugment": 1}, True)],
+)  # fmt: skip
+def test_randaugment_moves_pixels_that_a_geometry_does_not_tell(fields, moves):
+    assert moves_pixels(AugmentSettings(**fields)) is moves
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,8 @@ CHANGES: tuple[Callable[[np.ndarray, Draw], np.ndarray], ...] = (
     solarize_add,
 )
 """Each from uint8 (H, W, C) and a draw to the same shape and type."""
+SHAPE_CHANGES = frozenset({rotate, shear_x, shear_y, translate_x, translate_y, cutout})
+"""Those of `CHANGES` that move or hide pixels, which no mask and no box follows."""
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from vitral.data.geometry import (
 )
 from vitral.data.jpeg import Scratch
 from vitral.data.levels import to_eight_bit_range
-from vitral.data.randaugment import UNIFORMS_OF_CHANGE, randaugment
+from vitral.data.randaugment import CHANGES, SHAPE_CHANGES, UNIFORMS_OF_CHANGE, randaugment
 from vitral.data.resize import Size
 from vitral.data.stores.store import Content
 from vitral.errors import DataError
@@ -157,6 +157,15 @@ def decode_and_augment(
 def num_uniforms(settings: AugmentSettings) -> int:
     """Return how many random numbers an example needs in an epoch."""
     return NUM_UNIFORMS + UNIFORMS_OF_CHANGE * settings.randaugment
+
+
+def moves_pixels(settings: AugmentSettings) -> bool:
+    """Return whether an image may be changed in ways that its geometry does not tell.
+
+    Then masks and boxes can't follow it: RandAugment draws from all its changes, those of shape
+    among them. Whether pairs are mixed in the batch, `settings.mixes` says.
+    """
+    return settings.randaugment > 0 and not SHAPE_CHANGES.isdisjoint(CHANGES)
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
