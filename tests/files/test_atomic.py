@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_write_that_fails_leaves_the_old_contents_and_nothing_beside(
     with pytest.raises((TypeError, ValueError)):
         write(path, content)
     assert contents(tmp_path) == {"file": "old"}
+
+
+def test_two_threads_may_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    texts = {letter * 10_000 for letter in "ab"}
+
+    def write(text: str) -> None:
+        for _ in range(30):
+            atomic.write_text(path, text)
+            assert path.read_text() in texts
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, texts))
 
 
 def test_a_file_that_can_t_get_its_name_is_not_left_aside(tmp_path: Path) -> None:

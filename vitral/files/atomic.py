@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ ASIDE_PREFIX = ".aside-"
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's contents, so that a reader sees the old or the new ones."""
-    aside = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-{path.name}")
+    # Of two threads that write the same file, one must not rename what the other has begun.
+    aside = path.with_name(f"{ASIDE_PREFIX}{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
         with aside.open("wb") as file:
             file.write(content)
