@@ -4,7 +4,8 @@ VitralError (1)
 ├── RequestError (2)     a path, name or option is wrong, or a run can't go on with these settings
 ├── DataError (3)        the contents of the data
 ├── DivergedError (4)    a loss or gradient is not finite
-└── ModelFileError (5)   the contents of a checkpoint or model
+├── ModelFileError (5)   the contents of a checkpoint or model
+└── ProcessLostError (1) another process of the run is gone or hangs
 """
 
 import difflib
@@ -39,6 +40,10 @@ class ModelFileError(VitralError):
     """A checkpoint or model file can't be used."""
 
     exit_status = 5
+
+
+class ProcessLostError(VitralError):
+    """Another process of the run is gone or hangs; one of those that are left has said it."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ def work():
     return group
 
 assert work()() is None, "the group is still alive, and its threads with it"
+assert work()() is None, "a second group of the same processes"
 """
 
 

@@ -47,6 +47,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "train.precision": ("bfloat16", "bfloat16"),
     "train.compile": ("on", "on"),
     "train.log_every_steps": ("5", 5),
+    "train.timeout_seconds": ("90", 90.0),
     "train.gradient_checkpointing": ("true", True),
     "preprocessing.size": ("24,32", (24, 32)),
     "preprocessing.resize": ("squash", "squash"),

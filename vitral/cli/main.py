@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from vitral.errors import RequestError, VitralError, nearest
+from vitral.errors import ProcessLostError, RequestError, VitralError, nearest
 from vitral.version import __version__
 
 # The module of each verb has `run(tokens) -> int`; what the verb does stands here for the help.
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # file names may be no valid text
     try:
         return _run(tokens)
+    except ProcessLostError as error:
+        return error.exit_status  # one process has said it for all
     except VitralError as error:
         print(f"vitral: {error}", file=sys.stderr)
         return error.exit_status

@@ -5,15 +5,20 @@ import datetime
 import importlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from vitral.runtime.watch import Watch
+from vitral.spec.run import TrainSettings
 
 # Others wait while the first process looks at the images or draws the report. A process that dies
-# is noticed by torchrun, not by this.
-_TIMEOUT = datetime.timedelta(hours=6)
+# or hangs is noticed by the watch, not by this.
+_TIMEOUT = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    watch: Watch | None = field(default=None, compare=False, repr=False)
+    """Of the others; None: there are none."""
 
     @property
     def is_first(self) -> bool:
@@ -32,7 +39,8 @@ class Ranks:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes."""
         if self.world_size > 1:
-            dist.all_reduce(values)
+            with self._waiting():
+                dist.all_reduce(values)
         return values
 
     def gather(self, value: Any) -> list[Any]:
@@ -40,7 +48,8 @@ class Ranks:
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        with self._waiting():
+            dist.all_gather_object(values, value)
         return values
 
     def from_first(self, value: Any) -> Any:
@@ -48,15 +57,20 @@ class Ranks:
         if self.world_size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box)
+        with self._waiting():
+            dist.broadcast_object_list(box)
         return box[0]
 
     def on_first(self, function: Callable[[], object]) -> None:
-        """Call a function on the first process; all wait for it, and all raise what it raises."""
+        """Call a function on the first process; all wait for it, and all raise what it raises.
+
+        It may take as long as it takes: see `patient`.
+        """
         error: Exception | None = None
         if self.is_first:
             try:
-                function()
+                with self.patient():
+                    function()
             except Exception as raised:
                 error = raised
         error = self.from_first(error)
@@ -66,7 +80,31 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.world_size > 1:
-            dist.barrier()
+            with self._waiting():
+                dist.barrier()
+
+    def mark_progress(self) -> None:
+        """Tell the others that this process comes on; all that is said to all tells it as well."""
+        if self.watch:
+            self.watch.mark_progress()
+
+    def patient(self) -> contextlib.AbstractContextManager[None]:
+        """Do work of unknown length while the others wait: only a dead or stopped process counts.
+
+        Elsewhere a process that does not come on for `timeout_seconds` ends the run.
+        """
+        return self.watch.patient() if self.watch else contextlib.nullcontext()
+
+    def guard(
+        self, *, timeout_seconds: float, on_loss: Callable[[str], str]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Do work that all processes share, and end all when one is lost: see `Watch.guard`."""
+        if self.watch is None:
+            return contextlib.nullcontext()
+        return self.watch.guard(timeout_seconds=timeout_seconds, on_loss=on_loss)
+
+    def _waiting(self) -> contextlib.AbstractContextManager[None]:
+        return self.watch.waiting() if self.watch else contextlib.nullcontext()
 
 
 def ranks_from_environment() -> Ranks:
@@ -79,20 +117,70 @@ def ranks_from_environment() -> Ranks:
 
 
 @contextlib.contextmanager
-def process_group(ranks: Ranks, *, device: torch.device) -> Iterator[Ranks]:
-    """Connect the processes for the time of a run."""
+def process_group(
+    ranks: Ranks, *, device: torch.device, timeout_seconds: float = TrainSettings.timeout_seconds
+) -> Iterator[Ranks]:
+    """Connect the processes for the time of a run, and watch them.
+
+    Args:
+        ranks: the place of this process.
+        device: of the tensors that the processes exchange.
+        timeout_seconds: how long a process may hang before it ends the others, outside of `guard`.
+
+    Raises:
+        ProcessLostError: another process is gone, hangs or has failed.
+    """
     if ranks.world_size == 1:
         yield ranks
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # NCCL's own watchdog aborts the process without a word where the watch would tell why.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     # torch imports this on the way of DistributedDataParallel; its functions take the group of that
     # moment as a default and would keep it, and gloo's threads, beyond the end of Python: an abort
     # when such a thread then lets go of a tensor. Before there is a group they take None.
     importlib.import_module("torch.distributed.nn.functional")
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_TIMEOUT)
-    try:
-        yield ranks
-    finally:
-        dist.destroy_process_group()
+    store = _own_store(ranks, timeout_seconds=timeout_seconds)
+    watch = Watch(
+        store.clone(),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        local_rank=ranks.local_rank,
+        timeout_seconds=timeout_seconds,
+    )
+    with watch.heed_launcher():
+        try:
+            with watch.guard():
+                _connect(ranks, device, store=store, watch=watch)
+                joined = replace(ranks, watch=watch)
+                yield joined
+                watch.part()
+                joined.sum(torch.zeros(1, device=device)).item()  # all are here: each may go
+        except BaseException as error:
+            watch.fail(error)
+            raise
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            watch.close()
+
+
+def _connect(ranks: Ranks, device: torch.device, *, store: Any, watch: Watch) -> None:
+    with watch.waiting():
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=_TIMEOUT,
+        )
+
+
+def _own_store(ranks: Ranks, *, timeout_seconds: float) -> Any:
+    """Return a store that the processes share, empty also for a second group of theirs."""
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    store.set_timeout(_TIMEOUT)
+    number = store.add(f"vitral/{ranks.rank}", 1)
+    return PrefixStore(f"vitral/{number}", store)

@@ -239,9 +239,14 @@ class TrainSettings:
     less memory, about a third more time (arXiv 1604.06174)."""
     log_every_steps: int = 0
     """Steps between two training rows of the metrics; 0: ten an epoch."""
+    timeout_seconds: float = 600.0
+    """Of several processes: how long one may give no sign of life, or its work not come on between
+    two steps, before the others end the run. What one does for all, such as to look at the images
+    or to draw the report, may take as long as it takes."""
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, batch_size=self.batch_size)
+        check_positive(timeout_seconds=self.timeout_seconds)
         check_not_negative(micro_batch_size=self.micro_batch_size, seed=self.seed)
         check_not_negative(log_every_steps=self.log_every_steps)
         check_choice(PRECISIONS, precision=self.precision)
@@ -416,5 +421,6 @@ PLACE_SETTINGS = (
     "data.keep_decoded",
     "train.device",
     "train.log_every_steps",
+    "train.timeout_seconds",
     "checkpoint.keep",
 )
