@@ -95,6 +95,7 @@ def predict_examples(
         valid = loaded["valid"].numpy()
         parts.append(tuple(column.cpu().numpy()[valid] for column in columns))
         done += len(valid)
+        ranks.mark_progress()
         if report_progress:
             report_progress(done * ranks.world_size, len(examples))
     model.train(was_training)
@@ -210,6 +211,7 @@ def mean_over_examples(
         for name, values in {"loss": losses, **metrics}.items():
             valid = values.double().cpu().numpy()[loaded["valid"].numpy()]
             columns.setdefault(name, []).append(valid)
+        ranks.mark_progress()
     objective.train(was_training)
     sums = {
         name: (math.fsum(np.concatenate(parts)), sum(map(len, parts)))

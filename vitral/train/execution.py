@@ -11,7 +11,7 @@ from torch import nn
 from vitral.data.file_splits import describe_splits
 from vitral.data.images import ImageData
 from vitral.data.stores.decoded import bytes_to_keep
-from vitral.errors import RequestError
+from vitral.errors import ProcessLostError, RequestError
 from vitral.figures.report import write_report
 from vitral.files import atomic
 from vitral.models.build import build_model
@@ -135,7 +135,11 @@ class Execution:
                     write_report(folder.path)
                 return Result(network.eval(), read_result(folder), folder.path)
             try:
-                summary = self._finish(network, folder, saved)
+                with self.machine.ranks.guard(
+                    timeout_seconds=self.config.train.timeout_seconds,
+                    on_loss=lambda reason: self._note_loss(folder, reason),
+                ):
+                    summary = self._finish(network, folder, saved)
             except BaseException as error:
                 if first:
                     self._note_failure(folder, error)
@@ -205,7 +209,8 @@ class Execution:
             if ranks.is_first:
                 atomic.remove_leftovers(folder.path)
                 atomic.remove_leftovers(folder.checkpoints)
-            saved, complaints = load_newest(folder.checkpoints)
+            with ranks.patient():
+                saved, complaints = load_newest(folder.checkpoints)
             for complaint in complaints:
                 self.view.say(complaint)
         ranks.on_first(lambda: self._write_beginning(folder, saved, is_new=not holds_run))
@@ -333,6 +338,15 @@ class Execution:
             self.data = self.data.keeping_decoded()
             size = "" if total is None else f" ({total / 1e6:,.0f} MB)"
             self.view.say(f"data: decoded images are kept in memory{size}")
+
+    def _note_loss(self, folder: RunFolder, reason: str) -> str:
+        """Write down that a process is lost; return how to go on."""
+        self.view.finish()
+        self._note_failure(folder, ProcessLostError(reason))
+        step = folder.status().get("step", 0)
+        if not step:
+            return "the run stopped before its first checkpoint: the same command begins it again"
+        return f"the run stopped: the same command goes on from its checkpoint of step {step}"
 
     def _note_failure(self, folder: RunFolder, error: BaseException) -> None:
         interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)

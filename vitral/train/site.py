@@ -79,7 +79,8 @@ def open_training_data(
 
     opened: list[ImageData] = []
     site.ranks.on_first(lambda: opened.append(open_it()))
-    return opened[0] if opened else open_it()
+    with site.ranks.patient():
+        return opened[0] if opened else open_it()
 
 
 def source_text(data: Any) -> str:
