@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from vitral.data.sources.listing import READ_HINT, Listing, Skipped, class_order
 from vitral.data.split import group_shares, hold_out_by_hash, other_shares
 from vitral.data.stores.decoded import DecodedStore, decoded_bytes
 from vitral.data.stores.store import Content, Store
+from vitral.data.stores.targets import Targets
 from vitral.data.survey import look_into, survey
 from vitral.errors import DataError
 from vitral.spec.run import DataSettings
@@ -37,9 +38,12 @@ class Examples:
     numbers: np.ndarray
     """(N,) int64: the store's number of each example."""
     labels: np.ndarray
-    """(N,) int64; where images have any number of classes (N, K) uint8 of 0 and 1."""
+    """(N,) int64, -1 where there are no classes; where images have any number of them (N, K) uint8
+    of 0 and 1."""
     findings: Sequence[Finding] | None = None
     """What the files were found to be, by the store's number; None: not looked into."""
+    targets: Mapping[str, Targets] = field(default_factory=dict)
+    """What they have beside a class, by kind and the store's number."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -51,6 +55,10 @@ class Examples:
     def name(self, index: int) -> str:
         """Return the path of example `index` within its source."""
         return self.store.names[int(self.numbers[index])]
+
+    def target(self, kind: str, index: int) -> np.ndarray:
+        """Return the target of example `index`. Raises DataError."""
+        return self.targets[kind].read(int(self.numbers[index]))
 
     def blocks(self) -> np.ndarray | None:
         """Return which examples are read together, (N,) int64; None: each by itself."""
@@ -93,6 +101,7 @@ class ImageData:
             np.concatenate([part.numbers for part in parts]),
             np.concatenate([part.labels for part in parts]),
             self.findings,
+            self.listing.targets,
         )
 
     @property
@@ -141,6 +150,7 @@ class ImageData:
         used = (
             f"{splits[number] if self.has_own_splits else ''} {label_text(label, self.classes)} "
             f"{self.findings[number].digest or part.store.names[number]}"
+            + "".join(f" {targets.digest(number)}" for targets in part.targets.values())
             for part in self.splits.values()
             for number, label in zip(part.numbers.tolist(), part.labels, strict=True)
         )
@@ -154,6 +164,8 @@ def open_images(
     classes: tuple[str, ...] | None = None,
     settings: DataSettings | None = None,
     report_progress: Callable[[int, int], None] | None = None,
+    label: bool = True,
+    targets: Sequence[str] = (),
 ) -> ImageData:
     """Open a data set and look into all of it.
 
@@ -164,13 +176,16 @@ def open_images(
         settings: how to split what is not split; None: no training images are held out for
             validation.
         report_progress: called with the number of files done and of all.
+        label: whether classes are read; without, data that has none can be opened, and what has
+            some is opened as if it had none.
+        targets: kinds of target to read beside them, of `data.needs.TARGETS`.
 
     Raises:
         RequestError: nothing is there.
         DataError: the contents can't be used.
     """
     settings = settings or DataSettings(source="", validation_share=0.0)
-    listing = list_data(data, directory=settings.directory or None)
+    listing = list_data(data, directory=settings.directory or None, label=label, targets=targets)
     listing = group_by_pattern(listing, settings.group_pattern or None)
     classes = _in_standard_order(listing, classes)
     channels = channels or own_channels(listing.store)
@@ -182,7 +197,7 @@ def open_images(
     used = names_in(itertools.compress(listing.labels, usable))
     known = classes or listing.classes or tuple(sorted(used, key=class_order))
     _check_known(used, known, is_models=classes is not None, source=listing.source)
-    labels = number_labels(listing.labels, known)
+    labels = number_labels(listing.labels, known) if label else np.full(len(findings), -1)
     shares = file_shares(listing, findings)
     splits = file_splits(listing, shares, labels, usable, settings)
     notes += filter(None, [describe_splits(listing, settings)])
@@ -202,14 +217,14 @@ def open_images(
             f"{held_out.sum():,} training images were held out for validation by "
             f"{'group' if listing.groups else 'name' if shares is None else 'content hash'}"
         )
-    if classes is None and (splits == "train").any():
+    if label and classes is None and (splits == "train").any():
         known, labels = _classes_of_training(listing, splits, labels, usable, notes, known=known)
     return ImageData(
         listing=listing,
         source=listing.source,
         classes=known,
         splits={
-            split: Examples(listing.store, numbers, labels[numbers], findings)
+            split: Examples(listing.store, numbers, labels[numbers], findings, listing.targets)
             for split in SPLITS
             if len(numbers := np.flatnonzero(usable & (splits == split)))
         },

@@ -40,7 +40,7 @@ def class_counts(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
     """Return the number of images (K,) int64 of each class."""
     if is_multi_label(labels):
         return labels.sum(axis=0, dtype=np.int64)
-    return np.bincount(labels, minlength=num_classes)
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
 
 
 def members_by_class(labels: np.ndarray) -> Iterable[np.ndarray]:
@@ -59,7 +59,7 @@ def rarest_class(marks: np.ndarray) -> np.ndarray:
 
 
 def label_text(label: np.ndarray | int, classes: Sequence[str]) -> str:
-    """Return the class name of one image's label, or its class names joined by |."""
+    """Return the class name of one image's label, or its class names joined by |; none: empty."""
     if np.ndim(label) == 0:
-        return classes[int(label)]
+        return classes[int(label)] if label >= 0 else ""
     return "|".join(classes[number] for number in np.flatnonzero(label).tolist())

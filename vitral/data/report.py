@@ -34,7 +34,7 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
         "name": name,
         "path": data.source,
         "classes": list(data.classes),
-        "labels": "any" if data.is_multi_label else "one",
+        "labels": ("any" if data.is_multi_label else "one") if data.classes else "none",
         "splits": {
             split: {
                 "num_images": len(examples),
@@ -67,7 +67,8 @@ def describe_report(report: dict[str, Any]) -> list[str]:
     counts = ", ".join(
         f"{part['num_images']:,} {split}" for split, part in report["splits"].items()
     )
-    lines = [f"data: {report['name']}: {len(report['classes'])} classes, {counts} images"]
+    num_classes = len(report["classes"]) or "no"
+    lines = [f"data: {report['name']}: {num_classes} classes, {counts} images"]
     if report["labels"] == "any":
         lines.append("      each image may have any of the classes")
     if "sizes" in report:

@@ -1,6 +1,7 @@
 """What is meant by DATA: a path, an object, or the name of a data set."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,20 @@ JFT = "jft300m"
 LABEL_SETS = {"imagenet-real": (REAL, list_real), "objectnet": (OBJECTNET, list_objectnet)}
 
 
-def list_data(data: Any, *, directory: str | Path | None = None) -> Listing:
+def list_data(
+    data: Any,
+    *,
+    directory: str | Path | None = None,
+    label: bool = True,
+    targets: Sequence[str] = (),
+) -> Listing:
     """List the examples of what a person means by DATA.
 
     Args:
         data: a path, a pattern, a name, or a sized object with [i] -> (image, label).
         directory: where the files of named data sets are; None: `$VITRAL_DATA_DIR`, else `data`.
+        label: whether classes are read; without, sources that have none are read too.
+        targets: kinds of target to read beside them.
 
     Raises:
         RequestError: text that is neither a path nor a name; files of a name are missing.
@@ -41,7 +50,13 @@ def list_data(data: Any, *, directory: str | Path | None = None) -> Listing:
             raise RequestError(
                 f"--data-dir {directory} has no effect: {data} is no name of a published data set"
             )
-        return list_source(data if name is None else BUILTIN[name])
+        source = data if name is None else BUILTIN[name]
+        return list_source(source, label=label, targets=targets)
+    listing = _list_named(name, directory)
+    return listing if label else replace(listing, labels=[()] * len(listing.labels), classes=None)
+
+
+def _list_named(name: str, directory: str | Path | None) -> Listing:
     folder = _data_dir(directory)
     if name.startswith(VTAB_PREFIX):
         return _list_vtab(name, folder)

@@ -10,8 +10,12 @@ from vitral.data.stores.archives import open_archive
 from vitral.data.stores.store import SelectedStore, Store
 
 
-def list_archive(path: Path) -> Listing:
+def list_archive(path: Path, *, label: bool = True) -> Listing:
     """List the examples of a .tar, .tar.gz, .tgz or .zip.
+
+    Args:
+        path: of the file.
+        label: whether classes are read; without, images at any depth are examples.
 
     Raises:
         DataError: it is damaged, or a list in it can't be read.
@@ -21,7 +25,8 @@ def list_archive(path: Path) -> Listing:
         return listing
     if any(name.endswith(LABEL_SUFFIX) for name in store.names):
         return list_shard(store, source=source, split=None)
-    return list_splits_in(source, store) or list_class_folders(source, store, [], split=None)
+    listing = list_splits_in(source, store) if label else None
+    return listing or list_class_folders(source, store, [], split=None, label=label)
 
 
 def list_splits_in(source: str, store: Store) -> Listing | None:

@@ -3,7 +3,7 @@
 import operator
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ import numpy as np
 
 from vitral.data.sources.listing import SPLIT_NAMES, Listing
 from vitral.data.stores.arrays import ArrayStore, ObjectStore
+from vitral.data.stores.targets import ObjectTargets
 from vitral.errors import DataError, RequestError
 
 
-def list_npz(path: Path) -> Listing:
+def list_npz(path: Path, *, label: bool = True) -> Listing:
     """List the images of an `.npz` of images, labels and optionally classes and split.
+
+    Args:
+        path: of the file.
+        label: whether there must be labels; without, those that are there are not read.
 
     Raises:
         DataError: an array is missing, or of a type or shape that is not read.
@@ -28,11 +33,15 @@ def list_npz(path: Path) -> Listing:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} can't be read as .npz: {error}") from None
-    for key in ("images", "labels"):
+    for key in ("images", "labels") if label else ("images",):
         if key not in arrays:
             raise DataError(f"{path} has no array {key!r}: it has {', '.join(arrays) or 'none'}")
-    images, labels = arrays["images"], arrays["labels"]
+    images = arrays["images"]
     store = ArrayStore(images, path=str(path))
+    if not label:
+        splits = _npz_splits(arrays.get("split"), count=len(images), path=path)
+        return Listing(str(path.resolve()), store, [()] * len(images), splits)
+    labels = arrays["labels"]
     is_table = labels.ndim == 2 and labels.dtype.kind in "iub" and labels.shape[1] > 1
     if is_table and len(labels) == len(images):
         return _list_marks(arrays, store, path=path)
@@ -91,8 +100,13 @@ def _npz_splits(column: np.ndarray | None, *, count: int, path: Path) -> list[st
     return [SPLIT_NAMES[str(name)] for name in column]
 
 
-def list_object(data: Any) -> Listing:
+def list_object(data: Any, *, label: bool = True, targets: Sequence[str] = ()) -> Listing:
     """List a sized object with [i] -> (image, label).
+
+    Args:
+        data: the object.
+        label: whether the second is a class; without it may be absent.
+        targets: kinds of target that it is instead, one at most.
 
     Raises:
         RequestError: it is not one.
@@ -104,6 +118,11 @@ def list_object(data: Any) -> Listing:
         )
     names = getattr(data, "classes", None)
     classes = tuple(str(name) for name in names) if names is not None else None
+    if not label:
+        found = {kind: ObjectTargets(data, kind) for kind in targets}
+        store = ObjectStore(data)
+        source = f"{type(data).__name__} of {len(data)}"
+        return Listing(source, store, [()] * len(data), [None] * len(data), targets=found)
     labels = [_class_of(data[i][1], classes, number=i) for i in range(len(data))]
     source = f"{type(data).__name__} of {len(data)}"
     return Listing(source, ObjectStore(data), labels, [None] * len(data), classes=classes)

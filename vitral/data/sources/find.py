@@ -5,6 +5,7 @@ out and why. What is in the files is the survey's to say.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,37 +28,48 @@ from vitral.data.stores.archives import is_archive
 from vitral.errors import RequestError
 
 
-def list_source(data: Any) -> Listing:
+def list_source(data: Any, *, label: bool = True, targets: Sequence[str] = ()) -> Listing:
     """List the examples of a path, a pattern, or a sized object with [i] -> (image, label).
 
+    Args:
+        data: what a person means.
+        label: whether classes are read; without, sources that have none are read too.
+        targets: kinds of target to read beside them.
+
     Raises:
-        RequestError: nothing is there, or it is of no form that is read.
+        RequestError: nothing is there, or it is of no form that is read, or has no such targets.
         DataError: its contents can't be used.
     """
     if not isinstance(data, str | os.PathLike):
-        return list_object(data)
+        return list_object(data, label=label, targets=targets)
+    if targets:
+        raise RequestError(
+            f"{data} gives no targets of kind {targets[0]!r}: give a sized object with [i] -> "
+            "(image, target)"
+        )
     path = Path(data)
     if not path.exists():
         if is_pattern(str(data)):
             return _list_files(expand_pattern(str(data)), source=str(data))
         raise RequestError(f"there is nothing at {path}: {READ_HINT}")
-    return _list_directory(path) if path.is_dir() else _list_file(path)
+    listing = _list_directory(path, label) if path.is_dir() else _list_file(path, label)
+    return listing if label else replace(listing, labels=[()] * len(listing.labels), classes=None)
 
 
-def _list_file(path: Path) -> Listing:
+def _list_file(path: Path, label: bool = True) -> Listing:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return list_table(path)
     if suffix in LIST_SUFFIXES:
         return list_file(path)
     if suffix == ".npz":
-        return list_npz(path)
+        return list_npz(path, label=label)
     if is_archive(path):
-        return list_archive(path)
+        return list_archive(path, label=label)
     raise RequestError(f"{path} is of no form that is read: {READ_HINT}")
 
 
-def _list_directory(path: Path) -> Listing:
+def _list_directory(path: Path, label: bool) -> Listing:
     if is_packed(path):
         return list_packed(path)
     if is_saved_dataset(path):
@@ -67,7 +79,7 @@ def _list_directory(path: Path) -> Listing:
     tables = _find_tables(path)
     if tables:
         return _list_files(tables, source=str(path.resolve()))
-    listing = list_folder(path)
+    listing = list_folder(path, label=label)
     if not listing.labels and (shards := find_shards(path)):
         return list_shards(shards, source=str(path.resolve()))
     return listing

@@ -10,6 +10,7 @@ from vitral.data.sources.listing import (
     EMPTY_FOLDER,
     NOT_AN_IMAGE,
     SPLIT_NAMES,
+    Label,
     Listing,
     Skipped,
     join_listings,
@@ -20,17 +21,23 @@ from vitral.data.stores.store import SelectedStore, Store
 from vitral.errors import DataError
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, *, label: bool = True) -> Listing:
     """List the files of a folder, by its class folders or by those of its splits.
+
+    Args:
+        root: the folder.
+        label: whether classes are read; without, images at any depth are examples.
 
     Raises:
         DataError: an archive is damaged, or a split has two places or no class folders.
     """
-    places = _find_splits(root)
+    places = _find_splits(root, label=label)
     if not places:
         names, skipped = walk_files(root)
         source, whole = str(root.resolve()), FolderStore(root, names)
-        listing = list_class_folders(source, whole, skipped, split=None)
+        listing = list_class_folders(source, whole, skipped, split=None, label=label)
+        if not label:
+            return listing
         named = sorted({str(label) for label in listing.labels})
         if len(named) > 1 and {name.lower() for name in named} <= set(SPLIT_NAMES):
             raise DataError(
@@ -46,14 +53,17 @@ def list_folder(root: Path) -> Listing:
             store: Store = FolderStore(place, names)
         else:
             store, skipped = open_archive(place), []
-        parts.append(list_class_folders(str(place), store, skipped, split=split))
+        parts.append(list_class_folders(str(place), store, skipped, split=split, label=label))
         prefixes.append(prefix)
     joined = join_listings(parts, prefixes, source=str(root.resolve()))
     return replace(joined, skipped=joined.skipped + _beside_splits(root, places))
 
 
-def _find_splits(root: Path) -> dict[str, Path]:
-    """Return the folders and archives of a split folder by split; empty if it is none."""
+def _find_splits(root: Path, *, label: bool) -> dict[str, Path]:
+    """Return the folders and archives of a split folder by split; empty if it is none.
+
+    Where classes are read, a split's folder has folders in it.
+    """
     found: dict[str, Path] = {}
     for place in sorted(root.iterdir()):
         archive = place.is_file() and is_archive(place)
@@ -63,7 +73,8 @@ def _find_splits(root: Path) -> dict[str, Path]:
         split = SPLIT_NAMES.get(stem)
         if split is None:
             continue
-        if not archive and not (place.is_dir() and any(p.is_dir() for p in place.iterdir())):
+        inner = place.iterdir() if place.is_dir() else ()
+        if not archive and not any(p.is_dir() or not label for p in inner):
             continue
         if split in found:
             raise DataError(
@@ -84,19 +95,27 @@ def _beside_splits(root: Path, places: dict[str, Path]) -> list[Skipped]:
 
 
 def list_class_folders(
-    source: str, store: Store, skipped: list[Skipped], *, split: str | None
+    source: str,
+    store: Store,
+    skipped: list[Skipped],
+    *,
+    split: str | None,
+    label: bool = True,
 ) -> Listing:
-    """Take the first folder of each name for its class; what has none is skipped."""
+    """Take the first folder of each name for its class; what has none is skipped.
+
+    Without `label` no image has a class, wherever it lies.
+    """
     names = [name.split("/") for name in store.names]
     lead = common_lead(names)
-    kept, labels = [], []
+    kept, labels = list[int](), list[Label]()
     for number, parts in enumerate(names):
-        reason = _reason_to_skip(parts, store, number, lead=lead)
+        reason = _reason_to_skip(parts, store, number, lead=lead if label else None)
         if reason:
             skipped.append(Skipped(store.names[number], reason))
         else:
             kept.append(number)
-            labels.append(parts[lead])
+            labels.append(parts[lead] if label else ())
     return Listing(source, SelectedStore(store, kept), labels, [split] * len(kept), skipped)
 
 
@@ -111,12 +130,13 @@ def _is_hidden(parts: list[str]) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in parts[:-1])
 
 
-def _reason_to_skip(parts: list[str], store: Store, number: int, *, lead: int) -> str | None:
+def _reason_to_skip(parts: list[str], store: Store, number: int, *, lead: int | None) -> str | None:
+    """Return why a file is no example; `lead`: the folders above the class folders, if any."""
     if _is_hidden(parts):
         return "in a hidden folder"
     if parts[-1].startswith("."):
         return "a hidden file"
-    if len(parts) < lead + 2:
+    if lead is not None and len(parts) < lead + 2:
         return "not in a class folder"
     if Path(parts[-1]).suffix.lower() in IMAGE_SUFFIXES:
         return None

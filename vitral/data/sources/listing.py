@@ -1,11 +1,12 @@
 """What a source says of its examples: labels and a split each, and what is left out and why."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vitral.data.finding import Finding
 from vitral.data.stores.store import JoinedStore, Store
+from vitral.data.stores.targets import Targets
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -60,6 +61,8 @@ class Listing:
     them."""
     unfit: frozenset[str] = frozenset()
     """Changes, of "flip" and "crop", that would make of an image one of another class."""
+    targets: Mapping[str, Targets] = field(default_factory=dict)
+    """What files have beside a class, by kind."""
 
     @property
     def is_split(self) -> bool:

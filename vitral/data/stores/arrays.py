@@ -70,7 +70,7 @@ class TiledStore:
 
 
 class ObjectStore:
-    """Any sized object with [i] -> (image, label), such as a torch data set."""
+    """Any sized object with [i] -> (image, label) or an image, such as a torch data set."""
 
     def __init__(self, examples: Any) -> None:
         self._examples = examples
@@ -78,7 +78,8 @@ class ObjectStore:
 
     def read(self, number: int) -> Content:
         """Return an image's pixels."""
-        return as_pixels(self._examples[number][0])
+        example = self._examples[number]
+        return as_pixels(example[0] if isinstance(example, tuple | list) else example)
 
     def stamp(self, number: int) -> str | None:
         """Objects are not cached."""

@@ -1,0 +1,96 @@
+"""What a batch must hold, as the objective that trains on it declares."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vitral.errors import RequestError
+from vitral.spec.run import AugmentSettings
+
+VALUE, MASK = "value", "mask"
+TARGETS = (VALUE, MASK)
+"""Kinds of targets beside classes: numbers, and an image's own map of whole numbers."""
+UNCOUNTED = 255
+"""In a mask: what counts for nothing, such as a pixel that was outside of the image."""
+Size = tuple[int, int]
+
+
+def as_float32(uniforms: np.ndarray) -> np.ndarray:
+    """Return uniforms as they are, in the type that models compute in."""
+    return uniforms.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture that is made of an image."""
+
+    size: Size | None = None
+    """Height and width; None: those of the model's preprocessing."""
+    augment: AugmentSettings | None = None
+    """How it is cropped, mirrored and changed; None: as the run says."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Something random about each example, a function of (seed, epoch, index) and its name.
+
+    Such as the mask of patches that MAE hides, or the uniforms of stochastic depth.
+    """
+
+    count: int
+    """Uniforms that each example gets."""
+    make: Callable[[np.ndarray], np.ndarray] = as_float32
+    """From uniforms (N, count) in [0, 1), float64, to what the batch holds, (N, ...)."""
+    per_view: bool = False
+    """Whether each view has its own: then the batch holds (N, views, ...)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a batch must hold."""
+
+    label: bool = True
+    """Whether classes are read: `label`. Without, folders without class folders are data too."""
+    targets: tuple[str, ...] = ()
+    """Of `TARGETS`; `target/value` is (N, values) float32, `target/mask` (N, h, w) uint8, which is
+    cropped, resized and mirrored with its image."""
+    views: tuple[View, ...] = (View(),)
+    """One: `image`; several: `image/0`, `image/1`, ..."""
+    draws: Mapping[str, Draw] = field(default_factory=dict)
+    """By the name that each has in the batch, such as `mask` or `uniforms/drop_path`."""
+    mixing: bool = False
+    """Whether `mix_share` and `mix_label` are read: else a recipe's mixing is left out."""
+    sources: Mapping[str, float] = field(default_factory=dict)
+    """Further sources of examples, such as "unlabelled", with the share of a batch that each gives;
+    the rest comes from the run's own data. `source` (N,) then tells which one each row is of, 0 for
+    the run's own; a row without a class has label -1."""
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise RequestError("views=(): a batch needs one view of each image at least")
+        unknown = sorted(set(self.targets) - set(TARGETS))
+        if unknown:
+            raise RequestError(f"targets={unknown[0]!r}: give some of {', '.join(TARGETS)}")
+        if MASK in self.targets and len(self.views) > 1:
+            raise RequestError(
+                f"targets='mask' with {len(self.views)} views: a map goes with one view of its "
+                "image, give one"
+            )
+        shares = list(self.sources.values())
+        if any(not 0 < share < 1 for share in shares) or sum(shares) >= 1:
+            raise RequestError(
+                f"sources={dict(self.sources)}: give shares above 0 that leave some of the batch "
+                "to the run's own data"
+            )
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the views are called in a batch."""
+        if len(self.views) == 1:
+            return ("image",)
+        return tuple(f"image/{number}" for number in range(len(self.views)))
+
+
+CLASSIFICATION = Needs(mixing=True)
+"""One view and its class: what supervised classification needs."""
