@@ -1,7 +1,7 @@
-"""What a model makes of examples, batch by batch."""
+"""What a model makes of examples, batch by batch: the one forward loop of all who score."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,55 @@ from vitral.data.loading import Batch
 from vitral.runtime.device import autocast
 from vitral.spec.preprocessing import Preprocessing
 
+Apply = Callable[[Batch], Mapping[str, Tensor]]
+"""From a batch as it was loaded, on the device, to named outputs (N, ...)."""
+
 
 @torch.no_grad()
+def forward_batches(
+    apply: Apply, batches: Generator[Batch, None, None], *, device: torch.device
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """Yield each batch as it was loaded, and beside it what `apply` makes of it, on the CPU.
+
+    On CUDA the next batch is copied to the device, and computed, while the caller uses the last
+    one's outputs.
+
+    Args:
+        apply: called without gradients.
+        batches: as loaded; closed with this.
+        device: where `apply` computes.
+    """
+    waiting: tuple[Batch, Callable[[], dict[str, Tensor]]] | None = None
+    with contextlib.closing(feed_batches(batches, device=device)) as fed:
+        for loaded, moved in fed:
+            fetch = _fetch(apply(moved))
+            if waiting:  # a GPU computes the next batch while this one is used
+                yield waiting[0], waiting[1]()
+            waiting = (loaded, fetch)
+    if waiting:
+        yield waiting[0], waiting[1]()
+
+
+def as_model_sees(
+    function: Apply, *, device: torch.device, preprocessing: Preprocessing, precision: torch.dtype
+) -> Apply:
+    """Return a function of loaded batches that calls one of batches in the model's range.
+
+    Args:
+        function: of a batch whose images are floats on the device, as in training.
+        device: where the model is.
+        preprocessing: of the model.
+        precision: of the matrix products.
+    """
+
+    def apply(batch: Batch) -> Mapping[str, Tensor]:
+        ready = to_model(batch, device=device, preprocessing=preprocessing)
+        with autocast(device, precision):
+            return function(ready)
+
+    return apply
+
+
 def model_outputs(
     apply: Callable[[Tensor], Tensor],
     examples: Examples,
@@ -49,18 +96,14 @@ def model_outputs(
         errors=errors,
         workers=workers,
     )
-    waiting: tuple[Batch, Callable[[], Tensor]] | None = None
-    with contextlib.closing(feed_batches(batches, device=device)) as fed:
-        for loaded, moved in fed:
-            ready = to_model(moved, device=device, preprocessing=preprocessing)
-            with autocast(device, precision):
-                outputs = apply(ready["image"])
-            fetch = _fetch(outputs.float())
-            if waiting:  # a GPU computes the next batch while this one is used
-                yield waiting[0], waiting[1]()
-            waiting = (loaded, fetch)
-    if waiting:
-        yield waiting[0], waiting[1]()
+    seen = as_model_sees(
+        lambda batch: {"outputs": apply(batch["image"])},
+        device=device,
+        preprocessing=preprocessing,
+        precision=precision,
+    )
+    for loaded, outputs in forward_batches(seen, batches, device=device):
+        yield loaded, outputs["outputs"]
 
 
 @contextlib.contextmanager
@@ -75,17 +118,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _fetch(outputs: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy outputs to the CPU; return what waits for them."""
-    if outputs.device.type != "cuda":
-        here = outputs.cpu()
+def _fetch(outputs: Mapping[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+    """Begin to copy outputs to the CPU, floats as float32; return what waits for them."""
+    ready = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in outputs.items()
+    }
+    if not any(value.device.type == "cuda" for value in ready.values()):
+        here = {name: value.cpu() for name, value in ready.items()}
         return lambda: here
-    pinned = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True)
-    pinned.copy_(outputs, non_blocking=True)
+    pinned = {
+        name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+        for name, value in ready.items()
+    }
+    for name, value in ready.items():
+        pinned[name].copy_(value, non_blocking=True)
     event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(outputs.device))
+    event.record(torch.cuda.current_stream(next(iter(ready.values())).device))
 
-    def wait() -> Tensor:
+    def wait() -> dict[str, Tensor]:
         event.synchronize()
         return pinned
 
