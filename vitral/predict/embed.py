@@ -47,9 +47,8 @@ def embed(
     check_batch_size(batch_size)
     names = given_names(images)
     errors: dict[int, str] = {}
-    outputs = prepared.outputs(
-        prepared.model.features, images, batch_size=batch_size, errors=errors
-    )
+    backend = prepared.backend(prepared.model.features)
+    outputs = prepared.outputs(backend, images, batch_size=batch_size, errors=errors)
     for loaded, features in outputs:
         places, valid = loaded["index"].tolist(), loaded["valid"].numpy()
         paths = [names[place] for place in places]

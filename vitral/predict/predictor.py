@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from vitral.errors import RequestError
 from vitral.models.model import Model, check_classifier
+from vitral.predict.backends.backend import Backend
 from vitral.predict.given import given_names
 from vitral.predict.prepared import prepare_model
 
@@ -90,6 +94,7 @@ class Predictor:
             check=check_classifier,
         )
         self.model, self.device = self._prepared.model, self._prepared.device
+        self.backend: Backend = self._prepared.backend(self.model)
         self.preprocessing = self._prepared.preprocessing
         num_classes = self.model.config.num_classes
         self._batch_size, self._top = batch_size, min(top, num_classes)
@@ -110,12 +115,42 @@ class Predictor:
             images = [images]
         return list(self.predict(images))
 
+    def prepare(self, image: Any) -> np.ndarray:
+        """Return an image as the back end is given it.
+
+        Args:
+            image: a path, a file's bytes, an array (H, W) or (H, W, C) uint8, or a PIL image.
+
+        Returns:
+            (C, H, W) in 0..255: uint8, or float32 where the preprocessing does not round.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        return self._prepared.prepare(image)
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the logits (N, K) float32 of images that `prepare` gave, (N, C, H, W).
+
+        Raises:
+            RequestError: pixels of another shape.
+        """
+        wanted = (self.preprocessing.channels, *self.preprocessing.size)
+        if pixels.ndim != 4 or pixels.shape[1:] != wanted:
+            sides = ", ".join(map(str, wanted))
+            raise RequestError(
+                f"pixels of shape {pixels.shape}: give a batch of what prepare returns, "
+                f"(N, {sides})"
+            )
+        outputs: np.ndarray = self.backend(torch.from_numpy(pixels)).cpu().numpy()
+        return outputs
+
     def predict(self, images: Sequence[Any]) -> Iterator[Prediction]:
         """Give the predictions one by one; memory does not grow with the number of images."""
         names = given_names(images)
         errors: dict[int, str] = {}
         for loaded, logits in self._prepared.outputs(
-            self.model, images, batch_size=self._batch_size, errors=errors
+            self.backend, images, batch_size=self._batch_size, errors=errors
         ):
             shares = self.model.probabilities(logits)
             values, places = shares.topk(self._top, dim=1)

@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data.loading import Batch
-from vitral.errors import RequestError
-from vitral.evaluate.outputs import model_outputs
+from vitral.data.decode import UnreadableImageError, UnsupportedImageError
+from vitral.data.loader import evaluation_batches
+from vitral.data.loading import Batch, decode
+from vitral.data.transforms import preprocess
+from vitral.errors import DataError, RequestError
+from vitral.evaluate.outputs import forward_batches
 from vitral.models.model import Model
 from vitral.models.weights.load import load_model
+from vitral.predict.backends.backend import Backend
+from vitral.predict.backends.torch_eager import TorchBackend
 from vitral.predict.given import given_examples
 from vitral.runtime.device import choose_device, choose_precision
 from vitral.spec.preprocessing import Preprocessing, change_preprocessing, describe_change
@@ -28,9 +34,37 @@ class PreparedModel:
     precision: torch.dtype
     preprocessing: Preprocessing
 
+    def backend(self, apply: Callable[[Tensor], Tensor]) -> Backend:
+        """Return what runs the model, or a method of it: images (N, C, H, W) to (N, ...)."""
+        return TorchBackend(
+            apply, device=self.device, precision=self.precision, preprocessing=self.preprocessing
+        )
+
+    def prepare(self, image: Any) -> np.ndarray:
+        """Return an image as the model is given it, before it is brought into range.
+
+        Args:
+            image: a path, a file's bytes, an array (H, W) or (H, W, C) uint8, or a PIL image.
+
+        Returns:
+            (C, H, W) in 0..255: uint8, or float32 where the preprocessing does not round.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        channels = self.model.config.in_channels
+        content = image
+        if not isinstance(image, bytes):
+            content = given_examples([image], channels=channels).read(0)
+        try:
+            pixels = decode(content, channels=channels)
+        except (UnreadableImageError, UnsupportedImageError) as error:
+            raise DataError(f"the image can't be read: {error}") from None
+        return np.ascontiguousarray(preprocess(pixels, self.preprocessing).transpose(2, 0, 1))
+
     def outputs(
         self,
-        apply: Callable[[Tensor], Tensor],
+        backend: Backend,
         images: Sequence[Any],
         *,
         batch_size: int,
@@ -39,20 +73,23 @@ class PreparedModel:
         """Give batches of images as they were loaded, and what the model makes of them.
 
         Args:
-            apply: the model, or a method of it: images (N, C, H, W) to (N, ...).
+            backend: from `backend`.
             images: paths, arrays (H, W) or (H, W, C) uint8, or PIL images.
             batch_size: images at once.
             errors: gets, by place in `images`, why one could not be read.
         """
-        return model_outputs(
-            apply,
+        batches = evaluation_batches(
             given_examples(images, channels=self.model.config.in_channels),
             preprocessing=self.preprocessing,
             batch_size=batch_size,
-            device=self.device,
-            precision=self.precision,
             errors=errors,
         )
+
+        def apply(batch: Batch) -> dict[str, Tensor]:
+            return {"outputs": backend(batch["image"])}
+
+        for loaded, found in forward_batches(apply, batches, device=backend.device):
+            yield loaded, found["outputs"]
 
 
 def prepare_model(
