@@ -80,9 +80,12 @@ def _lines(result: "Result") -> list[str]:
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """Return a summary as lines for a person."""
-    if summary["accuracy"] is None:
-        unknown = "accuracy  not known: the data has no test and no validation images"
+    metric = summary.get("metric", "accuracy")
+    if summary.get(metric) is None:
+        unknown = f"{metric:<8}  not known: the data has no test and no validation images"
         return [unknown, *_fewshot_lines(summary)]
+    if metric != "accuracy":
+        return [_headline(summary, metric), *_fewshot_lines(summary)]
     low, high = summary["accuracy_interval"]
     majority = f"always {summary['majority_class'] or 'no class'!r}"
     controls = [f"{majority} {_percent(summary['majority_accuracy'])}"]
@@ -102,6 +105,17 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"controls  {', '.join(controls)}",
         *_fewshot_lines(summary),
     ]
+
+
+def _headline(summary: dict[str, Any], metric: str) -> str:
+    """Return what a run is judged by as a line, of any figure."""
+    low, high = summary.get(f"{metric}_interval") or (None, None)
+    interval = "" if low is None else f" (95 % interval {low:.4g} to {high:.4g})"
+    skipped = f", {summary['num_skipped']:,} could not be read" if summary["num_skipped"] else ""
+    return (
+        f"{metric:<8}  {summary[metric]:.4g}{interval} on {summary['num_examples']:,} "
+        f"{summary['split']} images{skipped}"
+    )
 
 
 def _fewshot_lines(summary: dict[str, Any]) -> list[str]:

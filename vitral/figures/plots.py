@@ -59,6 +59,11 @@ MAX_LABEL_LENGTH = 22
 DOTS_PER_INCH = 200
 
 
+MOST_CURVES = 6
+"""Panels of the curves: what rows name first."""
+_NOT_MEASURED = ("step", "epoch", "split", "learning_rate", "grad_norm")
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or SVG, by the path's ending; equal figures give equal bytes."""
     unstated = {".svg": ("Date", "Creator")}.get(path.suffix, ("Software",))
@@ -74,39 +79,47 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @mpl.rc_context(STYLE)
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw loss and accuracy over the course of training, one line a split or few-shot score.
+    """Draw loss, and what else was measured, over the course of training: a line for each split.
 
     Args:
-        rows: `step`, `epoch`, `split`, `loss`, `accuracy`; a value that is missing or not finite
-            leaves a gap.
+        rows: `step`, `epoch`, `split`, `loss`, and figures of any name, such as `accuracy`, a share
+            that is drawn in percent; a value that is missing or not finite leaves a gap.
     """
-    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
-    loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
+    names = curve_names(rows)
+    figure = Figure(figsize=(7.5, 2.5 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), 1, sharex=True, squeeze=False)
+    panels: dict[str, Axes] = dict(zip(names, grid[:, 0], strict=True))
     unit = "epoch" if max((row["epoch"] for row in rows), default=0) >= 2 else "step"
-    for split, (label, color, line) in SERIES.items():
-        own = [row for row in rows if row["split"] == split]
-        if own:
-            x = np.array([row[unit] for row in own], dtype=np.float64)
-            for axes, key, scale in ((loss_axes, "loss", 1), (accuracy_axes, "accuracy", 100)):
-                y = scale * _column(own, key)
-                _draw_series(axes, x, y, label=label, color=color, line=line)
     fewshot = dict.fromkeys(row["split"] for row in rows if row["split"].endswith("-shot"))
-    for split, (color, line) in zip(fewshot, itertools.cycle(FEWSHOT_SERIES), strict=False):
-        own = [row for row in rows if row["split"] == split]
-        x = np.array([row[unit] for row in own], dtype=np.float64)
-        y = 100 * _column(own, "accuracy")
-        _draw_series(accuracy_axes, x, y, label=split, color=color, line=line)
-    loss_axes.set_ylabel("loss")
-    accuracy_axes.set_ylabel("accuracy (%)")
-    accuracy_axes.set_xlabel(unit)
-    accuracy_axes.margins(x=0.02)
-    accuracy_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    shown = SERIES | {
+        split: (split, color, line)
+        for split, (color, line) in zip(fewshot, itertools.cycle(FEWSHOT_SERIES), strict=False)
+    }
+    for split, (label, color, line) in shown.items():
+        of_split = [row for row in rows if row["split"] == split]
+        x = np.array([row[unit] for row in of_split], dtype=np.float64)
+        for name, axes in panels.items():
+            y = (100 if name == "accuracy" else 1) * _column(of_split, name)
+            _draw_series(axes, x, y, label=label, color=color, line=line)
+    for name, axes in panels.items():
+        axes.set_ylabel("accuracy (%)" if name == "accuracy" else name.replace("_", " "))
+    axes.set_xlabel(unit)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.align_ylabels()
-    lines = {line.get_label(): line for line in (*accuracy_axes.lines, *loss_axes.lines)}
-    named = {label: line for label, line in lines.items() if not str(label).startswith("_")}
+    lines = {
+        str(line.get_label()): line for axes in [*panels.values()][::-1] for line in axes.lines
+    }
+    named = {label: line for label, line in lines.items() if not label.startswith("_")}
     if named:
         figure.legend(named.values(), named, loc="outside upper left", ncols=4)
     return figure
+
+
+def curve_names(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what rows measure of the model: the loss first, six at most."""
+    measured = dict.fromkeys(name for row in rows for name in row if name not in _NOT_MEASURED)
+    return ["loss", *(name for name in measured if name != "loss")][:MOST_CURVES]
 
 
 def _column(rows: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:

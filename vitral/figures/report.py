@@ -12,6 +12,9 @@ from vitral.figures.run_folder import RunFolder, read_run_folder
 from vitral.figures.training import training_section
 from vitral.figures.usage import origins_section, usage_section
 
+OF_CLASSES = (classes_section, calibration_section, mistakes_section)
+"""Sections of a run that has predictions of classes."""
+
 
 def write_report(run_dir: Path) -> Path:
     """Draw the plots of a run into its folder and write `report.html` beside them.
@@ -44,9 +47,7 @@ def _compose(run: RunFolder) -> Html:
             "main",
             result_section(run),
             training_section(run),
-            classes_section(run),
-            calibration_section(run),
-            mistakes_section(run),
+            *(section(run) for section in OF_CLASSES if run.has_classes),
             data_section(run),
             usage_section(run),
             origins_section(run),

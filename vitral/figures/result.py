@@ -6,6 +6,7 @@ from vitral.figures.page import (
     Html,
     count,
     element,
+    facts,
     interval,
     paragraph,
     percent,
@@ -26,6 +27,8 @@ def result_section(run: RunFolder) -> Html:
     if not summary["num_examples"]:
         return section("result", "Result", paragraph(NO_SCORE, class_="lead"))
     split = str(summary.get("split", "unknown"))
+    if not run.is_of_classes:
+        return _any_result(run, split)
     accuracy = float(summary["accuracy"])
     low, high = summary["accuracy_interval"]
     big = element(
@@ -47,6 +50,44 @@ def result_section(run: RunFolder) -> Html:
         disagreement(run),
         paragraph(_denominator(summary), class_="small"),
     )
+
+
+def _any_result(run: RunFolder, split: str) -> Html:
+    """Write the figure that a run is judged by, and beside it whatever else was measured."""
+    summary, metric = run.summary, run.metric
+    better = "larger" if summary.get("larger_is_better", True) else "smaller"
+    known = summary.get(f"{metric}_interval")
+    big = element(
+        "div",
+        element("strong", _figure(summary[metric])),
+        element("span", f"{split} {_words(metric)}, {better} is better"),
+        element("span", f"95 % interval {_figure(known[0])} to {_figure(known[1])}")
+        if known
+        else None,
+        class_="score",
+    )
+    names = [name for name in summary if _is_measured(name, summary[name]) and name != metric]
+    return section(
+        "result",
+        "Result",
+        element("div", big, class_="beside"),
+        facts([(_words(name), _figure(summary[name])) for name in names]),
+        not_a_test(split),
+        copies_across_splits(run),
+        paragraph(_scored(summary), class_="small"),
+    )
+
+
+def _is_measured(name: str, value: object) -> bool:
+    return isinstance(value, float) and name not in ("epochs",)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"
 
 
 def _in_words(run: RunFolder, split: str) -> list[object]:
@@ -114,11 +155,19 @@ def _against_controls(summary: Record) -> str | None:
 
 def _denominator(summary: Record) -> str:
     """Say over which images the score is a share."""
+    skipped = summary.get("num_skipped", 0)
+    if not skipped:
+        return _scored(summary)
+    return (
+        f"{_scored(summary)} and {'is' if skipped == 1 else 'are'} counted neither as right nor as "
+        "wrong."
+    )
+
+
+def _scored(summary: Record) -> str:
+    """Say how many images were scored, and how many could not be; without the last point then."""
     scored, skipped = summary["num_examples"], summary.get("num_skipped", 0)
     said = f"Denominator: {count(scored, 'scored image')}. "
     if not skipped:
         return f"{said}None was skipped."
-    return (
-        f"{said}{count(skipped)} more {'was' if skipped == 1 else 'were'} skipped (see Data) and "
-        f"{'is' if skipped == 1 else 'are'} counted neither as right nor as wrong."
-    )
+    return f"{said}{count(skipped)} more {'was' if skipped == 1 else 'were'} skipped (see Data)"

@@ -16,8 +16,8 @@ from vitral.errors import RequestError
 Record = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
 REQUIRED = ("num_examples",)
-REQUIRED_OF_A_SCORE = ("accuracy", "accuracy_interval")
-"""What a summary must say for there to be a result to report."""
+ACCURACY = "accuracy"
+"""Whose runs are told with controls, classes and mistakes."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,22 @@ class RunFolder:
     (N, K), `names` (N,)."""
     mistakes: Arrays
     """`images` (M, h, w, C) uint8, `attention` (M, gh, gw), and who they are, as text."""
+
+    @property
+    def metric(self) -> str:
+        """The figure that the run is judged by; older runs, all of classifiers, do not state it."""
+        return str(self.summary.get("metric", ACCURACY))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there are predictions of classes to tell of, or should be."""
+        return bool(self.predictions) or self.is_of_classes
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether the score is a classifier's, beside its controls; that of no image too."""
+        is_known = self.summary.get(f"{ACCURACY}_interval") is not None
+        return self.metric == ACCURACY and (is_known or not self.summary["num_examples"])
 
     @property
     def is_multi_label(self) -> bool:
@@ -78,7 +94,9 @@ def read_run_folder(path: Path) -> RunFolder:
             f"{path} has no summary.json, so it is not the folder of a finished run: "
             "name a run folder, or give the run's command again to finish it"
         )
-    needed = REQUIRED + (REQUIRED_OF_A_SCORE if summary.get("num_examples") else ())
+    metric = summary.get("metric", ACCURACY)
+    stated = [f"{ACCURACY}_interval"] if f"majority_{ACCURACY}" in summary else []
+    needed = [*REQUIRED, *([metric, *stated] if summary.get("num_examples") else [])]
     absent = [key for key in needed if summary.get(key) is None]
     if absent:
         raise RequestError(

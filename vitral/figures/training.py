@@ -4,7 +4,7 @@ import math
 from typing import Any, TypeGuard
 
 from vitral.figures.page import Html, count, inline_image, missing, paragraph, percent, section
-from vitral.figures.plots import draw_curves, save_figure, smoothing_window
+from vitral.figures.plots import curve_names, draw_curves, save_figure, smoothing_window
 from vitral.figures.run_folder import Record, RunFolder
 
 
@@ -15,7 +15,8 @@ def training_section(run: RunFolder) -> Html:
         return section("training", title, missing("metrics.jsonl has no rows: no curves to draw."))
     path = run.path / "curves.png"
     save_figure(draw_curves(run.metrics), path)
-    alt = "Loss and accuracy over the course of training"
+    names = [name.replace("_", " ") for name in curve_names(run.metrics)]
+    alt = f"{', '.join(names).capitalize()} over the course of training"
     return section(
         "training",
         title,
