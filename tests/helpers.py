@@ -40,6 +40,17 @@ def photograph(height: int, width: int, channels: int = 3) -> np.ndarray:
     return np.where(x > y, waves, 255 - waves).astype(np.uint8)
 
 
+def run_steps(state: Any, batches: Any, *, config: Any, machine: Any) -> list[Any]:
+    """Train a state to the end of its run, and return what each step measured."""
+    from vitral.train.loop import StepRunner, parallelise
+
+    forward = parallelise(state.objective, machine)
+    runner = StepRunner(state, forward, batches, config=config, machine=machine)
+    state.objective.train()
+    steps = batches.steps(state.step, config.train.steps)
+    return [runner.read(runner.start(step_batches)) for step_batches in steps]
+
+
 def write_patterns(
     path: Path, *, counts: tuple[int, int, int] = (80, 20, 20), seed: int = 0
 ) -> Path:

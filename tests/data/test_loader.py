@@ -14,6 +14,7 @@ from vitral.data.geometry import flips
 from vitral.data.images import Examples, open_images
 from vitral.data.loader import TrainingBatches, evaluation_batches
 from vitral.data.loading import choose_workers, decode
+from vitral.data.needs import Draw, Needs
 from vitral.data.order import epoch_order, mixup_shares, steps_per_epoch, uniforms
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
@@ -202,9 +203,11 @@ def test_without_mixup_there_are_no_shares(examples_of):
 
 @pytest.mark.parametrize("parts", [{}, {"micro_batch_size": 4}, {"rank": 1, "world_size": 2}])
 def test_numbers_for_stochastic_depth_are_a_function_of_seed_epoch_and_index(examples_of, parts):
-    for batch in flat(training(examples_of(), num_paths=6, **parts).steps(4, 8)):
-        expected = uniforms(3, 1, batch["index"].numpy(), count=6, purpose="depth")
-        np.testing.assert_array_equal(batch["path_numbers"], expected.astype(np.float32))
+    needs = Needs(draws={"uniforms/drop_path": Draw(6)})
+    for batch in flat(training(examples_of(), needs=needs, **parts).steps(4, 8)):
+        expected = uniforms(3, 1, batch["index"].numpy(), count=6, purpose="drop_path")
+        drawn = batch["uniforms/drop_path"]
+        np.testing.assert_array_equal(drawn, expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("workers", [0, 4])

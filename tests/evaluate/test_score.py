@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 import vitral.models.vit
 from vitral.data.images import Examples
 from vitral.data.stores.arrays import ArrayStore
+from vitral.evaluate.classification import predict_examples
 from vitral.evaluate.controls import majority_control, pixel_accuracy
 from vitral.evaluate.mistakes import attention_to_patches, confident_mistakes
-from vitral.evaluate.score import Predictions, predict_examples, summarise, wilson_interval
+from vitral.evaluate.score import Predictions, summarise, wilson_interval
 from vitral.spec.preprocessing import default_preprocessing
 
 CPU = torch.device("cpu")

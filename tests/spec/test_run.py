@@ -44,7 +44,6 @@ SECTIONS = [
     (run.AugmentSettings, {"shift": 1.0}, "shift=1.0 is a share"),
     (run.AugmentSettings, {"crop_share": 0.0}, "crop_share=0.0: give a share above 0, at most 1"),
     (run.AugmentSettings, {"mixup": -0.2}, "mixup=-0.2 must be 0 or more"),
-    (run.ObjectiveSettings, {"label_smoothing": 1.0}, "label_smoothing=1.0 is a share"),
     (run.OptimizerSettings, {"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
     (run.OptimizerSettings, {"learning_rate": float("nan")}, "learning_rate=nan must be"),
     (run.OptimizerSettings, {"epsilon": 0.0}, "epsilon=0.0 must be above 0"),

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.errors import RequestError
+from vitral.spec.checks import check_share
 from vitral.spec.model import FAMILIES, ModelConfig
 from vitral.spec.names import model_config
-from vitral.spec.run import PLACE_SETTINGS, RunConfig
+from vitral.spec.run import PLACE_SETTINGS, ObjectiveSettings, RunConfig
 from vitral.spec.settings import (
     STAND_INS,
     build_run_config,
@@ -18,11 +19,30 @@ from vitral.spec.settings import (
     identity,
     nested,
     parse_assignments,
+    parse_objective_settings,
     parse_settings,
     read_settings_file,
+    read_tree,
     setting_types,
 )
 from vitral.spec.vit import ViTConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnSettings(ObjectiveSettings):
+    """Of an objective, as each has some of its own."""
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_share(label_smoothing=self.label_smoothing)
+
+
+def build(settings: Any) -> RunConfig:
+    """Build a run of that objective."""
+    read = parse_objective_settings(settings, OwnSettings, name="own")
+    return build_run_config(read, objective=OwnSettings)
+
 
 # A value for every setting, as a user writes it, and as the run has it. None is the default, so
 # that each must have been read.
@@ -30,6 +50,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "data.source": ("photos/birds of 2024", "photos/birds of 2024"),
     "data.max_unreadable": ("0.2", 0.2),
     "data.validation_share": ("1e-1", 0.1),
+    "data.unlabelled": ("more", "more"),
     "data.directory": ("data", "data"),
     "data.scaled_decoding": ("true", True),
     "data.keep_decoded": ("off", "off"),
@@ -150,13 +171,15 @@ def family_with(path: str) -> type[ModelConfig]:
 
 
 def test_every_setting_has_a_value_here() -> None:
-    assert set(VALUES) == set(setting_types()) - set(STAND_INS)
+    own = {"objective.label_smoothing"}
+    assert set(VALUES) == own | set(setting_types()) - set(STAND_INS)
 
 
 @pytest.mark.parametrize("path", VALUES)
 def test_every_setting_can_be_given_as_text(path: str) -> None:
     text, value = VALUES[path]
     parsed = parse_assignments([f"{path}={text}"])
+    parsed = parse_objective_settings(parsed, OwnSettings, name="own")
     assert parsed == {path: value}
     assert type(parsed[path]) is type(value)
 
@@ -164,7 +187,7 @@ def test_every_setting_can_be_given_as_text(path: str) -> None:
 @pytest.mark.parametrize("path", VALUES)
 def test_every_setting_reaches_its_place_in_the_run(path: str) -> None:
     section, _, name = path.partition(".")
-    config = build_run_config(parse_settings(of_family(TEXTS, family_with(path))))
+    config = build(parse_settings(of_family(TEXTS, family_with(path))))
     assert getattr(getattr(config, section), name) == PARSED[path]
 
 
@@ -185,9 +208,9 @@ def without_model(config: RunConfig) -> RunConfig:
 @pytest.mark.parametrize("wrap", [dict, lambda tree: {"settings": tree, "sources": {"a": "b"}}])
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILY_NAMES)
 def test_a_run_comes_back_from_its_file(change: Any, wrap: Any, family: type[ModelConfig]) -> None:
-    config = change(build_run_config(of_family(PARSED, family)))
+    config = change(build(of_family(PARSED, family)))
     text = yaml.safe_dump(wrap(nested(flatten(config))))
-    assert build_run_config(read_settings_file(text, path="config.yaml")) == config
+    assert build(read_settings_file(text, path="config.yaml")) == config
 
 
 def test_a_run_of_a_hybrid_comes_back_from_its_file() -> None:
@@ -196,10 +219,10 @@ def test_a_run_of_a_hybrid_comes_back_from_its_file() -> None:
     fields |= {f"model.{name}": value for name, value in vars(model).items()}
     fields |= {"preprocessing.size": (64, 96), "preprocessing.channels": 3}
     fields |= {"preprocessing.mean": (0.5,) * 3, "preprocessing.std": (0.5,) * 3}
-    config = build_run_config(fields)
+    config = build(fields)
     assert config.model == model
     text = yaml.safe_dump({"settings": nested(flatten(config))})
-    assert build_run_config(read_settings_file(text, path="config.yaml")) == config
+    assert build(read_settings_file(text, path="config.yaml")) == config
 
 
 plain_text = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=8)
@@ -217,7 +240,7 @@ plain_text = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=8
 def test_any_values_come_back_from_the_file(
     source: str, rate: float, size: tuple[int, int], workers: int, flip: bool, compile_: str
 ) -> None:
-    config = build_run_config(
+    config = build(
         of_family(PARSED, ViTConfig)
         | {
             "data.source": source,
@@ -231,7 +254,7 @@ def test_any_values_come_back_from_the_file(
         }
     )
     text = yaml.safe_dump(nested(flatten(config)))
-    assert build_run_config(read_settings_file(text, path="config.yaml")) == config
+    assert build(read_settings_file(text, path="config.yaml")) == config
 
 
 @given(path=st.sampled_from(sorted(setting_types())), text=st.text(max_size=12))
@@ -321,14 +344,14 @@ def test_yaml_s_truth_values_are_on_and_off_where_text_is_meant(word: str, value
 
 def test_what_a_section_refuses_is_told_with_the_section() -> None:
     with pytest.raises(RequestError, match="optimizer: learning_rate=-1.0 must be above 0"):
-        build_run_config(of_family(PARSED, ViTConfig) | {"optimizer.learning_rate": -1.0})
+        build(of_family(PARSED, ViTConfig) | {"optimizer.learning_rate": -1.0})
     with pytest.raises(RequestError, match="model: num_heads=3 does not divide embed_dim=16"):
-        build_run_config(of_family(PARSED, ViTConfig) | {"model.num_heads": 3})
+        build(of_family(PARSED, ViTConfig) | {"model.num_heads": 3})
 
 
 def test_what_is_left_out_has_its_default() -> None:
     needed = ("data.source", "train.steps", "preprocessing.size")
-    config = build_run_config({path: PARSED[path] for path in needed})
+    config = build({path: PARSED[path] for path in needed})
     assert config.model is None
     assert (config.train.batch_size, config.optimizer.weight_decay) == (128, 0.1)
 
@@ -343,7 +366,9 @@ OTHERS = {path for path in VALUES if path not in PLACE_SETTINGS}
 @pytest.mark.parametrize("path", sorted(OTHERS))
 def test_any_setting_but_those_of_place_tells_runs_apart(path: str) -> None:
     other = {**PARSED, path: "something else"}
-    assert differences(PARSED, other) == {path: (PARSED[path], "something else")}
+    written = yaml.safe_load(yaml.safe_dump(nested({path: PARSED[path]})))
+    section, _, name = path.partition(".")
+    assert differences(PARSED, other) == {path: (written[section][name], "something else")}
     assert name_of(other) != name_of(PARSED)
 
 
@@ -370,11 +395,44 @@ def test_a_setting_that_only_one_run_has_is_a_difference() -> None:
     assert differences(PARSED, rest) == {"model.pool": ("gap", None)}
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        ("objective.label_smoothin", "0.1", "label_smoothin has no effect on the objective 'own': "
+         "did you mean 'label_smoothing'"),
+        ("objective.label_smoothing", "much", "label_smoothing='much': give a number"),
+    ],
+)  # fmt: skip
+def test_an_objectives_own_settings_are_read_when_it_is_known(
+    path: str, text: str, said: str
+) -> None:
+    parsed = parse_assignments([f"{path}={text}"])
+    assert parsed == {path: text}
+    with pytest.raises(RequestError, match=said):
+        parse_objective_settings(parsed, OwnSettings, name="own")
+
+
+def test_runs_of_older_versions_are_the_same_runs() -> None:
+    """They lack settings that came later, and call the primary figure an accuracy."""
+    new = {**PARSED, "objective.output": "auto", "evaluation.best_by": "primary"}
+    old = {**PARSED, "evaluation.best_by": "accuracy"}
+    assert differences(old, new) == {}
+    assert name_of(new) == name_of(old)
+    other = {**new, "objective.output": "sigmoid"}
+    assert differences(old, other) == {"objective.output": (None, "sigmoid")}
+    assert name_of(other) != name_of(old)
+
+
+def test_a_runs_own_file_is_read_as_it_stands() -> None:
+    text = yaml.safe_dump({"command": "x", "settings": nested(PARSED)})
+    assert differences(read_tree(text), PARSED) == {}
+
+
 def test_a_shift_reaches_a_run_that_shifts() -> None:
     no_box = {
         p: v
         for p, v in of_family(PARSED, ViTConfig).items()
         if p not in ("augment.min_area", "augment.max_aspect")
     }
-    config = build_run_config(no_box | {"augment.crop": "shift", "augment.shift": 0.25})
+    config = build(no_box | {"augment.crop": "shift", "augment.shift": 0.25})
     assert config.augment.shift == 0.25

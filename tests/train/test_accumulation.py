@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_MODEL
+from helpers import TINY_MODEL, run_steps
 from safetensors.torch import load_file
 
 from vitral.data.images import open_images
@@ -21,9 +21,11 @@ from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import AugmentSettings
 from vitral.spec.settings import build_run_config
 from vitral.spec.vit import ViTConfig
-from vitral.train.loop import Machine, TrainState, train_steps
-from vitral.train.objectives.classification import Classification
+from vitral.train.building import needs_of
+from vitral.train.loop import Machine
+from vitral.train.objectives.classification import Classification, ClassificationSettings
 from vitral.train.optimizer import build_optimizer
+from vitral.train.state import TrainState
 
 STEPS = 20
 SETTINGS: dict[str, Any] = TINY_MODEL | {
@@ -44,7 +46,6 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
             "model.drop_path": 0.5,
             "augment.mixup": 0.3,
             "augment.cutmix": 1.0,
-            "objective.label_smoothing": 0.1,
             "model.name": "tiny",
             "model.patch_size": 4,
             "model.in_channels": 1,
@@ -62,11 +63,9 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
     with torch.no_grad():
         model.head.weight.normal_(std=0.1)
     device = torch.device("cpu")
-    state = TrainState(
-        Classification(model, label_smoothing=0.1),
-        build_optimizer(model, config.optimizer, device=device),
-        None,
-    )
+    objective = Classification(model, ClassificationSettings(label_smoothing=0.1))
+    optimizer = build_optimizer(objective, config.optimizer, device=device)
+    state = TrainState(objective, optimizer, None)
     batches = TrainingBatches(
         data.splits["train"],
         config.preprocessing,
@@ -75,10 +74,10 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
         batch_size=24,
         micro_batch_size=micro_batch_size,
         workers=0,
-        num_paths=2 * config.model.depth,
+        needs=needs_of(objective),
     )
     machine = Machine(device, torch.float32, compile=False, ranks=Ranks())
-    results = list(train_steps(state, batches, config=config, machine=machine))
+    results = run_steps(state, batches, config=config, machine=machine)
     return {
         "losses": [result.loss_sum / result.num_examples for result in results],
         "norms": [result.grad_norm for result in results],

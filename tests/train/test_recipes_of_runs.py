@@ -98,7 +98,7 @@ def test_an_objective_that_gives_no_accuracy_is_judged_by_its_loss(
     assert vitral.load_model(plain.path).output == "sigmoid"
     evaluation = settings_of(plain)["evaluation"]
     assert (evaluation["best_by"], evaluation["best_within"]) == ("loss", 0)
-    with pytest.raises(RequestError, match="best_within=1 needs an accuracy in 0..1 from the obj"):
+    with pytest.raises(RequestError, match="best_within=1 needs a share in 0..1 that is"):
         train_here(
             loaded, patterns, tmp_path / "asked", objective=squared,
             settings={"evaluation.best_within": 1.0},
@@ -149,17 +149,17 @@ def test_a_long_run_on_few_images_writes_at_most_a_hundred_checkpoints(
     patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 250 steps, of which five are an epoch, every third at most."""
-    from vitral.train import session
+    from vitral.train import trainer
 
     steps = []
-    saving = session.save_checkpoint
+    saving = trainer.save_checkpoint
 
     def save(*arguments: Any, **options: Any) -> Path:
         steps.append(options["progress"]["step"])
         return saving(*arguments, **options)
 
-    monkeypatch.setattr(session, "save_checkpoint", save)
-    monkeypatch.setattr(session, "MOST_CHECKPOINTS", 3)
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    monkeypatch.setattr(trainer, "MOST_CHECKPOINTS", 3)
     result = vitral.train(
         "ViT-Mi/4", str(patterns), output=tmp_path / "run", steps=20, batch_size=16,
         settings=TINY_MODEL, quiet=True,

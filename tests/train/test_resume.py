@@ -158,7 +158,7 @@ def test_a_run_that_ends_beside_its_last_checkpoint_ends_as_the_unbroken_one(
 
     train_here(patterns, tmp_path / "straight")
     with monkeypatch.context() as patch:
-        patch.setattr("vitral.train.session.save_checkpoint", save_and_end)
+        patch.setattr("vitral.train.trainer.save_checkpoint", save_and_end)
         with pytest.raises(PowerCutError):
             train_here(patterns, tmp_path / "broken")
     train_here(patterns, tmp_path / "broken")

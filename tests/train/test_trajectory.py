@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import run_steps
 
 from vitral.data.loader import StepBatches
 from vitral.data.order import plan_step
@@ -20,9 +21,10 @@ from vitral.spec.run import (
     ScheduleSettings,
     TrainSettings,
 )
-from vitral.train.loop import Machine, TrainState, train_steps
-from vitral.train.objectives.classification import Classification
+from vitral.train.loop import Machine
+from vitral.train.objectives.classification import Classification, ClassificationSettings
 from vitral.train.optimizer import build_optimizer
+from vitral.train.state import TrainState
 
 CPU = torch.device("cpu")
 NAMES = ("finetune_sgd", "finetune_sgd_random_head", "pretrain_adam", "pretrain_adam_wd_all")
@@ -30,6 +32,8 @@ NAMES = ("finetune_sgd", "finetune_sgd_random_head", "pretrain_adam", "pretrain_
 
 class OfficialBatches:
     """The batches of a fixture, in pieces."""
+
+    steps_per_epoch = 1
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, *, size: int) -> None:
         self._images = torch.from_numpy(images).permute(0, 1, 4, 2, 3) * 127.5 + 127.5
@@ -93,11 +97,11 @@ def test_training_follows_the_official_trajectory(shared: Path, name: str, piece
         schedule=schedule,
     )
     loss = "softmax" if config["loss"] == "softmax_xent" else "sigmoid"
-    objective = Classification(model, loss=loss)
-    state = TrainState(objective, build_optimizer(model, optimizer, device=CPU), None)
+    objective = Classification(model, ClassificationSettings(loss))
+    state = TrainState(objective, build_optimizer(objective, optimizer, device=CPU), None)
     batches: Any = OfficialBatches(arrays["image"], arrays["labels"], size=piece)
     machine = Machine(CPU, torch.float32, compile=False, ranks=Ranks())
-    results = list(train_steps(state, batches, config=run, machine=machine))
+    results = run_steps(state, batches, config=run, machine=machine)
     losses = [result.loss_sum / result.num_examples for result in results]
     np.testing.assert_allclose(losses, arrays["loss"], atol=1e-5)
     np.testing.assert_allclose([r.grad_norm for r in results], arrays["grad_norm"], rtol=1e-5)
@@ -110,31 +114,36 @@ def test_training_follows_the_official_trajectory(shared: Path, name: str, piece
         assert difference.max() < tolerance, key
 
 
+def smoothed(share: float) -> Classification:
+    settings = ClassificationSettings(label_smoothing=share)
+    return Classification(torch.nn.Identity(), settings).train()
+
+
 def test_one_hot_targets_and_labels_give_the_same_loss() -> None:
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
-    softmax = Classification(torch.nn.Identity(), label_smoothing=0.1).train()
+    softmax = smoothed(0.1)
     plain = {"label": labels}
     mixed = {"label": labels, "mix_label": labels.flip(0), "mix_share": torch.ones(6)}
     torch.testing.assert_close(softmax.losses(logits, plain), softmax.losses(logits, mixed))
 
 
 def test_smoothing_and_mixing_make_the_stated_targets() -> None:
-    objective = Classification(torch.nn.Identity(), label_smoothing=0.2).train()
+    objective = smoothed(0.2)
     batch = {
         "label": torch.tensor([0]),
         "mix_label": torch.tensor([2]),
         "mix_share": torch.tensor([0.75]),
     }
-    targets = objective.targets(batch, num_classes=4)
+    targets = objective.mixed_targets(batch, num_classes=4)
     torch.testing.assert_close(targets, torch.tensor([[0.65, 0.05, 0.25, 0.05]]))
     torch.testing.assert_close(
-        objective.eval().targets(batch, num_classes=4), torch.tensor([[0.75, 0.0, 0.25, 0.0]])
+        objective.eval().mixed_targets(batch, num_classes=4), torch.tensor([[0.75, 0.0, 0.25, 0.0]])
     )
 
 
 def test_the_accuracy_of_a_mixed_image_is_that_of_its_larger_part() -> None:
-    objective = Classification(torch.nn.Identity()).train()
+    objective = smoothed(0.0)
     batch = {
         "image": torch.eye(4)[[0, 0, 1]],
         "label": torch.tensor([0, 0, 0]),

@@ -1,9 +1,8 @@
 """Fine-tuning by validation and by protocols of several runs, on patterns and on photographs."""
 
-import itertools
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import vitral
 from vitral.cli.main import main
 from vitral.data.dev_split import without_split
 from vitral.data.images import open_images
+from vitral.data.loader import StepBatches
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.results import read_results
 from vitral.files.rows import read_rows
 from vitral.models.weights.folder import WEIGHTS_NAME
-from vitral.train import session
+from vitral.train.loop import StepRunner
 from vitral.train.resolve import facts_of
 from vitral.train.run import RunRequest
 from vitral.train.site import training_site
@@ -105,18 +105,19 @@ def test_an_interrupted_run_ends_as_one_that_nothing_disturbed(
     data = write_task()
     own = {"optimizer.learning_rate": rate, "checkpoint.every_steps": 2}
     straight = tune(pretrained, data, tmp_path / "straight", settings=own)
-    stepping = session.train_steps
+    start = StepRunner.start
 
-    def interrupted(*given: Any, **options: Any) -> Iterator[Any]:
-        yield from itertools.islice(stepping(*given, **options), 3)
-        raise KeyboardInterrupt
+    def interrupted(runner: StepRunner, step_batches: StepBatches, **options: Any) -> Any:
+        if step_batches.plan.step == 3:
+            raise KeyboardInterrupt
+        return start(runner, step_batches, **options)
 
     for name in ("after a checkpoint", "before the first one"):
         settings = own if name == "after a checkpoint" else own | {"checkpoint.every_steps": 5}
-        monkeypatch.setattr(session, "train_steps", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tune(pretrained, data, tmp_path / name, settings=settings)
-        monkeypatch.setattr(session, "train_steps", stepping)
+        with monkeypatch.context() as patch:
+            patch.setattr(StepRunner, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tune(pretrained, data, tmp_path / name, settings=settings)
         found = tune(pretrained, data, tmp_path / name, settings=settings)
         assert found.summary == straight.summary
         weights = [(run.path / "model" / WEIGHTS_NAME).read_bytes() for run in (found, straight)]

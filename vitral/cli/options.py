@@ -216,7 +216,7 @@ def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
         from vitral.spec.settings import setting_types
 
         path = name.replace("-", "_")
-        return path if path in setting_types() else None
+        return path if path in setting_types() or path.startswith("objective.") else None
     return None
 
 

@@ -1,4 +1,6 @@
-"""A batch on its way into the model: to the device, into the model's range, mixed in pairs."""
+"""A batch on its way into the model: to the device, mirrored, into range, mixed in pairs."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,28 +13,53 @@ from vitral.spec.preprocessing import Preprocessing
 
 
 def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing) -> Batch:
-    """Move a loaded batch to the device, mirror, normalise and mix its images if it says so.
+    """Move a loaded batch to the device and apply `TRANSFORMS` to it.
 
     Returns:
-        The batch with `image` as floats in the model's range; with mixup also `mix_label`, the
+        The batch with its images as floats in the model's range; with mixup also `mix_label`, the
         label of the image that was mixed in.
     """
     batch = {name: _move(tensor, device) for name, tensor in batch.items()}
-    images = batch["image"]
-    if "flip" in batch:
-        images = mirrored(images, batch.pop("flip"))
-    batch["image"] = normalise(images, preprocessing)
-    if "mix_share" in batch:
-        share = batch["mix_share"].view(-1, 1, 1, 1)
-        partner = partner_of(len(share), device=device)
-        batch["mix_label"] = batch["label"][partner]
-        images, others = batch["image"], batch["image"][partner]
-        if "mix_box" in batch:
-            inside = _inside(batch["mix_box"], height=images.shape[2], width=images.shape[3])
-            is_cut = inside.flatten(1).any(dim=1).view(-1, 1, 1, 1)
-            images, share = torch.where(inside, others, images), share.masked_fill(is_cut, 1.0)
-        batch["image"] = share * images + (1 - share) * others
+    for transform in TRANSFORMS:
+        batch = transform(batch, preprocessing)
     return batch
+
+
+def mirror(batch: Batch, _: Preprocessing) -> Batch:
+    """Turn left and right of the images that `flip` says, of each view by itself."""
+    flipped = {name: name.replace("image", "flip") for name in _images_of(batch)}
+    mirrored_images = {
+        name: mirrored(batch[name], batch[flip]) for name, flip in flipped.items() if flip in batch
+    }
+    return {
+        name: mirrored_images.get(name, tensor)
+        for name, tensor in batch.items()
+        if name not in flipped.values()
+    }
+
+
+def to_range(batch: Batch, preprocessing: Preprocessing) -> Batch:
+    """Bring images of 0..255 into the model's range."""
+    return batch | {name: normalise(batch[name], preprocessing) for name in _images_of(batch)}
+
+
+def mix(batch: Batch, _: Preprocessing) -> Batch:
+    """Mix the images of each pair 2k, 2k + 1 by `mix_share`, or fill `mix_box` from the other."""
+    if "mix_share" not in batch:
+        return batch
+    share = batch["mix_share"].view(-1, 1, 1, 1)
+    partner = partner_of(len(share), device=share.device)
+    images, others = batch["image"], batch["image"][partner]
+    if "mix_box" in batch:
+        inside = _inside(batch["mix_box"], height=images.shape[2], width=images.shape[3])
+        is_cut = inside.flatten(1).any(dim=1).view(-1, 1, 1, 1)
+        images, share = torch.where(inside, others, images), share.masked_fill(is_cut, 1.0)
+    mixed = share * images + (1 - share) * others
+    return batch | {"image": mixed, "mix_label": batch["label"][partner]}
+
+
+TRANSFORMS: tuple[Callable[[Batch, Preprocessing], Batch], ...] = (mirror, to_range, mix)
+"""What is done to a batch on the device, in this order; each reads the entries that it needs."""
 
 
 def mirrored(images: Tensor, flip: Tensor) -> Tensor:
@@ -68,6 +95,11 @@ def partner_of(count: int, *, device: torch.device) -> Tensor:
     """Return each position's partner: 2k and 2k + 1 pair up, an odd last one stays by itself."""
     partner = torch.arange(count, device=device) ^ 1
     return partner.clamp(max=count - 1)
+
+
+def _images_of(batch: Batch) -> list[str]:
+    """Return the names of a batch's images: `image`, or `image/0` and so on."""
+    return [name for name in batch if name == "image" or name.startswith("image/")]
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,16 +1,26 @@
 """From examples to batches: which images with which random numbers, step by step."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from vitral.data.geometry import flips
+from vitral.data.geometry import apply_to_mask, central_geometry, flips, size_of
 from vitral.data.images import Examples
 from vitral.data.jpeg import Scratch
-from vitral.data.loading import Batch, Job, decode, stream_batches
+from vitral.data.loading import (
+    Arrays,
+    Batch,
+    Job,
+    Prepare,
+    decode,
+    join_batches,
+    stream_batches,
+)
+from vitral.data.needs import CLASSIFICATION, MASK, UNCOUNTED, VALUE, Needs
 from vitral.data.order import (
     StepPlan,
     cutmix_boxes,
@@ -18,13 +28,19 @@ from vitral.data.order import (
     micro_batches,
     mixup_shares,
     plan_step,
+    seed_of_source,
     share_of_rank,
+    steps_per_epoch,
     uniforms,
 )
 from vitral.data.stores.store import Content
 from vitral.data.transforms import decode_and_augment, num_uniforms, preprocess
+from vitral.errors import RequestError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
+
+Span = tuple[int, int]
+"""Positions of an epoch's order: first and beyond the last."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ def evaluation_batches(
     errors: dict[int, str],
     workers: int = -1,
     indices: np.ndarray | None = None,
+    needs: Needs = CLASSIFICATION,
+    seed: int = 0,
 ) -> Generator[Batch, None, None]:
     """Give every example once, in order.
 
@@ -55,18 +73,34 @@ def evaluation_batches(
         errors: gets, by index, why an image could not be read.
         workers: threads; -1: by the number of cores.
         indices: some of the examples, such as those of one process; None: all.
+        needs: what a batch holds beside its images, of which there is one view, unchanged.
+        seed: of what is drawn, which is the same in every evaluation.
     """
     indices = np.arange(len(examples)) if indices is None else indices
     scratch = Scratch()
-    jobs = (Job(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
 
-    def prepare(content: Content, _: np.ndarray | None) -> np.ndarray:
+    def prepare(examples: Examples, index: int, _: Sequence[np.ndarray]) -> Arrays:
+        content = examples.read(index)
         pixels = decode(content, channels=preprocessing.channels, scratch=scratch)
-        return preprocess(pixels, preprocessing)
+        made = {"image": preprocess(pixels, preprocessing)}
+        if MASK in needs.targets:
+            geometry = central_geometry(size_of(pixels), preprocessing)
+            mask = examples.target(MASK, index)
+            made[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
+        return made
 
-    return stream_batches(
-        examples, jobs, prepare, preprocessing=preprocessing, errors=errors, workers=workers
+    jobs = (
+        Job(
+            examples,
+            part,
+            entries=_facts(examples, part, needs)
+            | _draws(needs, seed, epoch=0, indices=part, prefix="evaluation/"),
+            errors=errors,
+        )
+        for part in (indices[i : i + batch_size] for i in range(0, len(indices), batch_size))
     )
+    shapes = _shapes({"image": preprocessing}, needs)
+    return stream_batches(jobs, prepare, shapes=shapes, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -82,93 +116,187 @@ class TrainingBatches:
     rank: int = 0
     world_size: int = 1
     workers: int = -1
-    num_paths: int = 0
-    """Random numbers that each example gets for stochastic depth; 0: none."""
+    needs: Needs = CLASSIFICATION
+    """What a batch holds."""
+    further: Mapping[str, Examples] = field(default_factory=dict)
+    """The examples of `needs.sources`, by name."""
     scaled_decoding: bool = False
     """Whether JPEGs are decoded smaller where their crop still fills the model: sooner, and with
     other grey levels."""
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
 
+    def __post_init__(self) -> None:
+        if self.settings.mixes and (self.needs.sources or len(self.needs.views) > 1):
+            what = "several sources" if self.needs.sources else "several views of an image"
+            raise RequestError(
+                f"augment.mixup={self.settings.mixup} and augment.cutmix={self.settings.cutmix} "
+                f"mix pairs of images of one kind, the objective asks for {what}: set both to 0"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every example of the run's own data comes once."""
+        return steps_per_epoch(len(self.examples), own_share(self.batch_size, self.needs.sources))
+
     def steps(self, first: int, end: int) -> Generator[StepBatches, None, None]:
         """Give the steps from `first` up to `end`; what each holds depends on its number alone."""
-        jobs = (job for step in range(first, end) for job in self._jobs(self._plan(step)))
-
-        scratch = Scratch()
-
-        def prepare(content: Content, numbers: np.ndarray | None) -> np.ndarray:
-            assert numbers is not None
-            pixels, _ = decode_and_augment(
-                content,
-                numbers,
-                settings=self.settings,
-                preprocessing=self.preprocessing,
-                scaled=self.scaled_decoding,
-                scratch=scratch,
-            )
-            return pixels
-
+        jobs = (
+            job
+            for step in range(first, end)
+            for piece in self._pieces(step)
+            for job in self._jobs(step, piece)
+        )
         stream = stream_batches(
-            self.examples,
-            jobs,
-            prepare,
-            preprocessing=self.preprocessing,
-            errors=self.errors,
-            workers=self.workers,
+            jobs, self._prepare(), shapes=_shapes(self._views, self.needs), workers=self.workers
         )
         with contextlib.closing(stream):
             for step in range(first, end):
-                plan = self._plan(step)
-                loaded = [next(stream) for _ in self._spans(plan)]
+                loaded = [
+                    join_batches([next(stream) for _ in _occupied(piece)])
+                    for piece in self._pieces(step)
+                ]
                 num_valid = sum(int(batch["valid"].sum()) for batch in loaded)
-                yield StepBatches(plan, loaded, num_valid)
+                yield StepBatches(self._plan(step, 0), loaded, num_valid)
 
-    def _plan(self, step: int) -> StepPlan:
-        return plan_step(step, num_examples=len(self.examples), batch_size=self.batch_size)
+    @functools.cached_property
+    def _views(self) -> dict[str, Preprocessing]:
+        """What the images of each view must become."""
+        return {
+            name: dataclasses.replace(self.preprocessing, size=view.size or self.preprocessing.size)
+            for name, view in zip(self.needs.image_names, self.needs.views, strict=True)
+        }
 
-    def _spans(self, plan: StepPlan) -> list[tuple[int, int]]:
-        """Return the positions of each micro-batch; a process without a share has an empty one."""
-        start, stop = share_of_rank(plan, rank=self.rank, world_size=self.world_size)
-        return list(micro_batches(start, stop, size=self.micro_batch_size)) or [(start, start)]
+    @functools.cached_property
+    def _augments(self) -> dict[str, AugmentSettings]:
+        """How the images of each view are changed."""
+        return {
+            name: view.augment or self.settings
+            for name, view in zip(self.needs.image_names, self.needs.views, strict=True)
+        }
 
-    def _jobs(self, plan: StepPlan) -> Iterator[Job]:
-        order = self._order_of(plan.epoch)
-        for start, stop in self._spans(plan):
+    @functools.cached_property
+    def _sources(self) -> list[tuple[Examples, int, int]]:
+        """Each source's examples, its part of a batch and its seed; the run's own data first."""
+        sizes = [
+            own_share(self.batch_size, self.needs.sources),
+            *_shares(self.batch_size, self.needs.sources),
+        ]
+        parts = [self.examples, *(self.further[name] for name in self.needs.sources)]
+        return [
+            (examples, size, seed_of_source(self.seed, number))
+            for number, (examples, size) in enumerate(zip(parts, sizes, strict=True))
+        ]
+
+    def _prepare(self) -> Prepare:
+        scratch = Scratch()
+        names = list(self._views)
+
+        def prepare(examples: Examples, index: int, numbers: Sequence[np.ndarray]) -> Arrays:
+            content: Content = examples.read(index)
+            if len(names) > 1:  # decoded once for all views
+                content = decode(content, channels=self.preprocessing.channels)
+            made: dict[str, np.ndarray] = {}
+            for name, uniforms_of_view in zip(names, numbers, strict=True):
+                made[name], geometry = decode_and_augment(
+                    content,
+                    uniforms_of_view,
+                    settings=self._augments[name],
+                    preprocessing=self._views[name],
+                    scaled=self.scaled_decoding,
+                    scratch=scratch,
+                )
+            if MASK in self.needs.targets:
+                mask = examples.target(MASK, index)
+                made[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
+            return made
+
+        return prepare
+
+    def _plan(self, step: int, source: int) -> StepPlan:
+        examples, size, _ = self._sources[source]
+        return plan_step(step, num_examples=len(examples), batch_size=size)
+
+    def rows_of_ranks(self, step: int) -> list[int]:
+        """Return how many rows each process has in a step, those that do not count among them."""
+        spans = (self._spans(step, rank) for rank in range(self.world_size))
+        return [max(1, sum(stop - start for start, stop in of_rank)) for of_rank in spans]
+
+    def _spans(self, step: int, rank: int) -> list[Span]:
+        """Return the positions of a process in a step, of every source."""
+        return [
+            share_of_rank(self._plan(step, number), rank=rank, world_size=self.world_size)
+            for number in range(len(self._sources))
+        ]
+
+    def _pieces(self, step: int) -> list[list[Span]]:
+        """Return the micro-batches of this process: of each the positions of every source.
+
+        A process without a share has one of no positions.
+        """
+        spans = self._spans(step, self.rank)
+        if len(spans) == 1:
+            pieces = [[span] for span in micro_batches(*spans[0], size=self.micro_batch_size)]
+            return pieces or [spans]
+        total = sum(stop - start for start, stop in spans)
+        count = max(1, -(-total // self.micro_batch_size)) if self.micro_batch_size else 1
+        return [
+            [
+                (
+                    start + place * (stop - start) // count,
+                    start + (place + 1) * (stop - start) // count,
+                )
+                for start, stop in spans
+            ]
+            for place in range(count)
+        ]
+
+    def _jobs(self, step: int, piece: Sequence[Span]) -> Iterator[Job]:
+        for source in _occupied(piece):
+            plan, (start, stop) = self._plan(step, source), piece[source]
+            examples, _, seed = self._sources[source]
+            order = self._order_of(source, plan.epoch)
             # Every process must pass something through the model: an example that does not count.
             indices = order[start:stop] if stop > start else order[:1]
-            count = num_uniforms(self.settings)
-            numbers = uniforms(self.seed, plan.epoch, indices, count=count)
-            share, box = self._mixing(plan, start, stop)
+            numbers = {
+                name: uniforms(seed, plan.epoch, indices, count=num_uniforms(settings), view=view)
+                for view, (name, settings) in enumerate(self._augments.items())
+            }
             yield Job(
+                examples,
                 indices,
-                numbers,
-                share,
-                box,
-                self._path_numbers(plan, indices),
-                flips=flips(numbers) if self.settings.flip else None,
+                tuple(numbers.values()),
+                entries=_facts(examples, indices, self.needs)
+                | ({"source": np.full(len(indices), source)} if self.needs.sources else {})
+                | self._flips(numbers)
+                | self._mixing(plan, start, stop)
+                | _draws(self.needs, seed, epoch=plan.epoch, indices=indices),
                 counts=stop > start,
+                errors=self.errors if source == 0 else {},
             )
 
     @functools.cached_property
-    def _order_of(self) -> Callable[[int], np.ndarray]:
-        """The order of an epoch; two are kept, since the next one begins ahead of its use."""
-        blocks, count = self.examples.blocks(), len(self.examples)
-        return functools.lru_cache(maxsize=2)(
-            lambda epoch: epoch_order(self.seed, epoch, count, blocks=blocks)
-        )
+    def _order_of(self) -> Callable[[int, int], np.ndarray]:
+        """The order of a source's epoch; two are kept of each, since the next begins ahead."""
 
-    def _path_numbers(self, plan: StepPlan, indices: np.ndarray) -> np.ndarray | None:
-        if not self.num_paths:
-            return None
-        return uniforms(self.seed, plan.epoch, indices, count=self.num_paths, purpose="depth")
+        def order(source: int, epoch: int) -> np.ndarray:
+            examples, _, seed = self._sources[source]
+            return epoch_order(seed, epoch, len(examples), blocks=examples.blocks())
 
-    def _mixing(
-        self, plan: StepPlan, start: int, stop: int
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        return functools.lru_cache(maxsize=2 * len(self._sources))(order)
+
+    def _flips(self, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            name.replace("image", "flip"): flips(of_view)
+            for name, of_view in numbers.items()
+            if self._augments[name].flip
+        }
+
+    def _mixing(self, plan: StepPlan, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return what each image keeps of itself, and the boxes that its partner fills."""
         settings, epoch = self.settings, (self.seed, plan.epoch, len(self.examples))
         if not settings.mixes:
-            return None, None
+            return {}
         count = max(stop - start, 1)
         shares, boxes = np.ones(count, np.float32), None
         if settings.mixup:
@@ -186,7 +314,17 @@ class TrainingBatches:
             shares[-1] = 1
             if boxes is not None:
                 boxes[-1] = 0
-        return shares, boxes
+        return {"mix_share": shares} | ({} if boxes is None else {"mix_box": boxes})
+
+
+def own_share(batch_size: int, sources: Mapping[str, float]) -> int:
+    """Return how many examples of a batch are of the run's own data, one at least."""
+    return max(1, batch_size - sum(_shares(batch_size, sources)))
+
+
+def _shares(batch_size: int, sources: Mapping[str, float]) -> list[int]:
+    """Return how many examples of a batch each further source gives, one at least."""
+    return [max(1, round(share * batch_size)) for share in sources.values()]
 
 
 def kept_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -194,3 +332,46 @@ def kept_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     inside = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     share: np.ndarray = (1 - inside / (size[0] * size[1])).astype(np.float32)
     return share
+
+
+def _occupied(piece: Sequence[Span]) -> list[int]:
+    """Return the sources that a micro-batch has examples of; the first where it has none."""
+    return [number for number, (start, stop) in enumerate(piece) if stop > start] or [0]
+
+
+def _facts(examples: Examples, indices: np.ndarray, needs: Needs) -> dict[str, np.ndarray]:
+    """Return what is known of examples without reading their images."""
+    facts = {"label": examples.labels[indices]} if needs.label else {}
+    if VALUE in needs.targets:
+        values = [examples.target(VALUE, index) for index in indices.tolist()]
+        facts[f"target/{VALUE}"] = np.stack(values)
+    return facts
+
+
+def _draws(
+    needs: Needs, seed: int, *, epoch: int, indices: np.ndarray, prefix: str = ""
+) -> dict[str, np.ndarray]:
+    """Return what is drawn for examples, by its name in the batch."""
+    drawn = {}
+    for name, draw in needs.draws.items():
+        purpose = prefix + name.removeprefix("uniforms/")
+        views = len(needs.views) if draw.per_view else 1
+        made = [
+            draw.make(uniforms(seed, epoch, indices, count=draw.count, purpose=purpose, view=view))
+            for view in range(views)
+        ]
+        drawn[name] = np.stack(made, axis=1) if draw.per_view else made[0]
+    return drawn
+
+
+def _shapes(
+    views: Mapping[str, Preprocessing], needs: Needs
+) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Return of what threads prepare the shape and type for one example, by name."""
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
+        name: ((*how.size, how.channels), np.float32 if how.rounding == "none" else np.uint8)
+        for name, how in views.items()
+    }
+    if MASK in needs.targets:
+        shapes[f"target/{MASK}"] = (next(iter(views.values())).size, np.uint8)
+    return shapes

@@ -3,9 +3,9 @@
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from vitral.data.images import Examples
 from vitral.data.jpeg import Reduce, Scratch
 from vitral.data.stores.store import Content
 from vitral.errors import DataError
-from vitral.spec.preprocessing import Preprocessing
 
-Prepare = Callable[[Content, np.ndarray | None], np.ndarray]
-"""From an example's content and its random numbers, if any, to pixels of the model's size."""
+Arrays = Mapping[str, np.ndarray]
+Prepare = Callable[[Examples, int, Sequence[np.ndarray]], Arrays]
+"""From an example of a split, and its random numbers for each view, to what the batch gets of it:
+pixels of the model's size, and maps that go with them."""
 
 _MOST_IN_CHUNK = 16
 _PREFETCHED_BATCHES = 4
@@ -27,28 +28,34 @@ _MAX_WORKERS = 16
 
 
 Batch = dict[str, Tensor]
-"""`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; `label` (N,) int64, or
-where images may have any classes (N, K) uint8 of 0 and 1; `index` (N,) int64, the example within
-its split; `valid` (N,) bool, false where the image could not be read and is 0; where images are
-mirrored `flip` (N,) bool, those that are still to be; with mixup or cutmix `mix_share` (N,)
-float32, what each image keeps of itself; with cutmix `mix_box` (N, 4) int64, the pixels top, left,
-bottom, right that its pair's other image fills, zeros for none; with stochastic depth
-`path_numbers` (N, branches of the model) float32 in [0, 1)."""
+"""What `Needs` declares, each by its name. Always `index` (N,) int64, the example within its split,
+and `valid` (N,) bool, false where the image could not be read and is 0.
+
+`image` (N, C, H, W) in 0..255, uint8 or, without rounding, float32; of several views `image/0`, ...
+`label` (N,) int64, or where images may have any classes (N, K) uint8 of 0 and 1.
+`target/value` (N, values) float32, `target/mask` (N, H, W) uint8.
+`flip` (N,) bool, of several views `flip/0`, ...: the images that are still to be mirrored.
+`mix_share` (N,) float32, with mixup or cutmix: what each image keeps of itself; with cutmix
+`mix_box` (N, 4) int64: the pixels top, left, bottom, right that its pair's other image fills, zeros
+for none.
+`source` (N,) int64, with several sources: which one.
+And each of `Needs.draws`, such as `uniforms/drop_path`."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A batch to be loaded."""
 
+    examples: Examples
     indices: np.ndarray
-    numbers: np.ndarray | None = None
-    mix_share: np.ndarray | None = None
-    mix_box: np.ndarray | None = None
-    path_numbers: np.ndarray | None = None
-    flips: np.ndarray | None = None
-    """Which images (N,) are mirrored, on their way into the model."""
+    uniforms: tuple[np.ndarray, ...] = ()
+    """Of the random changes, for each view (N, count)."""
+    entries: Arrays = field(default_factory=dict)
+    """What the batch holds beside, as it is, each (N, ...)."""
     counts: bool = True
     """False: a process without a share of the step passes an example that does not count."""
+    errors: dict[int, str] = field(default_factory=dict)
+    """Gets, by index, why an image could not be read."""
 
 
 def choose_workers(workers: int) -> int:
@@ -57,15 +64,20 @@ def choose_workers(workers: int) -> int:
 
 
 def stream_batches(
-    examples: Examples,
     jobs: Iterable[Job],
     prepare: Prepare,
     *,
-    preprocessing: Preprocessing,
-    errors: dict[int, str],
+    shapes: Mapping[str, tuple[tuple[int, ...], type]],
     workers: int,
 ) -> Generator[Batch, None, None]:
-    """Load batches in order, some ahead of their use; memory holds only those."""
+    """Load batches in order, some ahead of their use; memory holds only those.
+
+    Args:
+        jobs: what each batch is of.
+        prepare: called in threads.
+        shapes: of what it gives of one example, by name, and the types.
+        workers: threads; 0: only this one; -1: by the number of cores.
+    """
     num_workers = choose_workers(workers)
     pool = ThreadPoolExecutor(num_workers, "loader") if num_workers else None
     waiting: deque[tuple[_Loading, list[Future[None]]]] = deque()
@@ -76,7 +88,7 @@ def stream_batches(
                 job = next(jobs, None)
                 if job is None:
                     break
-                loading = _Loading(examples, job, prepare, preprocessing, errors)
+                loading = _Loading(job, prepare, shapes)
                 chunks = loading.chunks(num_workers)
                 waiting.append((loading, [pool.submit(chunk) for chunk in chunks] if pool else []))
                 if pool is None:
@@ -97,18 +109,14 @@ class _Loading:
     """A batch while threads fill it."""
 
     def __init__(
-        self,
-        examples: Examples,
-        job: Job,
-        prepare: Prepare,
-        preprocessing: Preprocessing,
-        errors: dict[int, str],
+        self, job: Job, prepare: Prepare, shapes: Mapping[str, tuple[tuple[int, ...], type]]
     ) -> None:
-        self._examples, self._job, self._prepare = examples, job, prepare
-        self._errors = errors
-        dtype = np.float32 if preprocessing.rounding == "none" else np.uint8
-        shape = (len(job.indices), *preprocessing.size, preprocessing.channels)
-        self._images = np.empty(shape, dtype)  # every row is written, by its image or with 0
+        self._job, self._prepare = job, prepare
+        # Every row is written, by its example or with 0.
+        self._arrays: dict[str, np.ndarray] = {
+            name: np.empty((len(job.indices), *shape), dtype)
+            for name, (shape, dtype) in shapes.items()
+        }
 
     def chunks(self, workers: int) -> list[Callable[[], None]]:
         """Return the pieces of work, each for one thread: two or more for each of `workers`."""
@@ -120,39 +128,37 @@ class _Loading:
         ]
 
     def _fill(self, start: int, stop: int) -> None:
-        drawn = self._job.numbers
-        for row, index in enumerate(self._job.indices[start:stop].tolist(), start=start):
-            numbers = None if drawn is None else drawn[row]
+        job = self._job
+        for row, index in enumerate(job.indices[start:stop].tolist(), start=start):
+            uniforms = [of_view[row] for of_view in job.uniforms]
             try:
-                self._images[row] = self._prepare(self._examples.read(index), numbers)
+                for name, values in self._prepare(job.examples, index, uniforms).items():
+                    self._arrays[name][row] = values
             except (UnreadableImageError, UnsupportedImageError, DataError, OSError) as error:
-                self._errors[index] = str(error)
-                self._images[row] = 0
+                job.errors[index] = str(error)
+                for array in self._arrays.values():
+                    array[row] = 0
 
     def batch(self) -> Batch:
         """Return the filled batch."""
-        indices = self._job.indices
-        valid = np.array([index not in self._errors for index in indices.tolist()], bool)
-        mix_share, mix_box = self._job.mix_share, self._job.mix_box
-        if mix_share is not None and not valid.all():
-            both = _both_of_pair(valid)
-            mix_share = np.where(both, mix_share, np.float32(1))
-            mix_box = None if mix_box is None else np.where(both[:, None], mix_box, 0)
-        batch = {
-            "image": torch.from_numpy(self._images).permute(0, 3, 1, 2),
-            "label": torch.from_numpy(self._examples.labels[indices]),
-            "index": torch.from_numpy(np.array(indices, np.int64)),
-            "valid": torch.from_numpy(valid & self._job.counts),
+        job = self._job
+        valid = np.array([index not in job.errors for index in job.indices.tolist()], bool)
+        entries = {
+            "index": np.array(job.indices, np.int64),
+            "valid": valid & job.counts,
+            **_with_readable_partners(job.entries, valid),
         }
-        if mix_share is not None:
-            batch["mix_share"] = torch.from_numpy(np.array(mix_share))
-        if mix_box is not None:
-            batch["mix_box"] = torch.from_numpy(np.array(mix_box))
-        if self._job.flips is not None:
-            batch["flip"] = torch.from_numpy(self._job.flips)
-        if self._job.path_numbers is not None:
-            batch["path_numbers"] = torch.from_numpy(self._job.path_numbers).float()
-        return batch
+        return {
+            **{name: _as_tensor(name, array) for name, array in self._arrays.items()},
+            **{name: torch.from_numpy(np.array(array)) for name, array in entries.items()},
+        }
+
+
+def join_batches(parts: Sequence[Batch]) -> Batch:
+    """Return batches of the same entries as one, their rows one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def decode(
@@ -168,6 +174,19 @@ def decode(
     return decode_image(content, channels=channels, reduce=reduce, scratch=scratch)
 
 
-def _both_of_pair(valid: np.ndarray) -> np.ndarray:
-    partner = np.arange(len(valid)) ^ 1
-    return valid & valid[np.minimum(partner, len(valid) - 1)]
+def _as_tensor(name: str, array: np.ndarray) -> Tensor:
+    """Return images (N, H, W, C) as (N, C, H, W), without a copy; all else as it is."""
+    tensor = torch.from_numpy(array)
+    return tensor.permute(0, 3, 1, 2) if name.startswith("image") else tensor
+
+
+def _with_readable_partners(entries: Arrays, valid: np.ndarray) -> Arrays:
+    """Leave images unmixed of whose pair one can't be read."""
+    if "mix_share" not in entries or valid.all():
+        return entries
+    partner = np.minimum(np.arange(len(valid)) ^ 1, len(valid) - 1)
+    both = valid & valid[partner]
+    mended = {**entries, "mix_share": np.where(both, entries["mix_share"], np.float32(1))}
+    if "mix_box" in entries:
+        mended["mix_box"] = np.where(both[:, None], entries["mix_box"], 0)
+    return mended

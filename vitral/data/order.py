@@ -4,6 +4,7 @@ No generator has a state, so a run goes on at any step, and the number of worker
 micro-batches changes nothing.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,7 +95,13 @@ def _windows(seed: int, epoch: int, blocks: np.ndarray) -> np.ndarray:
 
 
 def uniforms(
-    seed: int, epoch: int, indices: np.ndarray, *, count: int, purpose: str = "augment"
+    seed: int,
+    epoch: int,
+    indices: np.ndarray,
+    *,
+    count: int,
+    purpose: str = "augment",
+    view: int = 0,
 ) -> np.ndarray:
     """Return random numbers in [0, 1) of examples.
 
@@ -103,14 +110,24 @@ def uniforms(
         epoch: from 0.
         indices: (N,), of the examples.
         count: how many numbers each gets.
-        purpose: "augment" or "depth": numbers for one tell nothing of those for the other.
+        purpose: "augment", "drop_path" or any other text: numbers for one tell nothing of those for
+            another.
+        view: of several pictures of one image.
 
     Returns:
         (N, count) float64.
     """
-    own = _hash(_key(seed, epoch, purpose), indices.astype(np.uint64))
-    bits = _hash(own[:, None], np.arange(count, dtype=np.uint64)[None, :])
+    key = _key(seed, epoch, purpose)
+    if view:
+        key = np.uint64(_hash(key, np.array([view], np.uint64))[0])
+    per_example = _hash(key, indices.astype(np.uint64))
+    bits = _hash(per_example[:, None], np.arange(count, dtype=np.uint64)[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def seed_of_source(seed: int, source: int) -> int:
+    """Return the seed of one of several sources, each of which counts its examples from 0."""
+    return int(_key(seed, source, "source")) if source else seed
 
 
 @lru_cache(maxsize=2)
@@ -172,15 +189,23 @@ _PURPOSES = {
     "augment": 2,
     "mixup": 3,
     "dropout": 4,
-    "depth": 5,
+    "drop_path": 5,
     "cutmix": 6,
     "blocks": 7,
 }
 
 
 def _key(seed: int, epoch: int, purpose: str) -> np.uint64:
-    key = _hash(np.array([seed], np.uint64), np.array([_PURPOSES[purpose]], np.uint64))
+    key = _hash(np.array([seed], np.uint64), np.array([_purpose_number(purpose)], np.uint64))
     return np.uint64(_hash(key, np.array([epoch], np.uint64))[0])
+
+
+def _purpose_number(purpose: str) -> int:
+    """Return the number of a purpose: of the table, else 63 bits of its hash, above all of them."""
+    if purpose in _PURPOSES:
+        return _PURPOSES[purpose]
+    digest = hashlib.sha256(purpose.encode()).digest()
+    return int.from_bytes(digest[:8], "big") | 1 << 63
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

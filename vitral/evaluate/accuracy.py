@@ -13,11 +13,10 @@ import numpy as np
 from vitral.data.datasets.names import data_name
 from vitral.data.file_splits import describe_splits
 from vitral.data.images import SPLITS, Examples, ImageData, open_images
-from vitral.data.labels import is_multi_label, label_text
 from vitral.errors import DataError, RequestError
+from vitral.evaluate.classification import predict_examples
 from vitral.evaluate.controls import majority_control
-from vitral.evaluate.score import Predictions, predict_examples, summarise
-from vitral.figures.measures import THRESHOLD
+from vitral.evaluate.score import Predictions, prediction_rows, summarise
 from vitral.files.results import ResultRow
 from vitral.models.fingerprint import weights_hash
 from vitral.models.model import check_classifier
@@ -168,37 +167,6 @@ def evaluate(
     return Evaluation(
         summary, examples, predictions, images.classes, problems, notes, any_label, row
     )
-
-
-def prediction_rows(
-    examples: Examples,
-    predictions: Predictions,
-    classes: tuple[str, ...],
-    *,
-    any_label: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Give a row an example, those that could not be read with their error."""
-    place = {index: row for row, index in enumerate(predictions.indices.tolist())}
-    for index in range(len(examples)):
-        row: dict[str, Any] = {
-            "path": examples.name(index),
-            "label": label_text(examples.labels[index], classes),
-        }
-        if index in place:
-            shares = predictions.probabilities[place[index]]
-            answer = classes[int(shares.argmax())]
-            if not any_label:
-                answer = answer_text(shares, examples.labels, classes)
-            row |= {"class": answer}
-            row |= {"probability": float(shares.max())}
-        yield row | {"error": predictions.errors.get(index, "")}
-
-
-def answer_text(shares: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
-    """Return the class that probabilities (K,) answer, or all of them where images may have any."""
-    if is_multi_label(labels):
-        return label_text(shares > THRESHOLD, classes)
-    return classes[int(shares.argmax())]
 
 
 def _choose(

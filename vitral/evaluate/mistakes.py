@@ -8,8 +8,7 @@ from vitral.data.batches import to_model
 from vitral.data.images import Examples
 from vitral.data.labels import is_multi_label, label_text
 from vitral.data.loader import evaluation_batches
-from vitral.evaluate.accuracy import answer_text
-from vitral.evaluate.score import Predictions
+from vitral.evaluate.score import Predictions, answer_text
 from vitral.figures.measures import right_answers
 from vitral.models.model import Model
 from vitral.spec.preprocessing import Preprocessing

@@ -1,29 +1,25 @@
-"""Score a model on a split: every image exactly once, at any batch size, on any processes."""
+"""What a classifier's predictions are worth: accuracy, interval, rows, likelihoods."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vitral.data.batches import class_marks, to_model
+from vitral.data.batches import class_marks
 from vitral.data.images import Examples
-from vitral.data.labels import is_multi_label
-from vitral.data.loader import evaluation_batches
-from vitral.errors import DataError
+from vitral.data.labels import is_multi_label, label_text
 from vitral.figures.measures import (
+    THRESHOLD,
     answers_within,
     average_precisions,
     decision_counts,
     f1_scores,
     right_answers,
 )
-from vitral.runtime.device import autocast
-from vitral.runtime.ranks import Ranks
-from vitral.spec.preprocessing import Preprocessing
 
 _NORMAL_95 = 1.959963984540054
 
@@ -42,64 +38,6 @@ class Predictions:
     """(N,) float64."""
     errors: dict[int, str]
     """Why an example could not be scored, by index."""
-
-
-@torch.no_grad()
-def predict_examples(
-    model: nn.Module,
-    examples: Examples,
-    *,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    device: torch.device,
-    precision: torch.dtype = torch.float32,
-    loss: str = "softmax",
-    workers: int = -1,
-    ranks: Ranks | None = None,
-    report_progress: Callable[[int, int], None] | None = None,
-) -> Predictions:
-    """Run a model over all examples.
-
-    Args:
-        model: images (N, C, H, W) to logits (N, K); put into evaluation mode for the time.
-        examples: of one split.
-        preprocessing: of the model.
-        batch_size: changes no prediction beyond rounding.
-        device: where the model is.
-        precision: of the matrix products; scores are in float32 unless asked otherwise.
-        loss: "softmax" or "sigmoid", which also says how logits become probabilities.
-        workers: threads that decode; -1: by the number of cores.
-        ranks: the processes that share the work; each image goes to one of them.
-        report_progress: called with the number of images done and of all.
-    """
-    ranks = ranks or Ranks()
-    mine = np.arange(len(examples))[ranks.rank :: ranks.world_size]
-    errors: dict[int, str] = {}
-    parts: list[tuple[np.ndarray, ...]] = []
-    done = 0
-    was_training = model.training
-    model.eval()
-    for loaded in evaluation_batches(
-        examples,
-        preprocessing=preprocessing,
-        batch_size=batch_size,
-        errors=errors,
-        workers=workers,
-        indices=mine,
-    ):
-        batch = to_model(loaded, device=device, preprocessing=preprocessing)
-        with autocast(device, precision):
-            logits = model(batch["image"]).float()
-        losses, probabilities = _losses_and_probabilities(logits, batch["label"], loss=loss)
-        columns = (batch["index"], batch["label"], probabilities, losses)
-        valid = loaded["valid"].numpy()
-        parts.append(tuple(column.cpu().numpy()[valid] for column in columns))
-        done += len(valid)
-        ranks.mark_progress()
-        if report_progress:
-            report_progress(done * ranks.world_size, len(examples))
-    model.train(was_training)
-    return _merge(ranks.gather((parts, errors)))
 
 
 def summarise(predictions: Predictions, *, any_label: bool = False) -> dict[str, Any]:
@@ -150,80 +88,58 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     return (max(0.0, centre - half), min(1.0, centre + half))
 
 
-def _losses_and_probabilities(
-    logits: torch.Tensor, labels: torch.Tensor, *, loss: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if loss == "sigmoid":
+def prediction_rows(
+    examples: Examples,
+    predictions: Predictions,
+    classes: tuple[str, ...],
+    *,
+    any_label: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Give a row an example, those that could not be read with their error."""
+    place = {index: row for row, index in enumerate(predictions.indices.tolist())}
+    for index in range(len(examples)):
+        row: dict[str, Any] = {
+            "path": examples.name(index),
+            "label": label_text(examples.labels[index], classes),
+        }
+        if index in place:
+            shares = predictions.probabilities[place[index]]
+            answer = classes[int(shares.argmax())]
+            if not any_label:
+                answer = answer_text(shares, examples.labels, classes)
+            row |= {"class": answer}
+            row |= {"probability": float(shares.max())}
+        yield row | {"error": predictions.errors.get(index, "")}
+
+
+def answer_text(shares: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    """Return the class that probabilities (K,) answer, or all of them where images may have any."""
+    if is_multi_label(labels):
+        return label_text(shares > THRESHOLD, classes)
+    return classes[int(shares.argmax())]
+
+
+def likelihoods(logits: Tensor, labels: Tensor, *, output: str) -> dict[str, Tensor]:
+    """Return what logits (N, K) say of labels, by how they become probabilities.
+
+    Args:
+        logits: of a model.
+        labels: (N,), or where images may have any classes (N, K) of 0 and 1.
+        output: "softmax" or "sigmoid".
+
+    Returns:
+        `probabilities` (N, K), and `nll` (N,), the cross-entropy of each example.
+    """
+    logits = logits.float()
+    if output == "sigmoid":
         targets = class_marks(labels, num_classes=logits.shape[1])
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return losses.sum(dim=1).double(), logits.sigmoid()
+        return {"probabilities": logits.sigmoid(), "nll": losses.sum(dim=1)}
+    shares = logits.softmax(dim=1)
     if labels.ndim == 2:  # any of an image's classes is right
         inside = logits.log_softmax(dim=1).masked_fill(labels == 0, -torch.inf)
-        return -inside.logsumexp(dim=1).double(), logits.softmax(dim=1)
-    losses = nn.functional.cross_entropy(logits, labels, reduction="none").double()
-    return losses, logits.softmax(dim=1)
-
-
-def _merge(gathered: list[tuple[list[tuple[np.ndarray, ...]], dict[int, str]]]) -> Predictions:
-    parts = [part for parts, _ in gathered for part in parts]
-    errors = {index: reason for _, own in gathered for index, reason in own.items()}
-    indices, labels, probabilities, losses = (np.concatenate(c) for c in zip(*parts, strict=True))
-    order = np.argsort(indices)
-    return Predictions(
-        indices[order],
-        labels[order],
-        probabilities[order],
-        losses[order],
-        dict(sorted(errors.items())),
-    )
-
-
-@torch.no_grad()
-def mean_over_examples(
-    objective: nn.Module,
-    examples: Examples,
-    *,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    device: torch.device,
-    workers: int = -1,
-    ranks: Ranks | None = None,
-) -> dict[str, float]:
-    """Return the mean `loss` and metrics of an objective over all examples, in float32.
-
-    Raises:
-        DataError: no image could be read.
-    """
-    ranks = ranks or Ranks()
-    mine = np.arange(len(examples))[ranks.rank :: ranks.world_size]
-    columns: dict[str, list[np.ndarray]] = {}
-    was_training = objective.training
-    objective.eval()
-    for loaded in evaluation_batches(
-        examples,
-        preprocessing=preprocessing,
-        batch_size=batch_size,
-        errors={},
-        workers=workers,
-        indices=mine,
-    ):
-        losses, metrics = objective(to_model(loaded, device=device, preprocessing=preprocessing))
-        for name, values in {"loss": losses, **metrics}.items():
-            valid = values.double().cpu().numpy()[loaded["valid"].numpy()]
-            columns.setdefault(name, []).append(valid)
-        ranks.mark_progress()
-    objective.train(was_training)
-    sums = {
-        name: (math.fsum(np.concatenate(parts)), sum(map(len, parts)))
-        for name, parts in columns.items()
+        return {"probabilities": shares, "nll": -inside.logsumexp(dim=1)}
+    return {
+        "probabilities": shares,
+        "nll": nn.functional.cross_entropy(logits, labels, reduction="none"),
     }
-    gathered = ranks.gather(sums)
-    names = list(dict.fromkeys(name for own in gathered for name in own))
-    totals = {
-        name: [math.fsum(own[name][0] for own in gathered if name in own),
-               sum(own[name][1] for own in gathered if name in own)]
-        for name in names
-    }  # fmt: skip
-    if not names or not totals["loss"][1]:
-        raise DataError("no image of the validation split could be read: check the files")
-    return {name: total / count for name, (total, count) in totals.items()}

@@ -39,16 +39,32 @@ class Ranks:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes."""
         if self.world_size > 1:
-            with self._waiting():
+            with self.waiting():
                 dist.all_reduce(values)
         return values
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the largest of each of a tensor's numbers over all processes."""
+        if self.world_size > 1:
+            with self.waiting():
+                dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Return every process's tensor, of one shape in all, in the order of ranks."""
+        if self.world_size == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        with self.waiting():
+            dist.all_gather(found, tensor)
+        return found
 
     def gather(self, value: Any) -> list[Any]:
         """Return every process's value, in the order of ranks; sent with pickle among our own."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        with self._waiting():
+        with self.waiting():
             dist.all_gather_object(values, value)
         return values
 
@@ -57,7 +73,7 @@ class Ranks:
         if self.world_size == 1:
             return value
         box = [value]
-        with self._waiting():
+        with self.waiting():
             dist.broadcast_object_list(box)
         return box[0]
 
@@ -80,7 +96,7 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.world_size > 1:
-            with self._waiting():
+            with self.waiting():
                 dist.barrier()
 
     def mark_progress(self) -> None:
@@ -103,7 +119,8 @@ class Ranks:
             return contextlib.nullcontext()
         return self.watch.guard(timeout_seconds=timeout_seconds, on_loss=on_loss)
 
-    def _waiting(self) -> contextlib.AbstractContextManager[None]:
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Wait for what the others have a part in: who waits is not at fault."""
         return self.watch.waiting() if self.watch else contextlib.nullcontext()
 
 

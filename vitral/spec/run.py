@@ -8,7 +8,6 @@ from vitral.spec.checks import check_choice, check_not_negative, check_positive,
 from vitral.spec.model import ModelConfig
 from vitral.spec.preprocessing import Preprocessing
 
-OBJECTIVES = ("softmax", "sigmoid")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -19,6 +18,8 @@ class DataSettings:
 
     source: str
     """A folder, a .csv, an .npz, or the name of a data set."""
+    unlabelled: str = ""
+    """Where further examples without classes are, for an objective that learns from them too."""
     directory: str = ""
     """Where the files of a named data set are; empty: `$VITRAL_DATA_DIR`, else `data`."""
     max_unreadable: float = 0.01
@@ -116,15 +117,10 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class ObjectiveSettings:
-    """What is minimised."""
+    """What is minimised; each objective has a record of its own settings beside the name."""
 
     name: str = "softmax"
-    """"softmax" or "sigmoid" cross-entropy, or the name of the caller's own function."""
-    label_smoothing: float = 0.0
-    """Share of each target spread evenly over all classes (arXiv 1512.00567, section 7)."""
-
-    def __post_init__(self) -> None:
-        check_share(label_smoothing=self.label_smoothing)
+    """Of an objective, or of the caller's own function or class."""
 
 
 # The optimizer without which a setting has no effect.
@@ -280,8 +276,9 @@ class EvaluationSettings:
     keep_best: bool = False
     """Whether the result is the model that scored best on the validation images, the untrained one
     included, rather than the last one."""
-    best_by: str = "accuracy"
-    """"accuracy", or "loss", which also judges objectives without an accuracy."""
+    best_by: str = "primary"
+    """"primary": what the objective is judged by, of a classifier its accuracy; or "loss". Of a
+    classifier "accuracy" says the same as "primary"."""
     best_within: float = 0.0
     """Standard errors of the best accuracy, within which the latest model is kept rather than the
     best: of few validation images the best is the luckiest. 0: the best itself."""
@@ -297,8 +294,8 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         check_not_negative(every_epochs=self.every_epochs, patience=self.patience)
         check_not_negative(best_within=self.best_within)
-        check_choice(("accuracy", "loss"), best_by=self.best_by)
-        if self.best_by != "accuracy" and not self.keep_best:
+        check_choice(("primary", "accuracy", "loss"), best_by=self.best_by)
+        if self.best_by == "loss" and not self.keep_best:
             raise RequestError(
                 f"best_by={self.best_by!r} has no effect with keep_best=false: set "
                 "evaluation.keep_best=true"
@@ -416,6 +413,7 @@ class RunConfig:
 # what it holds is compared by its content.
 PLACE_SETTINGS = (
     "data.source",
+    "data.unlabelled",
     "data.directory",
     "data.workers",
     "data.keep_decoded",
@@ -424,3 +422,8 @@ PLACE_SETTINGS = (
     "train.timeout_seconds",
     "checkpoint.keep",
 )
+
+# Settings that runs of older versions do not state: at their defaults they count for nothing.
+LATER_SETTINGS: dict[str, object] = {"objective.output": "auto"}
+# What a value of today was called before, as (setting, value): the same run.
+OLDER_VALUES: dict[tuple[str, object], object] = {("evaluation.best_by", "primary"): "accuracy"}

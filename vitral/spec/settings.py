@@ -13,7 +13,15 @@ import yaml
 from vitral.errors import RequestError, nearest
 from vitral.spec.model import FAMILIES, config_from
 from vitral.spec.resnet import ResNetConfig
-from vitral.spec.run import PLACE_SETTINGS, RunConfig
+from vitral.spec.run import (
+    LATER_SETTINGS,
+    OLDER_VALUES,
+    PLACE_SETTINGS,
+    ObjectiveSettings,
+    RunConfig,
+)
+
+OBJECTIVE = "objective."
 
 # What may be said for other settings, which follow once the number of images is known.
 STAND_INS = {"train.epochs": float, "schedule.warmup_share": float}
@@ -50,15 +58,48 @@ def setting_types() -> dict[str, Any]:
 def parse_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
     """Read values given as text (`"1e-3"`) or as plain data into the types that the settings have.
 
+    An objective's own settings, `objective.*`, stay as they are until it is known which objective
+    they are of: `parse_objective_settings`.
+
     Raises:
         RequestError: an unknown path, with the nearest one; a value of the wrong kind.
     """
     known = setting_types()
     parsed = {}
     for path, text in texts.items():
+        if path not in known and path.startswith(OBJECTIVE):
+            parsed[path] = text
+            continue
         if path not in known:
             raise RequestError(f"there is no setting {path!r}{_suggest(path, known)}")
         parsed[path] = _parse_value(path, text, known[path])
+    return parsed
+
+
+def parse_objective_settings(
+    settings: Mapping[str, Any], record: type[ObjectiveSettings], *, name: str
+) -> dict[str, Any]:
+    """Return settings with those of an objective in the types that they have.
+
+    Args:
+        settings: by path.
+        record: of the objective's settings.
+        name: of the objective.
+
+    Raises:
+        RequestError: a setting that the objective does not have; a value of the wrong kind.
+    """
+    known = typing.get_type_hints(record)
+    parsed = dict(settings)
+    for path in settings:
+        if not path.startswith(OBJECTIVE):
+            continue
+        field = path.removeprefix(OBJECTIVE)
+        if field not in known:
+            raise RequestError(
+                f"{path} has no effect on the objective {name!r}{nearest(field, known)}"
+            )
+        parsed[path] = _parse_value(path, settings[path], known[field])
     return parsed
 
 
@@ -92,16 +133,20 @@ def parse_preprocessing(assignments: typing.Iterable[str]) -> dict[str, Any]:
     return {path.removeprefix("preprocessing."): value for path, value in settings.items()}
 
 
-def build_run_config(settings: Mapping[str, Any]) -> RunConfig:
+def build_run_config(
+    settings: Mapping[str, Any], *, objective: type[ObjectiveSettings] = ObjectiveSettings
+) -> RunConfig:
     """Build the tree from settings by path; what is left out has its default.
 
-    `model.*` may be absent as a whole: then the model is the caller's own.
+    Args:
+        settings: `model.*` may be absent as a whole: then the model is the caller's own.
+        objective: the record of the objective's own settings.
     """
     sections: dict[str, dict[str, Any]] = {}
     for path, value in settings.items():
         section, _, name = path.partition(".")
         sections.setdefault(section, {})[name] = value
-    types_by_section = typing.get_type_hints(RunConfig)
+    types_by_section = typing.get_type_hints(RunConfig) | {"objective": objective}
     built: dict[str, Any] = {"model": None}
     for section, fields in sections.items():
         build = config_from if section == "model" else _from_fields(types_by_section[section])
@@ -156,19 +201,58 @@ def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which two runs differ, as (old, new), but not where they run."""
+    """Return the settings in which two runs differ, as (old, new), but not where they run.
+
+    Args:
+        old: by path; may be plain data, as `read_tree` gives it.
+        new: by path.
+    """
+    before, now = (
+        {path: _as_read(value) for path, value in settings.items()} for settings in (old, new)
+    )
     return {
-        path: (old.get(path), new.get(path))
-        for path in sorted(set(old) | set(new))
-        if path not in PLACE_SETTINGS and old.get(path) != new.get(path)
+        path: (before.get(path), now.get(path))
+        for path in sorted(set(before) | set(now))
+        if path not in PLACE_SETTINGS
+        and _as_before(path, before.get(path)) != _as_before(path, now.get(path))
+        and not (path in LATER_SETTINGS and path not in old and _is_default(path, new[path]))
     }
 
 
 def identity(settings: Mapping[str, Any], *, given: str) -> str:
     """Return six hex digits that tell runs apart, by settings and what else they were given."""
-    counted = {path: value for path, value in settings.items() if path not in PLACE_SETTINGS}
+    counted = {
+        path: _as_before(path, value)
+        for path, value in settings.items()
+        if path not in PLACE_SETTINGS and not (path in LATER_SETTINGS and _is_default(path, value))
+    }
     text = json.dumps([counted, given], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def read_tree(text: str) -> dict[str, Any]:
+    """Return the settings of a run's own `config.yaml` by path, as plain data."""
+    tree: dict[str, dict[str, Any]] = yaml.safe_load(text)["settings"]
+    return {
+        f"{section}.{name}": value
+        for section, fields in tree.items()
+        for name, value in fields.items()
+    }
+
+
+def _as_before(path: str, value: Any) -> Any:
+    """Return what older versions call a value."""
+    is_plain = isinstance(value, str | int | float)
+    return OLDER_VALUES.get((path, value), value) if is_plain else value
+
+
+def _is_default(path: str, value: Any) -> bool:
+    return bool(value == LATER_SETTINGS[path])
+
+
+def _as_read(value: Any) -> Any:
+    """Return what a value is once it has been written as YAML and read again."""
+    return yaml.safe_load(yaml.safe_dump(_plain(value)))
 
 
 def _plain(value: Any) -> Any:

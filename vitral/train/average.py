@@ -1,7 +1,7 @@
 """The moving average of the weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,50 +14,68 @@ def decay_of(half_life_share: float, *, total_steps: int) -> float:
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights and buffers."""
+    """An exponential moving average of what learns: weights, and the model's buffers."""
 
-    def __init__(self, model: nn.Module, *, decay: float) -> None:
-        """Begin with the model's weights, which no average after a step contains.
+    def __init__(self, objective: nn.Module, *, decay: float) -> None:
+        """Begin with the present weights, which no average after a step contains.
 
         Args:
-            model: whose weights are averaged.
+            objective: whose weights are averaged: all tensors of its `model`, and of what lies
+                beside it the parameters that are trained.
             decay: what the average keeps of itself in a step.
         """
         self.decay = decay
-        self.tensors = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        trained = {name for name, p in objective.named_parameters() if p.requires_grad}
+        self.tensors = {
+            name: tensor.detach().clone()
+            for name, tensor in objective.state_dict().items()
+            if name.startswith("model.") or name in trained
+        }
 
     @torch.no_grad()
-    def update(self, model: nn.Module, *, step: int) -> None:
+    def update(self, objective: nn.Module, *, step: int, finite: Tensor | None = None) -> None:
         """Take in the weights after a step, counted from 0.
 
         After step s, those of step r count as decay^(s - r), scaled so that all sum to 1.
+
+        Args:
+            objective: with the weights.
+            step: done, from 0.
+            finite: a scalar on the device, 0 where the step did not move the weights: then the
+                average does not move either; None: it did.
         """
-        own_share = (1 - self.decay) / (1 - self.decay ** (step + 1))
-        current = model.state_dict()
+        share = (1 - self.decay) / (1 - self.decay ** (step + 1))
+        if finite is not None and finite.device.type == "cpu":
+            if not finite:
+                return
+            finite = None
+        current = objective.state_dict()
         floating = [name for name, t in self.tensors.items() if t.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.tensors[name] for name in floating],
-            [current[name] for name in floating],
-            own_share,
-        )
+        averages = [self.tensors[name] for name in floating]
+        values = [current[name] for name in floating]
+        if finite is None:
+            torch._foreach_lerp_(averages, values, share)
+        else:  # the device knows, and the host does not wait for it
+            torch._foreach_lerp_(averages, values, [finite * share] * len(averages))
         for name in self.tensors.keys() - set(floating):
             self.tensors[name].copy_(current[name])
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put an average that was saved back in place."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
 
 
 @contextlib.contextmanager
-def using_average(model: nn.Module, average: WeightAverage | None) -> Iterator[None]:
-    """Give a model its averaged weights for a while, if there are any."""
+def using_average(objective: nn.Module, average: WeightAverage | None) -> Iterator[None]:
+    """Give an objective its averaged weights for a while, if there are any."""
     if average is None:
         yield
         return
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(average.tensors)
+    current = objective.state_dict()
+    raw = {name: current[name].clone() for name in average.tensors}
+    objective.load_state_dict(average.tensors, strict=False)
     try:
         yield
     finally:
-        model.load_state_dict(own)
+        objective.load_state_dict(raw, strict=False)

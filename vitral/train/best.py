@@ -8,27 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from vitral.errors import DivergedError, RequestError
+from vitral.evaluate.evaluator import Metric
 from vitral.spec.run import EvaluationSettings
 
 Score = tuple[float, float]
-"""Accuracy, where there is one, and minus the loss: larger is better."""
+"""The primary figure, or 0 where the loss alone judges, and minus the loss: larger is better."""
 
 
 class BestModel:
-    """Weights and buffers of the latest model that is as good as the best."""
+    """Weights and buffers of the latest model that is as good as the best, with its parts."""
 
-    def __init__(self, model: nn.Module, *, within: float = 0.0, num_images: int = 1) -> None:
-        """Begin with the model's own, which no score stands for yet.
+    def __init__(
+        self, modules: Mapping[str, nn.Module], *, within: float = 0.0, num_images: int = 1
+    ) -> None:
+        """Begin with what they have now, which no score stands for yet.
 
         Args:
-            model: whose tensors are kept.
-            within: standard errors of the best accuracy that a later one may be below it and still
+            modules: whose tensors are kept, by name: `model` and the parts published beside it.
+            within: standard errors of the best figure that a later one may be below it and still
                 count as good; 0: only a better score does. Two answers more of each kind keep the
                 error above 0 (Agresti and Coull, 1998).
             num_images: that scores are means over.
         """
         self.within, self.num_images = within, num_images
-        self.tensors = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self.tensors = {name: t.detach().clone() for name, t in tensors_of(modules).items()}
         self.score: Score | None = None
         """The best so far."""
         self.step = 0
@@ -84,20 +87,48 @@ class BestModel:
         self.step, self.num_worse = progress["step"], progress["num_worse"]
 
 
-def score_of(means: Mapping[str, float], *, settings: EvaluationSettings) -> Score:
+def tensors_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the tensors of modules by the name of the module, a dot, and their own."""
+    return {
+        f"{part}.{name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def load_into(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Give modules the tensors that `tensors_of` named."""
+    for part, module in modules.items():
+        start = f"{part}."
+        module.load_state_dict(
+            {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+        )
+
+
+def score_of(figures: Mapping[str, Any], *, primary: Metric, settings: EvaluationSettings) -> Score:
     """Return the score that a row of validation figures stands for.
 
     Args:
-        means: `loss`, and `accuracy` where there is one.
-        settings: the accuracy counts, and of equals the smaller loss; or the loss alone.
+        figures: of an evaluator.
+        primary: the figure that counts; of equals the smaller loss.
+        settings: whether it counts, or the loss alone; within how many standard errors.
 
     Raises:
-        RequestError: standard errors are asked for, of an accuracy that is not there or no share.
+        RequestError: standard errors are asked for, of a figure that is no share in 0..1.
     """
-    accuracy = means.get("accuracy", 0.0) if settings.best_by == "accuracy" else 0.0
-    if settings.best_within and not 0 <= means.get("accuracy", -1.0) <= 1:
+    if settings.best_by == "accuracy" != primary.name:
         raise RequestError(
-            f"evaluation.best_within={settings.best_within:g} needs an accuracy in 0..1 from the "
-            f"objective, which gives {means.get('accuracy', 'none')}: set it to 0"
+            f"evaluation.best_by='accuracy': the objective is judged by {primary.name}: use "
+            "primary, or loss"
         )
-    return (accuracy, -means["loss"])
+    value = figures.get(primary.name)
+    is_share = primary.larger_is_better and value is not None and 0 <= value <= 1
+    if settings.best_within and not is_share:
+        raise RequestError(
+            f"evaluation.best_within={settings.best_within:g} needs a share in 0..1 that is better "
+            f"when larger, the objective gives {primary.name}={value}: set it to 0"
+        )
+    judged = 0.0
+    if settings.best_by != "loss" and value is not None:
+        judged = value if primary.larger_is_better else -value
+    return (judged, -float(figures.get("loss") or 0.0))

@@ -2,22 +2,31 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
 from vitral.files.manifest import check_manifest, write_manifest
 from vitral.models.weights.folder import WEIGHTS_NAME, own_copies, write_model_files
 from vitral.spec.preprocessing import Preprocessing
+from vitral.train.objectives.base import Objective
+from vitral.train.state import part_of
 
 # A checkpoint is written beside the old ones before any of them is removed.
 _SPACE_MARGIN = 1.1
+# Before the names of averages in `state/objective.safetensors`.
+_AVERAGE = "average/"
+
+
+FORMAT = 2
+"""Of `state/`; 1 had the tensors of the model alone, without `model.` before their names."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,8 @@ class SavedState:
     """What a checkpoint gives back."""
 
     path: Path
-    weights: dict[str, Tensor]
-    """The weights that training goes on with."""
-    average: dict[str, Tensor] | None
-    best: dict[str, Tensor] | None
-    """The weights that are kept as the best so far, where they are."""
-    optimizer: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    """As `TrainState.tensors` names them."""
     progress: dict[str, Any]
     """Plain data: step, running sums, seconds, machine facts."""
 
@@ -38,11 +43,9 @@ class SavedState:
 def save_checkpoint(
     folder: Path,
     *,
-    model: nn.Module,
-    average: dict[str, Tensor] | None,
-    best: dict[str, Tensor] | None,
-    optimizer: dict[str, Tensor],
-    progress: dict[str, Any],
+    objective: Objective,
+    tensors: Mapping[str, Tensor],
+    progress: Mapping[str, Any],
     preprocessing: Preprocessing,
     classes: tuple[str, ...] | None,
     provenance: dict[str, Any],
@@ -50,12 +53,13 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint aside, sync and verify it, give it its name, and drop the oldest ones.
 
+    `model/` gets the weights of `objective.result()`, averaged if there is an average: it loads as
+    any model does. `state/` gets what is not in it.
+
     Args:
         folder: the run's `checkpoints`.
-        model: `model/` gets its average if there is one, else its weights.
-        average: the averaged weights.
-        best: those that are kept as the best so far.
-        optimizer: its state as named tensors.
+        objective: whose tensors they are.
+        tensors: of the run, whole, as `TrainState.tensors` names them.
         progress: plain data; `step` names the checkpoint.
         preprocessing: for `model/`.
         classes: for `model/`.
@@ -67,30 +71,67 @@ def save_checkpoint(
         ModelFileError: what was written does not read back.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights, own_optimizer = own_copies(model.state_dict()), own_copies(optimizer)
-    check_space(folder, tensors=[weights, own_optimizer, average or {}, best or {}])
+    check_space(folder, num_bytes=sum(tensor.nbytes for tensor in tensors.values()))
     path = folder / f"step-{progress['step']:08}"
+    average = part_of(tensors, "average")
     with atomic.new_folder(path, verify=check_manifest) as aside:
         (aside / "model").mkdir()
         (aside / "state").mkdir()
         write_model_files(
-            model,
+            objective.result(),
             aside / "model",
             preprocessing=preprocessing,
             classes=classes,
-            state=average,
+            state=result_tensors(objective, tensors),
             provenance=provenance,
+            with_reference=False,
         )
-        if average is not None:
-            save_file(weights, aside / "state" / "weights.safetensors")
-        if best is not None:
-            save_file(own_copies(best), aside / "state" / "best.safetensors")
-        save_file(own_optimizer, aside / "state" / "optimizer.safetensors")
-        (aside / "state" / "progress.json").write_text(json.dumps(progress))
+        for name, part in _state_files(objective, tensors).items():
+            save_file(own_copies(part), aside / "state" / f"{name}.safetensors")
+        told = {**progress, "format": FORMAT, "averaged": bool(average)}
+        (aside / "state" / "progress.json").write_text(json.dumps(told))
         write_manifest(aside)
     for old in checkpoint_paths(folder)[keep:]:
         shutil.rmtree(old)
     return path
+
+
+def result_tensors(objective: Objective, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of what is kept, averaged where there is an average, by its own names."""
+    result = objective.result()
+    places = (name for name, module in objective.named_modules() if module is result)
+    place = next(places, None)
+    if place is None:  # it is made of parts of the objective
+        return dict(result.state_dict())
+    current = part_of(tensors, "objective") | part_of(tensors, "average")
+    start = f"{place}."
+    return {name[len(start) :]: t for name, t in current.items() if name.startswith(start)}
+
+
+def _state_files(
+    objective: Objective, tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Return what each file of `state/` holds, but for those that would be empty."""
+    current, average = part_of(tensors, "objective"), part_of(tensors, "average")
+    is_model = objective.result() is objective.model
+    files = {
+        "weights": _under_model(current) if average or not is_model else {},
+        "average": _under_model(average) if not is_model else {},
+        "objective": _beside_model(current)
+        | {f"{_AVERAGE}{name}": tensor for name, tensor in _beside_model(average).items()},
+        "best": part_of(tensors, "best"),
+        "optimizer": part_of(tensors, "optimizer"),
+    }
+    return {name: part for name, part in files.items() if part or name == "optimizer"}
+
+
+def _under_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = "model."
+    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+
+
+def _beside_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t for name, t in tensors.items() if not name.startswith("model.")}
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
@@ -123,13 +164,13 @@ def load_newest(folder: Path) -> tuple[SavedState | None, list[str]]:
     return None, complaints
 
 
-def check_space(folder: Path, *, tensors: list[dict[str, Tensor]]) -> None:
+def check_space(folder: Path, *, num_bytes: int) -> None:
     """Make sure that a checkpoint fits on the disk.
 
     Raises:
         RequestError: it does not.
     """
-    needed = _SPACE_MARGIN * sum(t.nbytes for named in tensors for t in named.values())
+    needed = _SPACE_MARGIN * num_bytes
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RequestError(
@@ -140,13 +181,40 @@ def check_space(folder: Path, *, tensors: list[dict[str, Tensor]]) -> None:
 
 
 def _load(path: Path) -> SavedState:
+    progress = json.loads((path / "state" / "progress.json").read_text())
     result = load_file(path / "model" / WEIGHTS_NAME)
-    raw, best = (path / "state" / f"{name}.safetensors" for name in ("weights", "best"))
-    return SavedState(
-        path=path,
-        weights=load_file(raw) if raw.exists() else result,
-        average=result if raw.exists() else None,
-        best=load_file(best) if best.exists() else None,
-        optimizer=load_file(path / "state" / "optimizer.safetensors"),
-        progress=json.loads((path / "state" / "progress.json").read_text()),
-    )
+    files = {
+        name: load_file(file) if (file := path / "state" / f"{name}.safetensors").exists() else None
+        for name in ("weights", "average", "objective", "best", "optimizer")
+    }
+    weights, beside = files["weights"] or result, files["objective"] or {}
+    if "format" not in progress:
+        progress["averaged"] = files["weights"] is not None
+        files["best"] = _with_prefix("model.", files["best"] or {})
+        files["optimizer"] = {
+            f"{key}/model.{name}": tensor
+            for (key, _, name), tensor in (
+                (name.partition("/"), tensor) for name, tensor in (files["optimizer"] or {}).items()
+            )
+        }
+    parts = {
+        "objective": _with_prefix("model.", weights)
+        | {name: t for name, t in beside.items() if not name.startswith(_AVERAGE)},
+        "average": {},
+        "best": files["best"] or {},
+        "optimizer": files["optimizer"] or {},
+    }
+    if progress["averaged"]:
+        parts["average"] = _with_prefix("model.", files["average"] or result) | {
+            name.removeprefix(_AVERAGE): t
+            for name, t in beside.items()
+            if name.startswith(_AVERAGE)
+        }
+    tensors = {
+        f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()
+    }
+    return SavedState(path, tensors, progress)
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}

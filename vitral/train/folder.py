@@ -15,10 +15,11 @@ from vitral.data.labels import label_text
 from vitral.errors import RequestError
 from vitral.files import atomic
 from vitral.files.rows import append_row, csv_text, keep_rows, read_rows
-from vitral.spec.settings import differences, nested, read_settings_file
+from vitral.spec.settings import differences, nested, read_tree
 from vitral.version import __version__
 
 METRIC_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm")
+"""First in the table, where rows have them."""
 MAX_LISTED = 8
 """Differences between two runs that a message names."""
 
@@ -115,8 +116,7 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         text = path.read_text(encoding="utf-8")
-        saved = read_settings_file(text, path=str(path))
-        changed = differences(saved, settings)
+        changed = differences(read_tree(text), settings)
         if changed:
             shown = list(changed.items())[:MAX_LISTED]
             listed = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in shown)

@@ -1,8 +1,13 @@
-"""The training loop: one step after another, on one process or many."""
+"""One optimizer step: forward, backward, clip, update; on one process or many.
 
-import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+Nothing in a step waits for the device: what it measured is read when the next one has been started
+(`StepRunner.read`). A step that is not finite sets a latch on the device, which keeps every later
+update from happening until the host has read it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,20 +15,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.data.batches import to_model
-from vitral.data.feed import feed
 from vitral.data.loader import StepBatches, TrainingBatches
 from vitral.data.loading import Batch
 from vitral.data.order import torch_seed
 from vitral.errors import DivergedError
-from vitral.models.model import drop_path_from
+from vitral.models.model import Model
 from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
 from vitral.spec.run import RunConfig
-from vitral.train.average import WeightAverage
-from vitral.train.best import BestModel
+from vitral.train.coupling import backward_coupled, drawing_from
 from vitral.train.diagnosis import find_first_not_finite
+from vitral.train.objectives.base import Objective, StepInfo
 from vitral.train.optimizer import clip_gradients, set_learning_rate
 from vitral.train.schedule import learning_rate_share
+from vitral.train.state import TrainState
+
+_COUPLED = 1 << 20
+"""Stands for the micro-batch in the seed of what is coupled over the whole step."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +44,6 @@ class Machine:
     ranks: Ranks
 
 
-@dataclass
-class TrainState:
-    """What changes while training, and is saved."""
-
-    objective: nn.Module
-    """Owns the model as `.model`."""
-    optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
-    best: BestModel | None = None
-    """On the validation images; None: the last one is kept."""
-    step: int = 0
-    """Optimizer steps done."""
-
-
 @dataclass(frozen=True)
 class StepResult:
     """What one step measured, on this process."""
@@ -57,6 +51,8 @@ class StepResult:
     loss_sum: float
     """Over this process's examples."""
     metric_sums: dict[str, float]
+    total: float
+    """What the sums are to be divided by, over all processes: examples, or their weights."""
     num_examples: int
     """That counted, over all processes."""
     learning_rate: float
@@ -64,159 +60,347 @@ class StepResult:
     """Before clipping."""
     wait_seconds: float
     """For data."""
+    stop: int
+    """The signal that asked some process to stop; 0: none did."""
 
 
-def train_steps(
-    state: TrainState, batches: TrainingBatches, *, config: RunConfig, machine: Machine
-) -> Iterator[StepResult]:
-    """Train from `state.step` to the end of the run, giving a result after each step.
+@dataclass(frozen=True)
+class StartedStep:
+    """A step whose work has been given to the device."""
 
-    Raises:
-        DivergedError: a loss or gradient is not finite; the state is that before the step.
+    batches: StepBatches
+    names: tuple[str, ...]
+    """Of what `fetch` returns."""
+    fetch: Callable[[], list[float]]
+    """Waits for the device."""
+    learning_rate: float
+    wait_seconds: float
+    buffers: Mapping[str, Tensor]
+    """The objective's before the step."""
+    is_first: bool
+    """Whether the optimizer had no state before it."""
+
+
+def parallelise(objective: Objective, machine: Machine) -> nn.Module:
+    """Make an objective ready for its processes, and return what is called for its loss.
+
+    Before the optimizer is made: its parameters are then those that are trained.
     """
-    forward = _prepare_forward(state.objective, machine)
-    state.objective.train()
-    clock = time.perf_counter()
-    steps = feed(batches.steps(state.step, config.train.steps), device=machine.device)
-    with closing(steps):
-        for step_batches in steps:
-            wait = time.perf_counter() - clock
-            yield _train_step(
-                state, forward, step_batches, batches, config=config, machine=machine, wait=wait
-            )
-            clock = time.perf_counter()
-
-
-def _prepare_forward(objective: nn.Module, machine: Machine) -> nn.Module:
-    forward: nn.Module = objective
     if machine.ranks.world_size > 1 and machine.device.type == "cuda":
-        forward = nn.SyncBatchNorm.convert_sync_batchnorm(forward)  # there is none for the CPU
+        nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # there is none for the CPU
     if machine.compile:
-        forward = torch.compile(forward)  # type: ignore[assignment]
-    return DistributedDataParallel(forward) if machine.ranks.world_size > 1 else forward
+        for block in _compiled_blocks(objective.model):
+            block.compile()
+    if machine.ranks.world_size == 1 or objective.coupling == "batch":
+        return objective  # coupled gradients are summed by `backward_coupled`
+    return DistributedDataParallel(objective)
 
 
-def _train_step(
-    state: TrainState,
-    forward: nn.Module,
-    step_batches: StepBatches,
-    batches: TrainingBatches,
-    *,
-    config: RunConfig,
-    machine: Machine,
-    wait: float,
-) -> StepResult:
-    step, loaded = step_batches.plan.step, step_batches.micro_batches
-    counts = torch.tensor(step_batches.num_valid, device=machine.device)
-    num_examples = int(machine.ranks.sum(counts))
-    sums: dict[str, Tensor] = {}
-    for number, batch in enumerate(loaded):
-        last = number == len(loaded) - 1
-        seed = torch_seed(config.train.seed, step, rank=machine.ranks.rank, micro_batch=number)
-        own = _accumulate(
-            forward,
-            to_model(batch, device=machine.device, preprocessing=config.preprocessing),
-            scale=machine.ranks.world_size / max(num_examples, 1),
-            seed=seed,
-            machine=machine,
-            synchronise=last,
+def _compiled_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return what is compiled one by one: blocks; another model as a whole."""
+    return [*model.block_modules()] if isinstance(model, Model) else [model]
+
+
+class StepRunner:
+    """Runs the steps of a state, one after the other."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        forward: nn.Module,
+        batches: TrainingBatches,
+        *,
+        config: RunConfig,
+        machine: Machine,
+    ) -> None:
+        """Take what a run has.
+
+        Args:
+            state: moves with each step.
+            forward: from `parallelise`.
+            batches: of the run.
+            config: of the run.
+            machine: where it happens.
+        """
+        self._state, self._forward, self._batches = state, forward, batches
+        self._config, self._machine = config, machine
+        self._latch = torch.zeros((), device=machine.device)
+        """1 once a step was not finite: no update happens any more."""
+        self._has_kernel = machine.device.type in ("cpu", "cuda")
+        if self._has_kernel:  # the fused kernels leave all as it is where this is 1
+            state.optimizer.found_inf = self._latch  # type: ignore[attr-defined]
+
+    def start(
+        self, step_batches: StepBatches, *, wait_seconds: float = 0.0, stop: int = 0
+    ) -> StartedStep:
+        """Give a step's work to the device; the state is then that after the step.
+
+        Args:
+            step_batches: of the step, which is the state's next.
+            wait_seconds: for them.
+            stop: the signal that asks this process to stop, which all processes then learn of.
+        """
+        state, config, step = self._state, self._config, step_batches.plan.step
+        buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
+        learning_rate = config.optimizer.learning_rate * learning_rate_share(
+            step, total_steps=config.train.steps, settings=config.schedule
         )
-        sums = {name: sums[name] + value if sums else value for name, value in own.items()}
-    grad_norm = clip_gradients(state.objective.parameters(), max_norm=config.optimizer.clip_norm)
-    measured = torch.stack([grad_norm, *sums.values()]).tolist()
-    norm, values = measured[0], dict(zip(sums, measured[1:], strict=True))
-    if not all(map(_is_finite, (norm, values["loss"]))):
-        raise _diverged(state, step_batches, batches, config=config, machine=machine)
-    learning_rate = config.optimizer.learning_rate * learning_rate_share(
-        step, total_steps=config.train.steps, settings=config.schedule
-    )
-    set_learning_rate(state.optimizer, learning_rate)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.average:
-        state.average.update(_model_of(state.objective), step=step)
-    state.step = step + 1
-    loss_sum = values.pop("loss")
-    return StepResult(loss_sum, values, num_examples, learning_rate, norm, wait)
+        set_learning_rate(state.optimizer, learning_rate)
+        finite = 1 - self._latch
+        state.objective.before_step(self._info(step, finite))
+        sums, totals = self._backward(step_batches)
+        state.objective.on_gradients(self._info(step, finite))
+        norm = clip_gradients(state.objective.parameters(), max_norm=config.optimizer.clip_norm)
+        asked = self._close_latch(norm, sums["loss"], stop=stop)
+        is_first = not state.optimizer.state
+        self._update()
+        finite = 1 - self._latch
+        if state.average:
+            state.average.update(state.objective, step=step, finite=finite)
+        state.objective.after_step(self._info(step, finite))
+        state.step = step + 1
+        measured = {
+            "norm": norm, "stop": asked, "latch": self._latch,
+            "total": totals[0], "examples": totals[-1], **sums,
+        }  # fmt: skip
+        return StartedStep(
+            step_batches,
+            tuple(measured),
+            _fetch(measured),
+            learning_rate,
+            wait_seconds,
+            buffers,
+            is_first,
+        )
+
+    def read(self, started: StartedStep) -> StepResult:
+        """Wait for a step, the first that has not been read, and return what it measured.
+
+        Raises:
+            DivergedError: its loss or gradient is not finite; the state is that before the step.
+        """
+        with self._machine.ranks.waiting():
+            values = dict(zip(started.names, started.fetch(), strict=True))
+        if values.pop("latch"):
+            self._go_back(started)
+            raise self._diverged(started.batches)
+        return StepResult(
+            loss_sum=values.pop("loss"),
+            total=values.pop("total"),
+            num_examples=round(values.pop("examples")),
+            learning_rate=started.learning_rate,
+            grad_norm=values.pop("norm"),
+            wait_seconds=started.wait_seconds,
+            stop=round(values.pop("stop")),
+            metric_sums=values,
+        )
+
+    def _info(self, step: int, finite: Tensor) -> StepInfo:
+        return StepInfo(
+            step,
+            self._config.train.steps,
+            self._batches.steps_per_epoch,
+            self._state.optimizer,
+            finite,
+        )
+
+    def _backward(self, step_batches: StepBatches) -> tuple[dict[str, Tensor], Tensor]:
+        """Add up the gradients of the step.
+
+        Returns:
+            The sums of loss and metrics over this process's examples, and over all processes what
+            each part of the loss is divided by, then the number of examples.
+        """
+        if self._state.objective.coupling == "batch":
+            totals = self._totals(step_batches, [])
+            sums = backward_coupled(
+                self._state.objective,
+                [
+                    (functools.partial(self._ready, batch), self._seed(step_batches, number))
+                    for number, batch in enumerate(step_batches.micro_batches)
+                ],
+                rows_of_ranks=self._batches.rows_of_ranks(step_batches.plan.step),
+                seed=torch_seed(
+                    self._config.train.seed, step_batches.plan.step, rank=0, micro_batch=_COUPLED
+                ),
+                machine=self._machine,
+            )
+            return sums, totals
+        # Weights are of the whole step, before the first forward pass.
+        is_weighted = self._state.objective.coupling == "weighted"
+        micro_batches = [
+            self._ready(batch) if is_weighted else batch for batch in step_batches.micro_batches
+        ]
+        totals = self._totals(step_batches, self._weights(micro_batches) if is_weighted else [])
+        parts = totals[:-1]
+        scales = self._machine.ranks.world_size / torch.where(parts > 0, parts, 1.0)
+        sums = {}
+        for number, batch in enumerate(micro_batches):
+            found = self._accumulate(
+                batch if is_weighted else self._ready(batch),
+                scales,
+                seed=self._seed(step_batches, number),
+                synchronise=number == len(micro_batches) - 1,
+            )
+            sums = {name: sums[name] + value if sums else value for name, value in found.items()}
+        return sums, totals
+
+    def _ready(self, batch: Batch) -> Batch:
+        return to_model(
+            batch, device=self._machine.device, preprocessing=self._config.preprocessing
+        )
+
+    def _seed(self, step_batches: StepBatches, number: int) -> int:
+        return torch_seed(
+            self._config.train.seed,
+            step_batches.plan.step,
+            rank=self._machine.ranks.rank,
+            micro_batch=number,
+        )
+
+    @torch.no_grad()
+    def _weights(self, ready: list[Batch]) -> list[Tensor]:
+        """Return the sums of weights of each micro-batch, (parts,)."""
+        return [
+            _sum_of_valid(_by_part(self._state.objective.weights(batch)).float(), batch["valid"])
+            for batch in ready
+        ]
+
+    def _totals(self, step_batches: StepBatches, weights: list[Tensor]) -> Tensor:
+        """Return over all processes what each part of the loss is divided by, then the examples."""
+        device = self._machine.device
+        examples = torch.full((1,), float(step_batches.num_valid), device=device)
+        parts = torch.stack(weights).sum(dim=0) if weights else examples
+        return self._machine.ranks.sum(torch.cat([parts, examples]))
+
+    def _accumulate(
+        self, batch: Batch, scales: Tensor, *, seed: int, synchronise: bool
+    ) -> dict[str, Tensor]:
+        """Add a micro-batch's share to the gradients; return the sums of loss and metrics.
+
+        The loss is the sum over this micro-batch's examples times the scale: over all micro-batches
+        and processes, whose gradients are averaged, that is the mean over the whole batch.
+        """
+        forward, machine = self._forward, self._machine
+        torch.manual_seed(seed)
+        is_ddp = isinstance(forward, DistributedDataParallel)
+        with forward.no_sync() if is_ddp and not synchronise else nullcontext():  # type: ignore[operator]
+            with drawing_from(forward, batch), autocast(machine.device, machine.precision):
+                values, metrics = forward(batch)
+            by_part = _sum_of_valid(_by_part(values.float()), batch["valid"])
+            (by_part * scales).sum().backward()
+        # A sum that, divided by the first part's total, is the loss.
+        loss_sum = (by_part.detach() * (scales / scales[0])).sum()
+        return {"loss": loss_sum} | {
+            name: _sum_of_valid(value.detach().float(), batch["valid"])
+            for name, value in metrics.items()
+        }
+
+    def _close_latch(self, norm: Tensor, loss_sum: Tensor, *, stop: int) -> Tensor:
+        """Close the latch if the step is not finite, on all processes alike.
+
+        Returns:
+            The signal that asked some process to stop, 0 for none, on the device.
+        """
+        is_bad = ~(torch.isfinite(norm) & torch.isfinite(loss_sum))
+        asked = torch.full((), float(stop), device=self._machine.device)
+        flags = self._machine.ranks.max(torch.stack([is_bad.float(), asked]))
+        self._latch.copy_(torch.maximum(self._latch, flags[0]))
+        return flags[1]
+
+    def _update(self) -> None:
+        optimizer = self._state.optimizer
+        if self._has_kernel or not self._latch:  # without such a kernel the host waits and looks
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self._state.objective.zero_grad(set_to_none=True)
+
+    def _go_back(self, started: StartedStep) -> None:
+        """Put the state back before a step whose updates did not happen."""
+        state = self._state
+        state.step = started.batches.plan.step
+        for name, buffer in state.objective.named_buffers():
+            buffer.copy_(started.buffers[name])
+        if started.is_first:
+            state.optimizer.state.clear()
+        state.objective.zero_grad(set_to_none=True)
+
+    def _diverged(self, step_batches: StepBatches) -> DivergedError:
+        """Run the step's passes again and say what went wrong first, and on what.
+
+        The state stays what it is.
+        """
+        step, objective = step_batches.plan.step, self._state.objective
+        buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+        objective.before_step(self._info(step, torch.ones_like(self._latch)))
+        culprit, files = None, list[str]()
+        for number, batch in enumerate(step_batches.micro_batches):
+            ready, seed = self._ready(batch), self._seed(step_batches, number)
+
+            def compute_loss(ready: Batch = ready, seed: int = seed) -> Tensor:
+                machine = self._machine
+                torch.manual_seed(seed)
+                with drawing_from(objective, ready), autocast(machine.device, machine.precision):
+                    values, _ = objective(ready)
+                return _sum_of_valid(_by_part(values.float()), ready["valid"]).sum()
+
+            with _uncompiled(objective):
+                culprit = find_first_not_finite(objective, compute_loss)
+            if culprit:
+                files = [self._batches.examples.name(index) for index in batch["index"].tolist()]
+                break
+        objective.zero_grad(set_to_none=True)
+        for name, buffer in objective.named_buffers():
+            buffer.copy_(buffers[name])
+        if culprit is None:
+            return DivergedError(
+                f"step {step}: the gradient's norm is not finite, on another process or in the sum "
+                "of micro-batches: lower --learning-rate, or use --precision float32"
+            )
+        shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
+        return DivergedError(
+            f"step {step}: not finite, first in {culprit}; the batch was {shown}: "
+            "lower --learning-rate, or use --precision float32"
+        )
 
 
-def _accumulate(
-    forward: nn.Module,
-    batch: Batch,
-    *,
-    scale: float,
-    seed: int,
-    machine: Machine,
-    synchronise: bool,
-) -> dict[str, Tensor]:
-    """Add a micro-batch's share to the gradients; return the sums of loss and metrics, detached.
+@contextmanager
+def _uncompiled(objective: nn.Module) -> Iterator[None]:
+    """Run modules that are compiled as they are written, so that hooks see each."""
+    compiled = {m: m._compiled_call_impl for m in objective.modules() if m._compiled_call_impl}
+    for module in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
 
-    The loss is the sum over this micro-batch's examples times `scale`: over all micro-batches and
-    processes, whose gradients are averaged, that is the mean over the whole batch.
-    """
-    torch.manual_seed(seed)
-    is_ddp = isinstance(forward, DistributedDataParallel)
-    with forward.no_sync() if is_ddp and not synchronise else nullcontext():  # type: ignore[operator]
-        uniforms = batch.get("path_numbers")
-        with drop_path_from(forward, uniforms), autocast(machine.device, machine.precision):
-            losses, metrics = forward(batch)
-        loss_sum = _sum_of_valid(losses.float(), batch["valid"])
-        (loss_sum * scale).backward()
-    sums = {
-        name: _sum_of_valid(value.detach().float(), batch["valid"])
-        for name, value in metrics.items()
-    }
-    return {"loss": loss_sum.detach(), **sums}
+
+def _by_part(values: Tensor) -> Tensor:
+    """Return values (N,) of a loss of one part as (N, 1)."""
+    return values.unsqueeze(1) if values.ndim == 1 else values
 
 
 def _sum_of_valid(values: Tensor, valid: Tensor) -> Tensor:
-    return values.masked_fill(~valid, 0.0).sum()
+    """Return the sum over valid rows of (N,) or (N, parts)."""
+    hidden = ~valid if values.ndim == 1 else ~valid.unsqueeze(1)
+    return values.masked_fill(hidden, 0.0).sum(dim=0)
 
 
-def _is_finite(value: float) -> bool:
-    return value - value == 0
+def _fetch(measured: Mapping[str, Tensor]) -> Callable[[], list[float]]:
+    """Begin to copy numbers to the host; return what waits for them."""
+    stacked = torch.stack([value.detach().float() for value in measured.values()])
+    if stacked.device.type != "cuda":
+        return stacked.tolist
+    pinned = torch.empty(stacked.shape, pin_memory=True)
+    pinned.copy_(stacked, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(stacked.device))
 
+    def wait() -> list[float]:
+        event.synchronize()
+        values: list[float] = pinned.tolist()
+        return values
 
-def _model_of(objective: nn.Module) -> nn.Module:
-    model = objective.model
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def _diverged(
-    state: TrainState,
-    step_batches: StepBatches,
-    batches: TrainingBatches,
-    *,
-    config: RunConfig,
-    machine: Machine,
-) -> DivergedError:
-    """Run the step's forward and backward pass again and say what went wrong first, and on what."""
-    step = step_batches.plan.step
-    state.optimizer.zero_grad(set_to_none=True)
-    for number, batch in enumerate(step_batches.micro_batches):
-        seed = torch_seed(config.train.seed, step, rank=machine.ranks.rank, micro_batch=number)
-        moved = to_model(batch, device=machine.device, preprocessing=config.preprocessing)
-
-        def compute_loss(moved: Batch = moved, seed: int = seed) -> Tensor:
-            torch.manual_seed(seed)
-            uniforms = moved.get("path_numbers")
-            with (
-                drop_path_from(state.objective, uniforms),
-                autocast(machine.device, machine.precision),
-            ):
-                losses, _ = state.objective(moved)
-            return _sum_of_valid(losses.float(), moved["valid"])
-
-        culprit = find_first_not_finite(state.objective, compute_loss)
-        if culprit:
-            files = [batches.examples.name(index) for index in batch["index"].tolist()]
-            shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
-            return DivergedError(
-                f"step {step}: not finite, first in {culprit}; the batch was {shown}: "
-                "lower --learning-rate, or use --precision float32"
-            )
-    return DivergedError(
-        f"step {step}: the gradient's norm is not finite, on another process or in the sum of "
-        "micro-batches: lower --learning-rate, or use --precision float32"
-    )
+    return wait

@@ -49,20 +49,9 @@ def named_metrics(
     return found
 
 
-class ScoredObjective(nn.Module):
-    """An objective with the caller's own metrics beside its own; for scoring."""
-
-    def __init__(self, objective: nn.Module, metrics: Mapping[str, MetricFunction]) -> None:
-        super().__init__()
-        self.objective = objective
-        self.metrics = metrics
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return losses and all metrics, (N,) each."""
-        losses, own = self.objective(batch)
-        count = len(batch["label"])
-        further = {
-            name: per_example(function(self.objective.model, batch), count)  # type: ignore[arg-type]
-            for name, function in self.metrics.items()
-        }
-        return losses, own | further
+def named_values(
+    metrics: Mapping[str, MetricFunction], model: nn.Module, batch: Batch
+) -> dict[str, Tensor]:
+    """Return what functions measure of a batch, (N,) each, by name."""
+    count = len(batch["valid"])
+    return {name: per_example(function(model, batch), count) for name, function in metrics.items()}

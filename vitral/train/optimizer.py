@@ -11,13 +11,13 @@ from vitral.spec.run import OptimizerSettings
 
 
 def build_optimizer(
-    model: nn.Module, settings: OptimizerSettings, *, device: torch.device
+    objective: nn.Module, settings: OptimizerSettings, *, device: torch.device
 ) -> torch.optim.Optimizer:
     """Return an optimizer that decays what it shall: no biases, norms, tokens or positions.
 
     Each group has a `share` of the learning rate, below 1 for lower layers with `layer_decay`.
     """
-    groups = _groups(model, settings)
+    groups = _groups(objective, settings)
     fused = device.type in ("cpu", "cuda")
     if settings.name == "sgd":
         return torch.optim.SGD(
@@ -32,11 +32,11 @@ def build_optimizer(
     )
 
 
-def _groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
+def _groups(objective: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
     """Return parameter groups, one for each share of the rate and decay that occur."""
-    shares, decayed = _rate_shares(model, settings.layer_decay), decayed_names(model)
+    shares, decayed = _rate_shares(objective, settings.layer_decay), decayed_names(objective)
     members: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             decays = settings.decayed == "all" or name in decayed
             key = (shares.get(name, 1.0), decays)
@@ -44,18 +44,35 @@ def _groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, obj
     # The head's layer before those below it, and of each what is decayed first.
     ordered = sorted(members.items(), key=lambda item: (-item[0][0], not item[0][1]))
     return [
-        {"params": own, "share": share, "weight_decay": settings.weight_decay if decays else 0.0}
-        for (share, decays), own in ordered
+        {
+            "params": named,
+            "share": share,
+            "decays": decays,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (share, decays), named in ordered
     ]
 
 
-def _rate_shares(model: nn.Module, layer_decay: float) -> Mapping[str, float]:
-    """Return each parameter's share of the learning rate; empty: all have the whole."""
-    if layer_decay == 1 or not isinstance(model, Model):
+def _rate_shares(objective: nn.Module, layer_decay: float) -> Mapping[str, float]:
+    """Return the share of the learning rate of each parameter that lies in a model of ours.
+
+    What is not in the table has the whole rate, as the head does.
+    """
+    prefix, model = owned_model(objective)
+    if layer_decay == 1 or model is None:
         return {}
     depths = {name: model.layer_depth(name) for name, _ in model.named_parameters()}
     top = max(depths.values())
-    return {name: layer_decay ** (top - depth) for name, depth in depths.items()}
+    return {f"{prefix}{name}": layer_decay ** (top - depth) for name, depth in depths.items()}
+
+
+def owned_model(objective: nn.Module) -> tuple[str, Model | None]:
+    """Return the model that an objective owns, or is, and what its names begin with."""
+    model = objective if isinstance(objective, Model) else getattr(objective, "model", None)
+    if not isinstance(model, Model):
+        return "", None
+    return "" if model is objective else "model.", model
 
 
 def decayed_names(module: nn.Module) -> set[str]:
@@ -82,6 +99,33 @@ def _multiplies(name: str) -> bool:
     return "weight" in last or "weight" in parametrized
 
 
+def describe_decay(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Say how much decays, and what of two axes or more does not."""
+    names = {parameter: name for name, parameter in objective.named_parameters()}
+    groups = optimizer.param_groups
+    decayed, others = (
+        [p for group in groups for p in group["params"] if group["decays"] == decays]
+        for decays in (True, False)
+    )
+    tables = [names[parameter] for parameter in others if parameter.ndim >= 2]
+    counts = (sum(p.numel() for p in parameters) for parameters in (decayed, others))
+    said = "weight decay: {:,} parameters in {} tensors decay, {:,} in {} do not".format(
+        *(
+            number
+            for pair in zip(counts, (len(decayed), len(others)), strict=True)
+            for number in pair
+        )
+    )
+    return [said + (f", {', '.join(tables)} among them" if tables else "")]
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Give the groups that decay another weight decay, for an objective that schedules it."""
+    for group in optimizer.param_groups:
+        if group["decays"]:
+            group["weight_decay"] = weight_decay
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Give each group its share of the rate."""
     for group in optimizer.param_groups:
@@ -97,11 +141,26 @@ def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Te
         The norm before scaling, on the device.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
     if max_norm:
         scale = torch.clamp(max_norm / norm, max=1.0)
         torch._foreach_mul_(gradients, scale)
     return norm
+
+
+def clip_each(parameters: Iterable[nn.Parameter], *, max_norm: float) -> None:
+    """Scale the gradient of each parameter by itself down to `max_norm`, where it is above it.
+
+    As DINO does (`utils.clip_gradients`): another update than that of the global norm.
+    """
+    for parameter in parameters:
+        clip_gradients([parameter], max_norm=max_norm)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be sharded over processes as one that is not; all call it."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from vitral.data.images import ImageData
+from vitral.data.loader import own_share
 from vitral.data.order import steps_per_epoch
 from vitral.errors import DataError, RequestError
 from vitral.models.model import Model
@@ -19,12 +20,13 @@ from vitral.spec.names import parse_model_name
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import (
     CROP_OF_SETTING,
-    OBJECTIVES,
     AugmentSettings,
+    ObjectiveSettings,
     OptimizerSettings,
     RunConfig,
 )
-from vitral.spec.settings import build_run_config, flatten
+from vitral.spec.settings import build_run_config, flatten, parse_objective_settings
+from vitral.train.objectives.table import ObjectiveChoice
 
 # What a recipe may say that has no effect without validation images.
 _OF_VALIDATION = tuple(
@@ -33,6 +35,16 @@ _OF_VALIDATION = tuple(
 )
 # What a recipe may say that has no effect where the last model is the result.
 _OF_THE_BEST = ("evaluation.best_by", "evaluation.best_within", "evaluation.patience")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an objective asks for on the data."""
+
+    num_outputs: int
+    """Of the model's head."""
+    sources: Mapping[str, float]
+    """Beside the run's own data, with their shares of a batch."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ def resolve_run(
     data: ImageData,
     *,
     model: str | nn.Module | None,
+    objective: ObjectiveChoice,
     recipe: str | None,
     asked: Mapping[str, Any],
     from_file: Mapping[str, Any],
@@ -58,6 +71,7 @@ def resolve_run(
     Args:
         data: opened.
         model: a name, the caller's own module, or None for one that fits the images.
+        objective: what is minimised.
         recipe: a name, or None for one that fits the task.
         asked: settings by path from options; `train.epochs` stands for `train.steps`.
         from_file: settings by path from a file.
@@ -70,23 +84,36 @@ def resolve_run(
         raise DataError(
             f"{data.source} has no training images: it has {', '.join(data.splits)} only"
         )
-    if data.is_multi_label and asked["objective.name"] == "softmax":
-        raise RequestError(
-            "objective.name='softmax' is for one class an image, these may have any: use sigmoid"
-        )
-    layers = {"file": dict(from_file), "option": dict(asked)}
+    kind, record = objective.kind, objective.kind.settings_type
+    layers = {
+        "file": parse_objective_settings(
+            {**from_file, "objective.name": objective.name}, record, name=objective.name
+        ),
+        "option": parse_objective_settings(
+            {**asked, "objective.name": objective.name}, record, name=objective.name
+        ),
+    }
+    layers["file"].pop("objective.name")
+    objective_settings = record(**_fields(_joined(layers), "objective."))
+    kind.check_data(data, objective_settings)
+    task = _Task(
+        num_outputs=kind.num_outputs(data, objective_settings),
+        sources=kind.further_sources(objective_settings),
+    )
     given = _joined(layers)
     if given.get("evaluation.keep_best") and "validation" not in data.splits:
         raise RequestError(
             f"evaluation.keep_best=true: {data.source} has no validation images to score on: set "
             "data.validation_share, or leave it out"
         )
-    model_settings, preprocessing = _model_settings(data, model, asked=_joined(layers))
+    _check_mixing(given, objective)
+    model_settings, preprocessing = _model_settings(
+        data, model, task.num_outputs, asked=_joined(layers)
+    )
     facts = _facts(data, model_settings, preprocessing, model=model)
     chosen = choose_recipe(facts, name=recipe)
-    fitting = {**chosen.settings, **_fitting(data)}
-    if data.is_multi_label or asked["objective.name"] not in OBJECTIVES:
-        fitting = _judged_by_loss(fitting, given)
+    fitting = kind.fit_recipe({**chosen.settings, **_fitting(data)}, given, data)
+    fitting = _of_objective(fitting, record)
     if "validation" not in data.splits:
         useless = set(_OF_VALIDATION)
         if given.get("evaluation.fewshot"):
@@ -95,13 +122,16 @@ def resolve_run(
     chosen = replace(chosen, settings=fitting)
     check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
-        _check_own_model(model, given, num_classes=len(data.classes))
+        _check_own_model(model, given, num_outputs=task.num_outputs)
     effective = _with_effect(chosen.settings, given, model=model)
     chosen = replace(chosen, settings=_of_family(effective, model_settings))
     layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
-    layers = {origin: _to_steps(layer, data, layers) for origin, layer in layers.items()}
+    layers = {
+        origin: _to_steps(layer, data, layers, sources=task.sources)
+        for origin, layer in layers.items()
+    }
     origin = {path: name for name, layer in layers.items() for path in layer}
-    config = build_run_config(_joined(layers))
+    config = build_run_config(_joined(layers), objective=record)
     origin = {path: origin.get(path, "default") for path in flatten(config)}
     return ResolvedRun(config, origin, chosen)
 
@@ -115,19 +145,36 @@ def _fitting(data: ImageData) -> dict[str, Any]:
     return {path: own for change in data.listing.unfit for path, own in off[change].items()}
 
 
-def _judged_by_loss(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Have the best model told by its loss.
-
-    All labels of an image are hardly ever right, and a caller's function may give no accuracy.
-    """
-    is_asked = any(f"evaluation.{name}" in given for name in ("best_by", "best_within"))
-    if is_asked or not recipe.get("evaluation.keep_best"):
-        return dict(recipe)
-    left = {path: own for path, own in recipe.items() if path != "evaluation.best_within"}
-    return left | {"evaluation.best_by": "loss"}
+def _fields(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Return the settings of a section by their names in it."""
+    return {p.removeprefix(section): v for p, v in settings.items() if p.startswith(section)}
 
 
-def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes: int) -> None:
+def _of_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) -> dict[str, Any]:
+    """Drop what a recipe says of another objective's own settings."""
+    known = {f"objective.{name}" for name in record.__dataclass_fields__}
+    return {
+        path: value
+        for path, value in recipe.items()
+        if not path.startswith("objective.") or path in known
+    }
+
+
+def _check_mixing(given: Mapping[str, Any], objective: ObjectiveChoice) -> None:
+    for path in ("augment.mixup", "augment.cutmix"):
+        if given.get(path) and not objective.kind.label:
+            raise RequestError(
+                f"{path}={given[path]} mixes images with their classes, which the objective "
+                f"{objective.name!r} does not read: leave it out"
+            )
+    if given.get("augment.randaugment") and "mask" in objective.kind.targets:
+        raise RequestError(
+            f"augment.randaugment={given['augment.randaugment']} moves pixels, which the masks of "
+            f"the objective {objective.name!r} would not follow: leave it out"
+        )
+
+
+def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_outputs: int) -> None:
     wrong = sorted(path for path in given if path.startswith("model."))
     if wrong:
         raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
@@ -136,10 +183,10 @@ def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_classes:
             "optimizer.layer_decay has no effect on a model of your own, whose layers are not "
             "known: leave it out"
         )
-    if isinstance(model, Model) and model.config.num_classes != num_classes:
+    if isinstance(model, Model) and model.config.num_classes != num_outputs:
         raise RequestError(
-            f"a model of {model.config.num_classes} classes for data of {num_classes}: build or "
-            f"load it with num_classes={num_classes}"
+            f"a model of {model.config.num_classes} classes for data of {num_outputs}: build or "
+            f"load it with num_classes={num_outputs}"
         )
 
 
@@ -159,12 +206,6 @@ def _with_effect(
     recipes = recipe.get("optimizer.name", OptimizerSettings.name)
     if given.get("optimizer.name", recipes) != recipes:
         left = _of_any_optimizer(left, given)
-    if given["objective.name"] not in OBJECTIVES:
-        # A function of the caller's own reads `label`: labels are mixed only when asked for.
-        left.pop("augment.mixup", None)
-        left.pop("objective.label_smoothing", None)
-        if given.get("objective.label_smoothing"):
-            raise RequestError("objective.label_smoothing has no effect on a function of your own")
     if isinstance(model, nn.Module):
         left = {path: value for path, value in left.items() if not path.startswith("model.")}
     return left
@@ -203,7 +244,7 @@ def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _model_settings(
-    data: ImageData, model: str | nn.Module | None, *, asked: Mapping[str, Any]
+    data: ImageData, model: str | nn.Module | None, num_outputs: int, *, asked: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of the model and of its preprocessing that nobody asked for."""
     channels = data.channels
@@ -217,12 +258,12 @@ def _model_settings(
     if model is None or isinstance(model, str):
         fields = parse_model_name(model or name)
         fields.setdefault("image_size", image_size)
-        fields |= {"in_channels": channels, "num_classes": len(data.classes)}
+        fields |= {"in_channels": channels, "num_classes": num_outputs}
         image_size = asked.get("model.image_size", fields["image_size"])
-        stated = asked.get("model.num_classes", len(data.classes))
-        if stated != len(data.classes):
+        stated = asked.get("model.num_classes", num_outputs)
+        if stated != num_outputs:
             raise RequestError(
-                f"model.num_classes={stated} does not fit data of {len(data.classes)} classes: "
+                f"model.num_classes={stated} does not fit data of {num_outputs} classes: "
                 "leave it out"
             )
     size = asked.get("preprocessing.size", image_size)
@@ -275,13 +316,18 @@ def _facts(
 
 
 def _to_steps(
-    layer: dict[str, Any], data: ImageData, layers: Mapping[str, Mapping[str, Any]]
+    layer: dict[str, Any],
+    data: ImageData,
+    layers: Mapping[str, Mapping[str, Any]],
+    *,
+    sources: Mapping[str, float],
 ) -> dict[str, Any]:
     """Replace epochs and warm-up shares by steps, now that the number of images is known."""
     layer = dict(layer)
     everything = _joined(layers)
     check_positive(batch_size=everything["train.batch_size"])
-    per_epoch = steps_per_epoch(len(data.splits["train"]), everything["train.batch_size"])
+    batch_size = own_share(everything["train.batch_size"], sources)
+    per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
     if "train.epochs" in layer and "train.steps" in layer:
         raise RequestError(
             f"train.epochs={layer['train.epochs']:g} and train.steps={layer['train.steps']} both "

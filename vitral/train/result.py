@@ -1,29 +1,25 @@
-"""The end of a run: the model folder, the test opened once, the controls and the report."""
+"""The end of a run: the model folder and its parts, the summary and the report."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from vitral.data.images import ImageData
+from vitral.data.loader import own_share
 from vitral.data.order import steps_per_epoch
-from vitral.evaluate.accuracy import prediction_rows
-from vitral.evaluate.controls import majority_control, pixel_accuracy
-from vitral.evaluate.mistakes import confident_mistakes
-from vitral.evaluate.score import Predictions, predict_examples, summarise
+from vitral.evaluate.evaluator import Evaluator, Scored
 from vitral.figures.report import write_report
 from vitral.files import atomic
-from vitral.files.rows import csv_text
 from vitral.models.weights.folder import write_model_files
-from vitral.train.best import BestModel
+from vitral.spec.run import RunConfig
+from vitral.train.building import Run
 from vitral.train.fewshot import FewshotScorer
 from vitral.train.folder import RunFolder
-from vitral.train.loop import Machine
-from vitral.train.resolve import ResolvedRun
+from vitral.train.objectives.base import Objective
+from vitral.train.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -38,145 +34,83 @@ class Result:
     """The run folder."""
 
 
-def scored_split(data: ImageData) -> str | None:
-    """Return the split that the final score is on: test, else validation, else none."""
-    return next((split for split in ("test", "validation") if split in data.splits), None)
-
-
 def read_result(folder: RunFolder) -> dict[str, Any]:
     """Return the summary of a finished run."""
     summary: dict[str, Any] = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
     return summary
 
 
-@dataclass(frozen=True)
-class Ending:
-    """Writes the result of a run whose model has its final weights; all processes take part."""
+def write_results(
+    run: Run,
+    state: TrainState,
+    evaluator: Evaluator,
+    *,
+    split: str | None,
+    data: ImageData,
+    fewshot: FewshotScorer | None,
+) -> dict[str, Any]:
+    """Write the result of a run, on the main process; the run is done when all of it is there.
 
-    model: nn.Module
-    resolved: ResolvedRun
-    data: ImageData
-    title: str
-    """A short name of the data."""
-    folder: RunFolder
-    machine: Machine
-    provenance: Mapping[str, Any]
-    """What the model folder says of its origin."""
-    steps_done: int
-    """Fewer than asked for where training stopped early."""
-    best: BestModel | None = None
-    """Whose weights the model has, where the best on validation are kept."""
-    fewshot: FewshotScorer | None = None
-    """Of the first process, where few-shot scores are asked for."""
+    Args:
+        run: what is fixed of it.
+        state: whose model has its final weights.
+        evaluator: filled with what is scored; empty where nothing is.
+        split: that was scored; None: there is none.
+        data: of the run, as it is read.
+        fewshot: where few-shot scores are asked for.
 
-    def write(self) -> dict[str, Any]:
-        """Score the model, write model, summary and report, and return the summary."""
-        self.model.eval()
-        split = scored_split(self.data)
-        predictions = self._predict(split) if split else None
-        summary: dict[str, Any] = {}
-        self.machine.ranks.on_first(lambda: summary.update(self._write_all(split, predictions)))
-        result: dict[str, Any] = self.machine.ranks.from_first(summary)
-        return result
+    Returns:
+        The summary.
+    """
+    folder, config, recipe = run.folder, run.resolved.config, run.resolved.recipe
+    objective, model = state.objective, state.objective.result()
+    _write_modules(folder, objective, data, config, dict(run.provenance))
+    figures = evaluator.compute()
+    if split:
+        scored = Scored(model, data, split, config.preprocessing, run.machine.device)
+        figures |= evaluator.finish(folder.path, scored)
+    batch_size = own_share(config.train.batch_size, objective.needs.sources)
+    per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
+    summary = {
+        **figures,
+        "metric": evaluator.primary.name,
+        "larger_is_better": evaluator.primary.larger_is_better,
+        "split": split,
+        "num_skipped": len(evaluator.errors) + (len(data.problems(split)) if split else 0),
+        "model": config.model.name if config.model else type(model).__name__,
+        "data": run.title,
+        "precision": "float32",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "recipe": recipe.name,
+        "recipe_reason": recipe.reason,
+        "steps": state.step,
+        "epochs": state.step / per_epoch,
+        **({"best_step": state.best.step} if state.best else {}),
+        **({"fewshot": fewshot.scores(model)} if fewshot else {}),
+    }
+    atomic.write_json(folder.path / "summary.json", summary)
+    folder.write_status("done", step=state.step, steps=config.train.steps)
+    write_report(folder.path)
+    return summary
 
-    def _write_all(self, split: str | None, predictions: Predictions | None) -> dict[str, Any]:
-        """Write everything; the run is done when all of it is there."""
-        self._write_model()
-        summary = self._summarise(split, predictions)
-        if split and predictions:
-            self._write_predictions(split, predictions)
-        atomic.write_json(self.folder.path / "summary.json", summary)
-        steps = self.resolved.config.train.steps
-        self.folder.write_status("done", step=self.steps_done, steps=steps)
-        write_report(self.folder.path)
-        return summary
 
-    def _predict(self, split: str) -> Predictions:
-        config = self.resolved.config
-        is_sigmoid = config.objective.name == "sigmoid" or self.data.is_multi_label
-        return predict_examples(
-            self.model,
-            self.data.splits[split],
-            preprocessing=config.preprocessing,
-            batch_size=config.evaluation.batch_size,
-            device=self.machine.device,
-            loss="sigmoid" if is_sigmoid else "softmax",
-            workers=config.data.workers,
-            ranks=self.machine.ranks,
-        )
-
-    def _write_model(self) -> None:
-        with atomic.new_folder(self.folder.model) as aside:
+def _write_modules(
+    folder: RunFolder,
+    objective: Objective,
+    data: ImageData,
+    config: RunConfig,
+    provenance: dict[str, Any],
+) -> None:
+    """Write `model/`, and each part that is published beside it into a folder of `parts/`."""
+    parts = {f"parts/{name}": module for name, module in objective.parts().items()}
+    for name, module in {"model": objective.result(), **parts}.items():
+        place = folder.path / name
+        place.parent.mkdir(exist_ok=True)
+        with atomic.new_folder(place) as aside:
             write_model_files(
-                self.model,
+                module,
                 aside,
-                preprocessing=self.resolved.config.preprocessing,
-                classes=self.data.classes,
-                provenance=dict(self.provenance),
+                preprocessing=config.preprocessing,
+                classes=(data.classes or None) if name == "model" else None,
+                provenance=provenance,
             )
-
-    def _summarise(self, split: str | None, predictions: Predictions | None) -> dict[str, Any]:
-        config, train = self.resolved.config, self.data.splits["train"]
-        summary: dict[str, Any] = {
-            "accuracy": None,
-            "accuracy_interval": None,
-            "loss": None,
-            "split": split,
-            "num_examples": 0,
-            "num_skipped": 0,
-        }
-        if split and predictions:
-            summary |= summarise(predictions)
-            summary["num_skipped"] += len(self.data.problems(split))
-            if len(predictions.labels):
-                summary |= self._controls(split, predictions)
-        per_epoch = steps_per_epoch(len(train), config.train.batch_size)
-        return summary | {
-            "model": config.model.name if config.model else type(self.model).__name__,
-            "data": self.title,
-            "precision": "float32",
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "recipe": self.resolved.recipe.name,
-            "recipe_reason": self.resolved.recipe.reason,
-            "steps": self.steps_done,
-            "epochs": self.steps_done / per_epoch,
-            **({"best_step": self.best.step} if self.best else {}),
-            **({"fewshot": self.fewshot.scores(self.model)} if self.fewshot else {}),
-        }
-
-    def _controls(self, split: str, predictions: Predictions) -> dict[str, Any]:
-        train, classes = self.data.splits["train"], self.data.classes
-        return {
-            **majority_control(train.labels, predictions.labels, classes),
-            "pixel_accuracy": pixel_accuracy(
-                train,
-                self.data.splits[split],
-                preprocessing=self.resolved.config.preprocessing,
-                num_classes=len(classes),
-            ),
-        }
-
-    def _write_predictions(self, split: str, predictions: Predictions) -> None:
-        examples, path = self.data.splits[split], self.folder.path
-        rows = [
-            *prediction_rows(examples, predictions, self.data.classes),
-            *({"path": item.name, "error": item.reason} for item in self.data.problems(split)),
-        ]
-        columns = ("path", "label", "class", "probability", "error")
-        atomic.write_text(path / "test_predictions.csv", csv_text(rows, columns=columns))
-        names = [examples.name(index) for index in predictions.indices.tolist()]
-        np.savez_compressed(
-            path / "test_predictions.npz",
-            labels=predictions.labels,
-            probabilities=predictions.probabilities,
-            names=np.array(names, np.str_),
-        )
-        mistakes = confident_mistakes(
-            self.model,
-            examples,
-            predictions,
-            preprocessing=self.resolved.config.preprocessing,
-            device=self.machine.device,
-            classes=self.data.classes,
-        )
-        np.savez_compressed(path / "mistakes.npz", **mistakes)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """A training run from beginning to end: what the command line and `vitral.train` call."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,25 +9,38 @@ from typing import Any
 from torch import nn
 
 from vitral.data.datasets.names import DEFAULT_NAME, data_name
+from vitral.data.file_splits import describe_splits
 from vitral.data.images import ImageData
-from vitral.errors import RequestError, nearest
+from vitral.errors import RequestError
 from vitral.models.model import Model
+from vitral.runtime.device import choose_compile, choose_precision
 from vitral.spec.names import parse_model_name
-from vitral.spec.run import OBJECTIVES
-from vitral.spec.settings import parse_settings, read_settings_file
-from vitral.train.execution import Execution
+from vitral.spec.run import RunConfig
+from vitral.spec.settings import flatten, identity, parse_settings, read_settings_file
+from vitral.train.building import Run
+from vitral.train.checkpoint import checkpoint_paths
+from vitral.train.folder import RunFolder
+from vitral.train.identity import parts_fingerprint
+from vitral.train.loop import Machine
 from vitral.train.metrics import MetricFunction, named_metrics
+from vitral.train.objectives.base import Objective
 from vitral.train.objectives.function import ObjectiveFunction
-from vitral.train.resolve import resolve_run
+from vitral.train.objectives.table import ObjectiveChoice, choose_objective
+from vitral.train.resolve import ResolvedRun, resolve_run
 from vitral.train.result import Result
 from vitral.train.site import Site, open_training_data, source_text, training_site
+from vitral.train.trainer import Trainer
+
+UNLABELLED = "unlabelled"
+"""The one further source that a run can have."""
 
 
 def train(
     model: str | nn.Module | None = None,
     data: Any = None,
     *,
-    objective: str | ObjectiveFunction | None = None,
+    objective: str | type[Objective] | ObjectiveFunction | None = None,
+    unlabelled: Any = None,
     metrics: Mapping[str, MetricFunction] | Sequence[str | MetricFunction] = (),
     image_size: int | tuple[int, int] | None = None,
     recipe: str | None = None,
@@ -52,8 +66,9 @@ def train(
             fits the images.
         data: a path, the name of a built-in set, a sized object with [i] -> (image, label), or None
             for the built-in set.
-        objective: "softmax", "sigmoid", or a function (model, batch) -> loss or (loss, metrics).
-            None: softmax, or sigmoid where images may have any classes.
+        objective: "softmax", "sigmoid", a subclass of `Objective`, or a function (model, batch) ->
+            loss or (loss, metrics). None: softmax, or sigmoid where images may have any classes.
+        unlabelled: further data without classes, for an objective that learns from it too.
         metrics: measured on the validation images beside the objective's own: names ("top5") or
             functions (model, batch) -> (N,) or a scalar mean, which a mapping may name.
         image_size: of the model's input.
@@ -103,14 +118,22 @@ def train(
     # Unknown names are told before the data is opened.
     if isinstance(model, str):
         parse_model_name(model)
-    if objective is not None:
-        _objective_name(objective)
+    choice = None if objective is None else choose_objective(objective)
     asked |= {"data.source": source_text(data)}
+    if unlabelled is not None:
+        asked |= {"data.unlabelled": source_text(unlabelled)}
     with training_site(both.get("train.device", "auto"), quiet=quiet) as site:
         channels = both.get("model.in_channels", both.get("preprocessing.channels"))
         if isinstance(model, Model):
             channels = model.config.in_channels
-        images = open_training_data(data, site, settings=both, channels=channels)
+        images = open_training_data(
+            data,
+            site,
+            settings=both,
+            channels=channels,
+            label=choice is None or choice.kind.label,
+            targets=() if choice is None else choice.kind.targets,
+        )
         request = RunRequest(
             model,
             title=data_name(data),
@@ -118,7 +141,8 @@ def train(
             recipe=recipe,
             asked=asked,
             from_file=from_file,
-            objective=objective,
+            objective=choice,
+            unlabelled=both.get("data.unlabelled") if unlabelled is None else unlabelled,
             metrics=named_metrics(metrics),
             output=output,
             resume=resume,
@@ -139,7 +163,10 @@ class RunRequest:
     asked: Mapping[str, Any] = field(default_factory=dict)
     """Settings by path; `data.source` among them."""
     from_file: Mapping[str, Any] = field(default_factory=dict)
-    objective: str | ObjectiveFunction | None = None
+    objective: ObjectiveChoice | None = None
+    """None: softmax, or sigmoid where images may have any classes."""
+    unlabelled: Any = None
+    """Further data without classes, for an objective that learns from it too."""
     metrics: Mapping[str, MetricFunction] = field(default_factory=dict)
     output: str | Path | None = None
     resume: str = "auto"
@@ -156,29 +183,143 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
     Raises:
         VitralError: as `train`.
     """
-    objective = request.objective
-    if objective is None:
-        objective = "sigmoid" if images.is_multi_label else "softmax"
+    default = "sigmoid" if images.is_multi_label else "softmax"
+    objective = request.objective or choose_objective(default)
     resolved = resolve_run(
         images,
         model=request.model,
+        objective=objective,
         recipe=request.recipe,
-        asked={**request.asked, "objective.name": _objective_name(objective)},
+        asked=request.asked,
         from_file=request.from_file,
     )
-    run = Execution(
-        resolved,
-        images,
-        model=request.model,
+    config, model = resolved.config, request.model
+    further = _open_further(objective, request, site, resolved)
+    fingerprint = _fingerprint(images, further)
+    parts = request.start + parts_fingerprint(
+        None if request.start else model, objective.given or objective.name, request.metrics
+    )
+    digits = identity(flatten(config), given=fingerprint + parts)
+    run = Run(
+        resolved=resolved,
+        data=images,
+        further=further,
         title=request.title,
+        model=model,
         objective=objective,
         metrics=request.metrics,
-        site=site,
+        machine=_choose_machine(config, site),
+        view=site.view,
+        folder=RunFolder(_output_path(request, config, digits=digits)),
         command=request.command,
-        start=request.start,
+        fingerprint=fingerprint,
+        parts=parts,
         zero_head=request.zero_head,
+        provenance=_provenance(images, request, config, fingerprint=fingerprint),
     )
-    return run.go(request.model, output=request.output, resume=request.resume)
+    return Trainer(run).go(resume=request.resume)
+
+
+def _choose_machine(config: RunConfig, site: Site) -> Machine:
+    width = config.model.feature_dim if config.model else 0
+    return Machine(
+        device=site.device,
+        precision=choose_precision(config.train.precision, device=site.device, width=width),
+        compile=choose_compile(config.train.compile, device=site.device, steps=config.train.steps),
+        ranks=site.ranks,
+    )
+
+
+def _open_further(
+    objective: ObjectiveChoice, request: RunRequest, site: Site, resolved: ResolvedRun
+) -> dict[str, ImageData]:
+    """Open the sources that an objective learns from beside the run's own data.
+
+    Raises:
+        RequestError: one is missing, or one is given that it does not learn from.
+    """
+    config, given = resolved.config, request.unlabelled
+    names = objective.kind.further_sources(config.objective)
+    if given is not None and given != "" and UNLABELLED not in names:
+        raise RequestError(
+            f"unlabelled data has no effect on the objective {objective.name!r}: leave it out"
+        )
+    for name in names:
+        if name != UNLABELLED or given is None or given == "":
+            raise RequestError(
+                f"the objective {objective.name!r} learns from {name} examples too: give them as "
+                f"{UNLABELLED} (data.{UNLABELLED})"
+            )
+    settings = {"data.validation_share": 0.0, "data.directory": config.data.directory}
+    channels = config.preprocessing.channels
+    return {
+        name: open_training_data(given, site, settings=settings, channels=channels, label=False)
+        for name in names
+    }
+
+
+def _fingerprint(images: ImageData, further: Mapping[str, ImageData]) -> str:
+    """Return what tells all data of a run apart from other data."""
+    if not further:
+        return images.fingerprint()
+    prints = [images.fingerprint(), *(f"{name} {d.fingerprint()}" for name, d in further.items())]
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
+
+
+def _provenance(
+    images: ImageData, request: RunRequest, config: RunConfig, *, fingerprint: str
+) -> dict[str, Any]:
+    """Return what a model folder says of its origin."""
+    provenance: dict[str, Any] = {
+        "data": {
+            "source": images.source,
+            "name": request.title,
+            "fingerprint": fingerprint,
+            "split": describe_splits(images.listing, config.data),
+        },
+        "command": request.command,
+    }
+    if isinstance(request.model, Model):  # what belongs to the weights travels with them
+        kept = ("licence", "pretrained")
+        provenance |= {name: request.model.provenance.get(name) for name in kept}
+    return provenance
+
+
+def _output_path(request: RunRequest, config: RunConfig, *, digits: str) -> Path:
+    resume, output = request.resume, request.output
+    if resume not in ("auto", "never"):
+        path = _run_folder_of(Path(resume))
+        if output is not None and Path(output).resolve() != path.resolve():
+            raise RequestError(
+                f"resume={resume!r} goes on in {path}, output={str(output)!r} says otherwise: "
+                "give one of them"
+            )
+        return path
+    if output is not None:
+        return Path(output)
+    name = config.model.name if config.model else type(request.model).__name__
+    plain = name.lower().replace("/", "")
+    return Path("runs") / f"{request.title}-{plain}-{digits}"
+
+
+def _run_folder_of(path: Path) -> Path:
+    """Return the run folder that a path is, or whose newest checkpoint it is.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if RunFolder(path).holds_run():
+        return path
+    run = RunFolder(path.parent.parent)
+    if path.is_dir() and path.parent == run.checkpoints and run.holds_run():
+        newest = checkpoint_paths(run.checkpoints)[0]
+        if path != newest:
+            raise RequestError(
+                f"a run goes on from its newest checkpoint, {newest.name}, not from {path.name}: "
+                f"give {run.path}, or remove the newer ones"
+            )
+        return run.path
+    raise RequestError(f"resume={str(path)!r} is no run folder: give one, or auto or never")
 
 
 def _choose_model(
@@ -214,13 +355,3 @@ def _read_config_file(path: str | Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"--config {path} can't be read: {error}") from None
     return read_settings_file(text, path=str(path))
-
-
-def _objective_name(objective: str | Callable[..., Any]) -> str:
-    if isinstance(objective, str):
-        if objective not in OBJECTIVES:
-            raise RequestError(
-                f"there is no objective {objective!r}{nearest(objective, OBJECTIVES)}"
-            )
-        return objective
-    return getattr(objective, "__name__", type(objective).__name__)

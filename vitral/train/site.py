@@ -1,7 +1,7 @@
 """Where a run happens: the processes that share it, their device, and what a person sees of it."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,13 @@ def training_site(device: str = "auto", *, quiet: bool = False) -> Iterator[Site
 
 
 def open_training_data(
-    data: Any, site: Site, *, settings: Mapping[str, Any], channels: int | None
+    data: Any,
+    site: Site,
+    *,
+    settings: Mapping[str, Any],
+    channels: int | None,
+    label: bool = True,
+    targets: Sequence[str] = (),
 ) -> ImageData:
     """Open the data, the first process before the others, which find its survey in the cache.
 
@@ -53,6 +59,8 @@ def open_training_data(
         site: whose view shows the progress.
         settings: of a run, by path; those of `data.*` count.
         channels: of the model; None: those of arrays, 3 for files.
+        label: whether classes are read.
+        targets: kinds of target to read beside them.
     """
     fields = {
         path.removeprefix("data."): value
@@ -72,7 +80,12 @@ def open_training_data(
 
         try:
             return open_images(
-                data, channels=channels, settings=data_settings, report_progress=report
+                data,
+                channels=channels,
+                settings=data_settings,
+                report_progress=report,
+                label=label,
+                targets=targets,
             )
         finally:
             site.view.finish()

@@ -1,32 +1,141 @@
 """The caller's own objective: a function of the model and a batch."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from vitral.data.images import ImageData
 from vitral.data.loading import Batch
 from vitral.errors import RequestError
+from vitral.evaluate.outputs import evaluating
+from vitral.evaluate.score import likelihoods
+from vitral.models.model import Model
+from vitral.spec.checks import check_choice
+from vitral.spec.run import ObjectiveSettings
+from vitral.train.objectives.base import Loss
+from vitral.train.objectives.classification import ClassObjective, judged_by_loss
 
 ObjectiveFunction = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]] | Tensor]
+# All logits rise by these to tell a loss by; a softmax's changes by rounding only, a sigmoid's
+# grows by equal amounts once every logit is far above 0.
+_RISES = (0.0, 1.0, 20.0, 40.0, 60.0)
+_ROUNDING = 1e-3
 
 
-class FunctionObjective(nn.Module):
+@dataclass(frozen=True)
+class FunctionSettings(ObjectiveSettings):
+    """Of a function of the caller's own."""
+
+    output: str = "auto"
+    """How the model's logits become probabilities, "softmax" or "sigmoid", which a function does
+    not say; "auto": by softmax if the loss stays what it is when all logits of an image rise alike,
+    as a cross-entropy over classes does; by sigmoid if it then grows evenly, as one of each class
+    by itself does; else as the model states, which of fresh weights is softmax."""
+
+    def __post_init__(self) -> None:
+        check_choice(("auto", "softmax", "sigmoid"), output=self.output)
+
+
+class FunctionObjective(ClassObjective):
     """Calls `function(model, batch)`, which returns the loss, or the loss and a dict of metrics.
 
-    The loss is (N,), one value an example, or a scalar, taken for the mean over the batch.
+    The loss is (N,), one value an example, or a scalar, taken for the mean over the batch. The
+    function may be a module with weights of its own: they are trained with the model.
     """
 
-    def __init__(self, model: nn.Module, function: ObjectiveFunction) -> None:
-        super().__init__()
-        self.model = model
-        self.function = function
+    settings_type: ClassVar[type[ObjectiveSettings]] = FunctionSettings
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: ObjectiveSettings | None = None,
+        *,
+        function: ObjectiveFunction,
+    ) -> None:
+        """Own a model, and the function's weights if it has some."""
+        super().__init__(model, settings)
+        assert isinstance(self.settings, FunctionSettings)
+        self.function = function
+        self.output = model.output if isinstance(model, Model) else "softmax"
+        if self.settings.output != "auto":
+            self._set_output(self.settings.output)
+
+    @classmethod
+    def fit_recipe(
+        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageData
+    ) -> dict[str, Any]:
+        """Have the best model told by its loss: a function may give no accuracy."""
+        return judged_by_loss(super().fit_recipe(recipe, given, data), given)
+
+    def begin(self, batch: Batch) -> list[str]:
+        """Find out how logits become probabilities, where nobody said it."""
+        assert isinstance(self.settings, FunctionSettings)
+        if self.settings.output != "auto":
+            return []
+        found, reason = self._tell_output(batch)
+        self._set_output(found)
+        return [
+            f"objective {self.settings.name}: logits become probabilities by {found} ({reason}); "
+            "set objective.output if not"
+        ]
+
+    def forward(self, batch: Batch) -> Loss:
         """Return the loss (N,) and the metrics, (N,) each, of every example."""
         result = self.function(self.model, batch)
         loss, metrics = result if isinstance(result, tuple) else (result, {})
-        count = len(batch["label"])
-        return per_example(loss, count), {k: per_example(v, count) for k, v in metrics.items()}
+        count = len(batch["valid"])
+        values = {name: per_example(value, count) for name, value in metrics.items()}
+        return Loss(per_example(loss, count), values)
+
+    def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
+        """Return loss and metrics of every example; of the result what its logits say."""
+        if final:
+            return likelihoods(self.model(batch["image"]), batch["label"], output=self.output)
+        values, metrics = self(batch)
+        return {"loss": values, **metrics}
+
+    def _set_output(self, output: str) -> None:
+        self.output = output
+        if isinstance(self.model, Model):
+            self.model.output = output
+
+    def _tell_output(self, batch: Batch) -> tuple[str, str]:
+        """Return how logits become probabilities, and why."""
+        if batch["label"].ndim == 2:
+            return "sigmoid", "an image may have any classes"
+        losses = self._losses_of_raised(batch)
+        if losses is None:
+            return self.output, "it does not call the model itself: nothing tells"
+        rounding = _ROUNDING * (1 + losses[0].abs())
+        if ((losses[1] - losses[0]).abs() <= rounding).all():
+            return "softmax", "its loss stays when all logits of an image rise alike"
+        first, second = losses[3] - losses[2], losses[4] - losses[3]
+        if ((second - first).abs() <= _ROUNDING * (1 + first.abs())).all():
+            return "sigmoid", "its loss grows evenly when all logits of an image rise alike"
+        return self.output, "its loss does not tell"
+
+    @torch.no_grad()
+    def _losses_of_raised(self, batch: Batch) -> list[Tensor] | None:
+        """Return the losses (N,) with logits raised by each of `_RISES`; None: it takes none."""
+        raised_by, num_calls = 0.0, 0
+
+        def rise(_module: nn.Module, _inputs: Any, logits: Tensor) -> Tensor:
+            nonlocal num_calls
+            num_calls += 1
+            return logits + raised_by
+
+        losses = []
+        handle = self.model.register_forward_hook(rise)
+        try:
+            with evaluating(self), torch.random.fork_rng(devices=[]):
+                for raised_by in _RISES:  # noqa: B007 (read by the hook)
+                    losses.append(self(batch).values)
+        finally:
+            handle.remove()
+        return losses if num_calls else None
 
 
 def per_example(value: Tensor, count: int) -> Tensor:

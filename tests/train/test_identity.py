@@ -1,0 +1,200 @@
+"""What is given to a run is told apart by code, values and weights; what can't be is refused."""
+
+import enum
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from vitral.errors import RequestError
+from vitral.train.identity import parts_fingerprint
+
+TEMPERATURE = 1.0
+
+
+def fingerprint(part: Any) -> str:
+    return parts_fingerprint(None, part, {})
+
+
+def closed_over(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def reads_a_global() -> float:
+    return TEMPERATURE
+
+
+def reads_a_global_inside() -> Callable[[], float]:
+    def inner() -> float:
+        return TEMPERATURE
+
+    return inner
+
+
+def calls_another() -> float:
+    return reads_a_global()
+
+
+def has_a_default(value: float = 1.0) -> float:
+    return value
+
+
+def has_another_default(value: float = 2.0) -> float:
+    return value
+
+
+has_another_default.__qualname__ = "has_a_default"
+
+
+class Loss:
+    """An object that can be called."""
+
+    share = 0.5
+
+    def __init__(self, scale: Any) -> None:
+        self.scale = scale
+
+    def __call__(self) -> Any:
+        return self.scale
+
+    def method(self) -> Any:
+        return self.scale
+
+
+class Colour(enum.Enum):
+    RED, BLUE = 1, 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(plain, plain)
+def test_closures_are_equal_where_their_values_are(one: Any, other: Any) -> None:
+    same = fingerprint(closed_over(one)) == fingerprint(closed_over(other))
+    assert same == (repr(one) == repr(other))
+
+
+VALUES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "arrays": (lambda: np.arange(3), lambda: np.arange(3) + 1),
+    "types of arrays": (lambda: np.zeros(3, np.float32), lambda: np.zeros(3, np.int32)),
+    "tensors": (lambda: torch.zeros(2), lambda: torch.ones(2)),
+    "bfloat16": (lambda: torch.zeros(2).bfloat16(), lambda: torch.ones(2).bfloat16()),
+    "dtypes": (lambda: torch.float32, lambda: torch.float64),
+    "paths": (lambda: Path("a"), lambda: Path("b")),
+    "sets": (lambda: {1, 2}, lambda: {1, 3}),
+    "enums": (lambda: Colour.RED, lambda: Colour.BLUE),
+    "records": (lambda: Settings(0.1), lambda: Settings(0.2)),
+    "objects": (lambda: Loss(1), lambda: Loss(2)),
+    "inner objects": (lambda: Loss(Loss(1)), lambda: Loss(Loss(2))),
+    "methods": (lambda: Loss(1).method, lambda: Loss(2).method),
+    "partials": (lambda: functools.partial(max, 1), lambda: functools.partial(max, 2)),
+    "keywords": (lambda: functools.partial(max, a=1), lambda: functools.partial(max, a=2)),
+    "functions": (lambda: has_a_default, lambda: reads_a_global),
+    "built-in functions": (lambda: max, lambda: min),
+    "torch functions": (lambda: torch.relu, lambda: torch.tanh),
+    "modules' settings": (lambda: nn.Dropout(0.1), lambda: nn.Dropout(0.2)),
+    "seeds of generators": (
+        lambda: np.random.default_rng(0), lambda: np.random.default_rng(1),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", VALUES)
+def test_values_of_every_kind_are_told_apart(what: str) -> None:
+    one, other = VALUES[what]
+    first, again, second = (fingerprint(closed_over(make())) for make in (one, one, other))
+    assert first == again
+    assert first != second
+
+
+def test_defaults_count() -> None:
+    assert fingerprint(has_a_default) != fingerprint(has_another_default)
+
+
+@pytest.mark.parametrize("function", [reads_a_global, reads_a_global_inside, calls_another])
+def test_globals_that_are_read_count(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]
+) -> None:
+    before = fingerprint(function)
+    assert fingerprint(function) == before
+    monkeypatch.setattr(f"{__name__}.TEMPERATURE", 2.0)
+    assert fingerprint(function) != before
+
+
+def test_what_is_named_like_a_global_but_not_read_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reads_an_attribute(batch: Any) -> Any:
+        return batch.TEMPERATURE
+
+    before = fingerprint(reads_an_attribute)
+    monkeypatch.setattr(f"{__name__}.TEMPERATURE", 2.0)
+    assert fingerprint(reads_an_attribute) == before
+
+
+def test_classes_count_with_their_code_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint(Loss)
+    monkeypatch.setattr(Loss, "share", 0.6)
+    changed = fingerprint(Loss)
+    assert changed != before
+    monkeypatch.setattr(Loss, "method", lambda self: 2 * self.scale)
+    assert fingerprint(Loss) != changed
+
+
+def test_what_refers_to_itself_ends() -> None:
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert fingerprint(closed_over(loop)) == fingerprint(closed_over(loop))
+
+
+def test_a_module_counts_with_weights_and_settings() -> None:
+    class Net(nn.Linear):
+        def __init__(self, *, temperature: float, seed: int = 0) -> None:
+            torch.manual_seed(seed)
+            super().__init__(2, 2)
+            self.temperature = temperature
+
+    prints = [
+        parts_fingerprint(Net(temperature=t, seed=s), "softmax", {})
+        for t, s in ((1.0, 0), (1.0, 0), (2.0, 0), (1.0, 1))
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+def test_its_mode_is_no_setting() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    assert fingerprint(net.train()) == fingerprint(net.eval())
+
+
+def test_nothing_given_has_no_fingerprint() -> None:
+    assert parts_fingerprint("ViT-Mi/4", "softmax", {}) == ""
+
+
+def test_metrics_count_with_their_names() -> None:
+    one, other = ({name: reads_a_global} for name in "ab")
+    assert parts_fingerprint(None, "softmax", one) != parts_fingerprint(None, "softmax", other)
+
+
+def test_what_can_not_be_told_apart_is_refused() -> None:
+    lock = threading.Lock()
+    with pytest.raises(RequestError, match=r"objective.lock of the objective of your own is of ty"):
+        fingerprint(lambda: lock)

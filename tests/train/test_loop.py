@@ -1,0 +1,176 @@
+"""A step that is not finite moves nothing, and is told one step later; and what a step measures."""
+
+import copy
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vitral.data.loader import StepBatches
+from vitral.data.order import plan_step
+from vitral.errors import DivergedError
+from vitral.runtime.ranks import Ranks
+from vitral.spec.preprocessing import default_preprocessing
+from vitral.spec.run import DataSettings, OptimizerSettings, RunConfig, TrainSettings
+from vitral.train.average import WeightAverage
+from vitral.train.loop import Machine, StepRunner, parallelise
+from vitral.train.objectives.base import Loss, Objective, StepInfo
+from vitral.train.optimizer import build_optimizer
+from vitral.train.state import TrainState
+
+CPU = torch.device("cpu")
+HOW = default_preprocessing((2, 2), channels=1)
+ADAMW = OptimizerSettings(learning_rate=0.1, clip_norm=1.0)
+SGD = OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=0.0)
+
+
+class Averaging(Objective):
+    """A linear model with BatchNorm, a teacher and a centre; its loss is label times output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(1))
+        self.centre: Tensor
+        self.rate = 0.0
+
+    def forward(self, batch: dict[str, Tensor]) -> Loss:
+        outputs = self.model(batch["image"].flatten(1))[:, 0]
+        self.seen = outputs.detach()
+        return Loss(outputs * batch["label"], {"size": outputs.abs()})
+
+    def before_step(self, at: StepInfo) -> None:
+        self.rate = float(at.step)
+
+    def after_step(self, at: StepInfo) -> None:
+        at.move(self.teacher.parameters(), self.model.parameters(), share=0.5)
+        at.move([self.centre], [self.seen.mean()[None]], share=0.5)
+
+
+class Batches:
+    """Steps of two examples each; the label of the steps in `bad` is not finite."""
+
+    steps_per_epoch = 4
+    examples = SimpleNamespace(name=lambda index: f"{index}.png")
+
+    def __init__(self, *, bad: tuple[int, ...] = (), value: float = float("nan")) -> None:
+        self.bad, self.value = bad, value
+
+    def steps(self, first: int, end: int) -> Iterator[StepBatches]:
+        for step in range(first, end):
+            generator = torch.Generator().manual_seed(step)
+            image = torch.rand(4, 1, 2, 2, generator=generator) * 255
+            label = torch.full((4,), self.value if step in self.bad else 1.0)
+            batch = {
+                "image": image, "label": label, "index": torch.arange(4) + 4 * step,
+                "valid": torch.ones(4, dtype=torch.bool),
+            }  # fmt: skip
+            yield StepBatches(plan_step(step, num_examples=16, batch_size=4), [batch], 4)
+
+
+def build(settings: OptimizerSettings) -> TrainState:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    objective = Averaging(model)
+    optimizer = build_optimizer(objective, settings, device=CPU)
+    return TrainState(objective, optimizer, WeightAverage(objective, decay=0.5))
+
+
+def runner_of(state: TrainState, batches: Any, settings: OptimizerSettings) -> StepRunner:
+    config = RunConfig(DataSettings(""), TrainSettings(8), HOW, None, optimizer=settings)
+    machine = Machine(CPU, torch.float32, compile=False, ranks=Ranks())
+    state.objective.train()
+    forward = parallelise(state.objective, machine)
+    return StepRunner(state, forward, batches, config=config, machine=machine)
+
+
+def snapshot(state: TrainState) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.tensors().items()}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+@pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize("bad", [0, 1, 3])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was_before(
+    settings: OptimizerSettings, bad: int, value: float
+) -> None:
+    """Though it is read only after the next one was started, of finite numbers again."""
+    good, state = build(settings), build(settings)
+    runner = runner_of(good, Batches(), settings)
+    for step_batches in Batches().steps(0, bad):
+        runner.read(runner.start(step_batches))
+    before = snapshot(good)
+
+    batches = Batches(bad=(bad,), value=value)
+    runner, pending = runner_of(state, batches, settings), None
+    with pytest.raises(DivergedError, match=f"step {bad}: not finite, first in .*{4 * bad}.png"):
+        for step_batches in batches.steps(0, 8):
+            started = runner.start(step_batches)
+            if pending:
+                runner.read(pending)
+            pending = started
+    assert state.step == bad
+    assert_same(snapshot(state), before)
+    assert isinstance(state.objective, Averaging)
+    assert state.objective.rate == bad
+    assert all(parameter.grad is None for parameter in state.objective.parameters())
+
+
+def test_reading_one_step_later_changes_no_number() -> None:
+    at_once, later = build(ADAMW), build(ADAMW)
+    runner = runner_of(at_once, Batches(), ADAMW)
+    first = [runner.read(runner.start(step)) for step in Batches().steps(0, 6)]
+    runner = runner_of(later, Batches(), ADAMW)
+    started = [runner.start(step) for step in Batches().steps(0, 6)]
+    assert [runner.read(step) for step in started] == first
+    assert_same(snapshot(later), snapshot(at_once))
+
+
+def test_a_step_measures_sums_and_what_they_are_divided_by() -> None:
+    state = build(ADAMW)
+    runner = runner_of(state, Batches(), ADAMW)
+    (step_batches,) = Batches().steps(0, 1)
+    result = runner.read(runner.start(step_batches, wait_seconds=0.5, stop=15))
+    assert (result.total, result.num_examples, result.wait_seconds, result.stop) == (4, 4, 0.5, 15)
+    assert result.metric_sums.keys() == {"size"}
+    assert result.grad_norm > 0 and result.learning_rate == 0.1
+
+
+def test_the_average_moves_by_a_tensors_share_as_by_a_number() -> None:
+    """On a GPU the device alone knows whether the step was finite."""
+    here, there = build(ADAMW), build(ADAMW)
+    for state in (here, there):
+        with torch.no_grad():
+            for parameter in state.objective.parameters():
+                parameter.add_(1.0)
+    assert here.average and there.average
+    here.average.update(here.objective, step=3, finite=torch.ones(()))
+    averages = [t for t in there.average.tensors.values() if t.is_floating_point()]
+    current = there.objective.state_dict()
+    values = [current[n] for n, t in there.average.tensors.items() if t.is_floating_point()]
+    share = (1 - 0.5) / (1 - 0.5**4)
+    torch._foreach_lerp_(averages, values, [torch.ones(()) * share] * len(averages))
+    for name, tensor in here.average.tensors.items():
+        torch.testing.assert_close(tensor, there.average.tensors[name])
+    before = {name: tensor.clone() for name, tensor in here.average.tensors.items()}
+    here.average.update(there.objective, step=4, finite=torch.zeros(()))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in here.average.tensors.items())
+
+
+def test_state_moves_by_its_share_and_not_where_a_step_was_not_finite() -> None:
+    optimizer: Any = None
+    for finite, wanted in ((1.0, 3.0), (0.0, 1.0)):
+        at = StepInfo(2, 8, 4, optimizer, torch.tensor(finite))
+        tensor = torch.ones(2)
+        at.move([tensor], [torch.full((2,), 5.0 if finite else float("nan"))], share=0.5)
+        assert tensor.tolist() == [wanted, wanted]
+        assert (at.epoch, at.progress) == (0.5, 0.25)

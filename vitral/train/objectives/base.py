@@ -1,0 +1,255 @@
+"""What every objective offers: it owns all that learns, and says what it needs."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitral.data.images import ImageData
+from vitral.data.loading import Batch
+from vitral.data.needs import Needs
+from vitral.errors import RequestError
+from vitral.evaluate.evaluator import Evaluator, MeanEvaluator
+from vitral.spec.run import ObjectiveSettings
+
+COUPLINGS = ("example", "weighted", "batch")
+
+
+class Loss(NamedTuple):
+    """What an objective makes of examples."""
+
+    values: Tensor
+    """(N,): the loss of each example. With weights, what each adds to the sum that is divided by
+    the sum of weights: (N,), or (N, parts) where each part has weights of its own."""
+    metrics: dict[str, Tensor]
+    """What is logged beside it, (N,) each; averaged as the (first part of the) loss is."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """Where in a run a step is, for schedules and for what happens around it."""
+
+    step: int
+    """From 0."""
+    total_steps: int
+    steps_per_epoch: int
+    optimizer: torch.optim.Optimizer
+    """Its groups have `lr`, `weight_decay` and `decays`, whether the latter is above 0."""
+    finite: Tensor
+    """A scalar on the device: 1, or 0 where loss or gradient were not finite and nothing was
+    updated; before the gradients are there it is 1. `move` heeds it."""
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done before this step."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done before this step, 0 in the first, below 1."""
+        return self.step / self.total_steps
+
+    @torch.no_grad()
+    def move(self, tensors: Iterable[Tensor], towards: Iterable[Tensor], *, share: float) -> None:
+        """Move state by a share of the way, such as a teacher to its student; 1: all of it.
+
+        Where the step was not finite it stays, whatever it should move towards.
+        """
+        for tensor, goal in zip(tensors, towards, strict=True):
+            moved = torch.lerp(tensor, goal.to(tensor.dtype), share)
+            tensor.copy_(torch.where(self.finite > 0, moved, tensor))
+
+
+class Objective(nn.Module):
+    """Owns the model and whatever else learns.
+
+    The loop knows of an objective what stands here, and no objective by name. Its parameters are
+    the optimizer's, its tensors the checkpoint's; names begin with `model.` for the model.
+
+    Class attributes say what must be known before there is a model: what data is opened (`label`,
+    `targets`, `further_sources`), how wide a head is (`num_outputs`), its settings.
+    """
+
+    settings_type: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
+    """A frozen dataclass of its own settings, `objective.*` in the tree."""
+    coupling: ClassVar[str] = "example"
+    """"example": the loss of an example depends on it alone. "weighted": likewise, and it counts by
+    `weights`, which the targets alone tell. "batch": it depends on all examples of the step, as a
+    contrastive loss, a centre or BatchNorm do: `encode` and `couple` then stand for `forward`."""
+    label: ClassVar[bool] = True
+    """Whether classes are read; without, data without class folders can be opened."""
+    targets: ClassVar[tuple[str, ...]] = ()
+    """Kinds of targets beside classes, of `data.needs.TARGETS`."""
+    mixing: ClassVar[bool] = False
+    """Whether labels that were mixed are understood."""
+
+    model: nn.Module
+
+    def __init__(self, model: nn.Module, settings: ObjectiveSettings | None = None) -> None:
+        """Own a model.
+
+        Args:
+            model: what a user loads in the end.
+            settings: of `settings_type`; None: its defaults.
+        """
+        super().__init__()
+        self.model = model
+        self.settings = settings or self.settings_type()
+
+    # What data and model it is for, before there is a model.
+
+    @classmethod
+    def check_data(cls, data: ImageData, settings: ObjectiveSettings) -> None:
+        """Make sure that data can be trained on.
+
+        Raises:
+            RequestError: it can't, and what to do.
+        """
+
+    @classmethod
+    def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
+        """Return how many outputs the model's head must have; 0: there is no head."""
+        return 0
+
+    @classmethod
+    def further_sources(cls, settings: ObjectiveSettings) -> Mapping[str, float]:
+        """Return the sources beside the run's own data, with the share of a batch of each."""
+        return {}
+
+    @classmethod
+    def fit_recipe(
+        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageData
+    ) -> dict[str, Any]:
+        """Return a recipe's settings, by path, without what has no place with this objective.
+
+        Args:
+            recipe: as it stands.
+            given: what a person asked for.
+            data: opened.
+        """
+        dropped = () if cls.mixing else ("augment.mixup", "augment.cutmix")
+        return {path: value for path, value in recipe.items() if path not in dropped}
+
+    # What a batch must hold.
+
+    @property
+    def needs(self) -> Needs:
+        """What a batch must hold."""
+        return Needs(
+            label=self.label,
+            targets=self.targets,
+            mixing=self.mixing,
+            sources=self.further_sources(self.settings),
+        )
+
+    def begin(self, batch: Batch) -> list[str]:
+        """Look at some training examples, unchanged, before anything is trained.
+
+        Returns:
+            What a person should know, in sentences.
+        """
+        return []
+
+    # The loss.
+
+    def forward(self, batch: Batch) -> Loss:
+        """Return the loss and metrics of each example of a micro-batch.
+
+        With coupling "batch" it is those of a micro-batch that is coupled by itself.
+        """
+        if self.coupling == "batch":
+            return self.couple(self.encode(batch))
+        raise RequestError(f"{type(self).__name__} does not say its loss: define forward")
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Return what each example counts for, (N,) or (N, parts), from its targets alone.
+
+        With coupling "weighted": such as the number of its pixels that have a class. Asked for
+        before the forward pass, without gradients.
+        """
+        raise RequestError(f"{type(self).__name__} has no weights: define them")
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what one micro-batch gives to the coupled loss, each (N, ...).
+
+        With coupling "batch". Everything that sees one example at a time, such as the network; it
+        may be computed twice, so that memory holds the activations of one micro-batch only.
+        """
+        raise RequestError(f"{type(self).__name__} has no encode: define it")
+
+    def couple(self, tensors: Mapping[str, Tensor]) -> Loss:
+        """Return the loss over what `encode` gave for all valid examples of the step.
+
+        With coupling "batch". The rows are in the order of the step, those of all micro-batches and
+        processes; every process computes the same.
+        """
+        raise RequestError(f"{type(self).__name__} has no couple: define it")
+
+    # What happens around a step.
+
+    def before_step(self, at: StepInfo) -> None:
+        """Set what moves with the step, before the first forward pass: a function of it alone."""
+
+    def on_gradients(self, at: StepInfo) -> None:
+        """Change gradients when all are there, before they are clipped as the run says."""
+
+    def after_step(self, at: StepInfo) -> None:
+        """Move state of its own after the optimizer, by `at.move`: a teacher, a centre, a queue."""
+
+    # What is scored, kept and shipped.
+
+    def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
+        """Return what `evaluator` reads of a batch, named, (N, ...) each; in evaluation mode.
+
+        Args:
+            batch: its images in the model's range.
+            final: as for `evaluator`.
+        """
+        loss = self(batch)
+        found = {"loss": loss.values, **loss.metrics}
+        if self.coupling == "weighted":
+            weights = self.weights(batch)
+            found["weight"] = weights if weights.ndim == 1 else weights[:, 0]
+            if loss.values.ndim == 2:  # the sum of parts, each over its own weights
+                raise RequestError(
+                    f"{type(self).__name__} has a loss of several parts: define its outputs"
+                )
+        return found
+
+    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+        """Return what measures the model on a split, empty.
+
+        Args:
+            data: of the run.
+            final: whether the run's result is scored, and files may be written; else the model is
+                while it trains.
+        """
+        return MeanEvaluator()
+
+    def result(self) -> nn.Module:
+        """Return the network that is scored, kept and shipped, such as a teacher."""
+        return self.model
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return what is published beside the model, by name, such as a decoder."""
+        return {}
+
+
+def check_objective(objective: Objective) -> None:
+    """Make sure that an objective is one that the loop can train.
+
+    Raises:
+        RequestError: its coupling is none of the known ones, or nothing of it learns.
+    """
+    if objective.coupling not in COUPLINGS:
+        raise RequestError(
+            f"{type(objective).__name__}.coupling={objective.coupling!r}: give one of "
+            f"{', '.join(COUPLINGS)}"
+        )
+    if not any(parameter.requires_grad for parameter in objective.parameters()):
+        raise RequestError(
+            f"{type(objective).__name__} has no parameter that requires a gradient: there is "
+            "nothing to train"
+        )
