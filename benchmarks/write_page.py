@@ -27,6 +27,7 @@ python benchmarks/features_speed.py photos/
 python benchmarks/inspect_speed.py
 python benchmarks/start_up.py
 python benchmarks/memory.py
+python benchmarks/against_commit.py ../before photos/
 python benchmarks/write_page.py
 ```
 """
@@ -49,6 +50,26 @@ def _model_speed(result: dict[str, Any]) -> str:
         "token is read, our last block computes it alone; the result is the same.",
         column="precision",
     )
+
+
+def _against_commit(result: dict[str, Any]) -> str:
+    lines = [
+        f"## Against the commit before ({result['before']})",
+        "",
+        "Time after / time before, the median over rounds in which three processes do the same\n"
+        "work in turn, two of them with the code before: their spread against each other is half\n"
+        "the distance of the quartiles. Below 1 is faster.",
+        "",
+        "| what | after / before | before / itself | spread | rounds |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        void = f" (the least of {row['void_runs']} void runs)" if row["is_void"] else ""
+        lines.append(
+            f"| {row['what']} | {row['after_over_before']:.3f} | {row['before_over_itself']:.3f} "
+            f"| {100 * row['spread']:.1f} %{void} | {row['rounds']} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def _resnet_speed(result: dict[str, Any]) -> str:
@@ -185,6 +206,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 SECTIONS = {
+    "against_commit": _against_commit,
     "model_speed": _model_speed,
     "resnet_speed": _resnet_speed,
     "loader_speed": _loader_speed,

@@ -198,3 +198,13 @@ def test_what_can_not_be_told_apart_is_refused() -> None:
     lock = threading.Lock()
     with pytest.raises(RequestError, match=r"objective.lock of the objective of your own is of ty"):
         fingerprint(lambda: lock)
+
+
+def test_what_a_script_or_notebook_defines_counts() -> None:
+    """Whoever runs it: `__main__` may be the file of an installed program."""
+    prints = []
+    for value in (1, 2):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(f"def loss():\n    return {value}\n", names)
+        prints.append(fingerprint(names["loss"]))
+    assert prints[0] != prints[1]

@@ -7,8 +7,6 @@ from vitral.data.images import ImageData
 from vitral.data.report import data_report, describe_report
 from vitral.files import atomic
 from vitral.runtime.device import machine_facts
-from vitral.spec.axial_resnet import AxialResNetConfig
-from vitral.spec.run import RunConfig
 from vitral.train.checkpoint import SavedState
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine
@@ -56,11 +54,6 @@ def describe_run(
         say(f"       values of more than 8 bits: {black:g} is black, {white:g} white")
     if config.model and config.model.untiled_note():
         say(f"       {config.model.untiled_note()}")
-    if _splits_batches(config, machine) and isinstance(config.model, AxialResNetConfig):
-        say(
-            "warning: BatchNorm sees each part of a batch by itself: the result differs from "
-            "that of whole batches"
-        )
     if config.evaluation.keep_best and "test" not in data.splits:
         say(
             "note: there are no test images: the score will be on the validation images that "
@@ -77,12 +70,6 @@ def describe_run(
         say(f"going on from {saved.path.name}")
         for change in _changed_facts(saved.progress, facts):
             say(f"warning: {change}: the result may differ in its last bits")
-
-
-def _splits_batches(config: RunConfig, machine: Machine) -> bool:
-    """Say whether a batch's statistics are taken over parts of it."""
-    on_parts = machine.ranks.world_size > 1 and machine.device.type != "cuda"
-    return on_parts or 0 < config.train.micro_batch_size < config.train.batch_size
 
 
 def _changed_facts(progress: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -120,6 +120,21 @@ def build_objective(run: Run, network: nn.Module) -> Objective:
     return objective
 
 
+def cautions(run: Run, objective: Objective) -> list[str]:
+    """Return what a person should know of how an objective is trained here."""
+    settings, machine = run.resolved.config.train, run.machine
+    # On CUDA BatchNorm is synchronised over processes.
+    by_processes = machine.ranks.world_size > 1 and machine.device.type != "cuda"
+    in_parts = by_processes or 0 < settings.micro_batch_size < settings.batch_size
+    norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not (in_parts and norms) or objective.coupling == "batch":  # where it is refused or whole
+        return []
+    return [
+        "warning: BatchNorm sees each part of a batch by itself: the result differs from that of "
+        "whole batches"
+    ]
+
+
 def _look_at_data(objective: Objective, run: Run) -> list[str]:
     examples, how = run.data.splits["train"], run.resolved.config.preprocessing
     batches = evaluation_batches(

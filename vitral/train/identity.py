@@ -232,8 +232,10 @@ def _named_globals(function: types.FunctionType) -> dict[str, Any]:
 def _is_library(module: str | None) -> bool:
     """Say whether code comes with an installed package, whose version stands for it."""
     top = (module or "builtins").split(".")[0]
+    if top == "__main__":
+        return False
     if top in ("vitral", *sys.stdlib_module_names):
-        return top != "__main__"
+        return True
     file = getattr(sys.modules.get(top), "__file__", None) or ""
     return any(Path(file).is_relative_to(sysconfig.get_path(kind)) for kind in _INSTALLED)
 

@@ -28,6 +28,7 @@ from vitral.train.building import (
     build_network,
     build_objective,
     build_state,
+    cautions,
     examples_of,
     kept_modules,
     needs_of,
@@ -205,9 +206,10 @@ class Trainer:
 
     def _check_state(self, state: TrainState) -> None:
         """Say what decays, and make sure that checkpoints will fit."""
-        for sentence in describe_decay(state.objective, state.optimizer):
+        objective = state.objective
+        for sentence in describe_decay(objective, state.optimizer) + cautions(self._run, objective):
             self._view.say(sentence)
-        num_bytes = sum(tensor.nbytes for tensor in state.objective.state_dict().values())
+        num_bytes = sum(tensor.nbytes for tensor in objective.state_dict().values())
         copies = _STATE_COPIES + self._config.evaluation.keep_best
         check_space(self._folder.path, num_bytes=copies * num_bytes)
 

@@ -1,0 +1,251 @@
+"""Training, inference and loading of this checkout against those of another commit.
+
+git worktree add ../before COMMIT
+python benchmarks/against_commit.py ../before FOLDER_OF_CLASS_FOLDERS [--rounds 15]
+
+Three processes wait: two of the other checkout, one of this. In every round each does the same
+work once, in turn. The spread is how far apart the two of the other checkout are: half the distance
+of the quartiles of their ratio. Above 3 % the run is void, and made again, five times at most; then
+the run of the least spread is recorded, and says so. It uses what both have: `vitral.train` and its
+`timings.jsonl`, `Predictor`, `TrainingBatches`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MOST_SPREAD, MOST_RUNS = 0.03, 5
+ARMS = ("before", "before again", "after")
+
+
+def training(
+    name: str, *, side: int, count: int, batch_size: int, steps: int
+) -> Callable[[], float]:
+    """Return what trains and gives the seconds of a step, by the run's own clock."""
+    import numpy as np
+
+    import vitral
+    import vitral.train.result
+
+    vitral.train.result.write_report = lambda _: None  # which is not what is measured
+    random = np.random.default_rng(0)
+    root = Path(tempfile.mkdtemp())
+    labels, split = np.arange(count) % 10, np.full(count, "train")  # nothing is scored
+    images = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    np.savez(root / "data.npz", images=images, labels=labels, split=split)
+    every = steps // 3
+    number = 0
+
+    def run() -> float:
+        nonlocal number
+        number += 1
+        output = root / str(number)
+        vitral.train(
+            name,
+            str(root / "data.npz"),
+            image_size=side,
+            steps=steps,
+            batch_size=batch_size,
+            device="cpu",
+            precision="float32",
+            quiet=True,
+            output=output,
+            settings={
+                "train.log_every_steps": every,
+                "checkpoint.every_steps": steps,
+                "augment.mixup": 0.2,
+            },
+        )
+        rows = [json.loads(line) for line in (output / "timings.jsonl").read_text().splitlines()]
+        # Without the first row, in which threads and memory are set up.
+        return float(statistics.mean(batch_size / row["images_per_second"] for row in rows[1:]))
+
+    return run
+
+
+def inference(name: str, *, side: int, count: int) -> Callable[[], float]:
+    """Return what predicts images in memory and gives the seconds of it."""
+    import numpy as np
+    import torch
+
+    import vitral
+    from vitral.predict.predictor import Predictor
+
+    model = vitral.create_model(name, image_size=side, num_classes=10)
+    torch.nn.init.normal_(model.head.weight)
+    predictor = Predictor(model, device="cpu", precision="float32")
+    random = np.random.default_rng(0)
+    images = list(random.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+    def run() -> float:
+        start = time.perf_counter()
+        predictor(images)
+        return time.perf_counter() - start
+
+    return run
+
+
+def loading(folder: str) -> Callable[[], float]:
+    """Return what loads some batches of photographs and gives the seconds of it."""
+    from vitral.data.images import open_images
+    from vitral.data.loader import TrainingBatches
+    from vitral.spec.preprocessing import default_preprocessing
+    from vitral.spec.run import AugmentSettings
+
+    examples = open_images(folder).everything()
+    batches = TrainingBatches(
+        examples,
+        default_preprocessing((224, 224), channels=3),
+        AugmentSettings(min_area=0.08),
+        seed=0,
+        batch_size=32,
+        workers=2,
+    )
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in batches.steps(0, 10):
+            pass
+        return time.perf_counter() - start
+
+    return run
+
+
+SMALL = ("training step, ViT-Mi/7 at 28 px", "inference, ViT-Mi/7 at 28 px")
+"""Cases of seconds."""
+
+
+def cases(folder: str) -> dict[str, Callable[[], Callable[[], float]]]:
+    """Return what is measured, by name."""
+    small = {"side": 28, "count": 1024, "batch_size": 64, "steps": 48}
+    large = {"side": 224, "count": 60, "batch_size": 8, "steps": 6}
+    return {
+        "training step, ViT-Mi/7 at 28 px": lambda: training("ViT-Mi/7", **small),
+        "training step, ViT-S/16 at 224 px": lambda: training("ViT-S/16", **large),
+        "inference, ViT-Mi/7 at 28 px": lambda: inference("ViT-Mi/7", side=28, count=1024),
+        "inference, ViT-S/16 at 224 px": lambda: inference("ViT-S/16", side=224, count=32),
+        "loading, crops of 224 px": lambda: loading(folder),
+    }
+
+
+def work(folder: str) -> None:
+    """Be one of the processes: do a case for each line that comes in, answer with its seconds."""
+    ready: dict[str, Callable[[], float]] = {}
+    for line in sys.stdin:
+        name = line.strip()
+        if name not in ready:
+            ready[name] = cases(folder)[name]()
+        print(json.dumps(ready[name]()), flush=True)
+
+
+def start(checkout: Path, folder: str) -> subprocess.Popen[str]:
+    """Start a process that works with a checkout's code."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(checkout), folder, "--work"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        cwd=checkout,
+    )
+
+
+def ask(process: subprocess.Popen[str], case: str) -> float:
+    """Have a process do a case once."""
+    assert process.stdin and process.stdout
+    process.stdin.write(case + "\n")
+    process.stdin.flush()
+    seconds: float = json.loads(process.stdout.readline())
+    return seconds
+
+
+def measure(
+    processes: dict[str, subprocess.Popen[str]], case: str, *, rounds: int
+) -> dict[str, Any]:
+    """Do a case in turn, and compare."""
+    for arm in ARMS:
+        ask(processes[arm], case)
+    times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for number in range(rounds):
+        for place in range(len(ARMS)):
+            arm = ARMS[(number + place) % len(ARMS)]
+            times[arm].append(ask(processes[arm], case))
+    before, again, after = (times[arm] for arm in ARMS)
+    itself = [b / a for a, b in zip(before, again, strict=True)]
+    ratios = [2 * c / (a + b) for a, b, c in zip(before, again, after, strict=True)]
+    low, _, high = statistics.quantiles(itself, n=4)
+    return {
+        "what": case,
+        "before_seconds": statistics.median(before + again),
+        "after_seconds": statistics.median(after),
+        "after_over_before": statistics.median(ratios),
+        "before_over_itself": statistics.median(itself),
+        "spread": (high - low) / 2,
+        "rounds": rounds,
+    }
+
+
+def least_spread(
+    processes: dict[str, subprocess.Popen[str]], case: str, *, rounds: int
+) -> dict[str, Any]:
+    """Measure a case until a run is not void, or return the run of the least spread."""
+    found: list[dict[str, Any]] = []
+    while len(found) < MOST_RUNS:
+        found.append(measure(processes, case, rounds=rounds))
+        if found[-1]["spread"] <= MOST_SPREAD:
+            return found[-1] | {"void_runs": len(found) - 1, "is_void": False}
+    least: dict[str, Any] = min(found, key=lambda row: float(row["spread"]))
+    return least | {"void_runs": MOST_RUNS, "is_void": True}
+
+
+def main() -> None:
+    """Measure all cases and record them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("folder")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--small", action="store_true", help="only what takes seconds")
+    parser.add_argument("--work", action="store_true")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    if args.work:
+        work(args.folder)
+        return
+    here = Path(__file__).parent.parent.resolve()
+    folder = str(Path(args.folder).resolve())
+    processes = {
+        arm: start(here if arm == "after" else args.before.resolve(), folder) for arm in ARMS
+    }
+    rows = []
+    for case in SMALL if args.small else cases(folder):
+        rows.append(least_spread(processes, case, rounds=args.rounds))
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+                        for k, v in rows[-1].items()), flush=True)  # fmt: skip
+    for process in processes.values():
+        assert process.stdin
+        process.stdin.close()
+        process.wait()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=args.before,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    content = {"benchmark": "against_commit", "before": commit, "rows": rows}
+    args.results.mkdir(exist_ok=True)
+    path = args.results / "against_commit_cpu.json"
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
