@@ -134,7 +134,7 @@ def test_two_sources_come_in_their_shares_on_any_processes(
     assert all(int(label) == -1 for (source, _), label in labels.items() if source == 1)
     assert all(int(label) >= 0 for (source, _), label in labels.items() if source == 0)
     seen = [int(source) for batch in whole for source in batch["source"]]
-    assert seen.count(0) == 5 * 4 and 5 * 10 <= seen.count(1) <= 5 * 12
+    assert (seen.count(0), seen.count(1)) == (5 * 4, 5 * 12)
     # Of two steps: in later ones examples come a second time.
     found_images = by_example(
         [
@@ -159,6 +159,52 @@ def test_the_second_source_has_an_order_of_its_own() -> None:
         for k in (0, 1)
     ]
     assert orders[0] != orders[1]
+
+
+def test_a_further_source_is_gone_through_again_and_again() -> None:
+    """Its share of each step is exact, across its epochs too; in each every example comes once."""
+    unlabelled = opened(list(pattern_images(7, seed=9)[0]), label=False).everything()
+    needs = Needs(sources={"unlabelled": 0.25})
+    batches = loaded(needs, (0, 7), further={"unlabelled": unlabelled})
+    drawn = [
+        [int(i) for s, i in zip(batch["source"], batch["index"], strict=True) if s]
+        for batch in batches
+    ]
+    assert [len(step) for step in drawn] == [4] * 7
+    order = [index for step in drawn for index in step]
+    epochs = [order[start : start + 7] for start in range(0, 28, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_what_can_not_be_read_of_a_further_source_is_told_by_its_name() -> None:
+    class Broken:
+        is_open = False
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, number: int) -> Any:
+            if self.is_open and number == 2:
+                raise OSError("bad sector")
+            return pattern_images(8, seed=9)[0][number]
+
+    broken = Broken()
+    unlabelled = opened(broken, label=False).everything()
+    broken.is_open = True
+    batches = TrainingBatches(
+        patterns(), HOW, PLAIN, seed=3, batch_size=16, workers=0,
+        needs=Needs(sources={"unlabelled": 0.5}), further={"unlabelled": unlabelled},
+    )  # fmt: skip
+    ((batch,),) = [step.micro_batches for step in batches.steps(0, 1)]
+    assert batches.errors == {}
+    (index,) = batches.further_errors["unlabelled"]
+    assert "bad sector" in batches.further_errors["unlabelled"][index]
+    assert int((~batch["valid"]).sum()) == 1
+    names = batches.names_of(batch)
+    hidden = batch["valid"].logical_not().tolist().index(True)
+    assert names[hidden] == f"unlabelled: {unlabelled.name(index)}"
+    assert sum(name.startswith("unlabelled: ") for name in names) == 8
 
 
 def test_rows_of_every_process_are_known_to_all() -> None:
@@ -226,11 +272,39 @@ def test_evaluation_draws_the_same_every_time() -> None:
         ({"targets": ("mask",), "views": TWO_VIEWS}, "targets='mask' with 2 views"),
         ({"sources": {"a": 0.5, "b": 0.5}}, "give shares above 0 that leave some of the batch"),
         ({"sources": {"a": 0.0}}, "give shares above 0"),
+        ({"draws": {"valid": Draw(2)}}, "a draw called 'valid', which batches have"),
+        ({"draws": {"image/0": Draw(2)}}, "a draw called 'image/0', which batches have"),
     ],
 )
 def test_needs_that_can_not_be_met_are_told(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(RequestError, match=said):
         Needs(**fields)
+
+
+@pytest.mark.parametrize("size", [(8,), (8, 0), 8, (8.0, 8.0)])
+def test_a_view_has_a_height_and_a_width(size: Any) -> None:
+    with pytest.raises(RequestError, match=r"of a view: give \(height, width\)"):
+        View(size)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5])
+def test_a_draw_has_numbers(count: Any) -> None:
+    with pytest.raises(RequestError, match=f"count={count} of a draw: give a whole number"):
+        Draw(count)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda drawn: drawn.tolist(), "the draw 'mask' made list, not an array of numbers"),
+        (lambda drawn: drawn.astype(str), "not an array of numbers"),
+        (lambda drawn: drawn[:-1], r"made \(11, 4\) for 12 examples: the first axis must be"),
+        (lambda drawn: drawn.mean(), "not an array of numbers"),
+    ],
+)
+def test_what_is_drawn_is_an_array_with_a_row_for_each_example(make: Any, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        loaded(Needs(draws={"mask": Draw(4, make)}), (0, 1))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 
 from vitral.data.geometry import apply_to_mask, central_geometry, flips, size_of
 from vitral.data.images import Examples
@@ -125,6 +127,8 @@ class TrainingBatches:
     other grey levels."""
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
+    further_errors: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Likewise of further sources, by their names."""
 
     def __post_init__(self) -> None:
         if self.settings.mixes and (self.needs.sources or len(self.needs.views) > 1):
@@ -133,6 +137,15 @@ class TrainingBatches:
                 f"augment.mixup={self.settings.mixup} and augment.cutmix={self.settings.cutmix} "
                 f"mix pairs of images of one kind, the objective asks for {what}: set both to 0"
             )
+
+    def names_of(self, batch: Batch) -> list[str]:
+        """Return the names of a loaded batch's examples; those of further sources with its name."""
+        sources = batch.get("source", torch.zeros_like(batch["index"])).tolist()
+        names = []
+        for source, index in zip(sources, batch["index"].tolist(), strict=True):
+            prefix = f"{[*self.needs.sources][source - 1]}: " if source else ""
+            names.append(prefix + self._sources[source][0].name(index))
+        return names
 
     @property
     def steps_per_epoch(self) -> int:
@@ -214,7 +227,10 @@ class TrainingBatches:
         return prepare
 
     def _plan(self, step: int, source: int) -> StepPlan:
+        """Return the positions of a step: in its epoch, or of a further source among the step's."""
         examples, size, _ = self._sources[source]
+        if source:
+            return StepPlan(step, 0, 0, size)
         return plan_step(step, num_examples=len(examples), batch_size=size)
 
     def rows_of_ranks(self, step: int) -> list[int]:
@@ -232,36 +248,39 @@ class TrainingBatches:
     def _pieces(self, step: int) -> list[list[Span]]:
         """Return the micro-batches of this process: of each the positions of every source.
 
-        A process without a share has one of no positions.
+        The sources' rows stand one after the other, and are cut. A process without a share has one
+        micro-batch of no positions.
         """
         spans = self._spans(step, self.rank)
-        if len(spans) == 1:
-            pieces = [[span] for span in micro_batches(*spans[0], size=self.micro_batch_size)]
-            return pieces or [spans]
         total = sum(stop - start for start, stop in spans)
-        count = max(1, -(-total // self.micro_batch_size)) if self.micro_batch_size else 1
-        return [
-            [
-                (
-                    start + place * (stop - start) // count,
-                    start + (place + 1) * (stop - start) // count,
-                )
-                for start, stop in spans
-            ]
-            for place in range(count)
-        ]
+        pieces = []
+        for first, last in micro_batches(0, total, size=self.micro_batch_size):
+            piece, before = [], 0
+            for start, stop in spans:
+                inside = [min(max(end - before, 0), stop - start) for end in (first, last)]
+                piece.append((start + inside[0], start + inside[1]))
+                before += stop - start
+            pieces.append(piece)
+        return pieces or [spans]
 
     def _jobs(self, step: int, piece: Sequence[Span]) -> Iterator[Job]:
         for source in _occupied(piece):
             plan, (start, stop) = self._plan(step, source), piece[source]
             examples, _, seed = self._sources[source]
-            order = self._order_of(source, plan.epoch)
-            # Every process must pass something through the model: an example that does not count.
-            indices = order[start:stop] if stop > start else order[:1]
+            stretches = self._stretches(plan, source, start, stop)
+            indices = np.concatenate([part for _, part in stretches])
             numbers = {
-                name: uniforms(seed, plan.epoch, indices, count=num_uniforms(settings), view=view)
+                name: np.concatenate(
+                    [
+                        uniforms(seed, epoch, part, count=num_uniforms(settings), view=view)
+                        for epoch, part in stretches
+                    ]
+                )
                 for view, (name, settings) in enumerate(self._augments.items())
             }
+            drawn = [
+                _draws(self.needs, seed, epoch=epoch, indices=part) for epoch, part in stretches
+            ]
             yield Job(
                 examples,
                 indices,
@@ -270,10 +289,38 @@ class TrainingBatches:
                 | ({"source": np.full(len(indices), source)} if self.needs.sources else {})
                 | self._flips(numbers)
                 | self._mixing(plan, start, stop)
-                | _draws(self.needs, seed, epoch=plan.epoch, indices=indices),
+                | {name: np.concatenate([part[name] for part in drawn]) for name in drawn[0]},
                 counts=stop > start,
-                errors=self.errors if source == 0 else {},
+                errors=self._errors_of[source],
             )
+
+    def _stretches(
+        self, plan: StepPlan, source: int, start: int, stop: int
+    ) -> list[tuple[int, np.ndarray]]:
+        """Return the examples at some positions of a step, each part with its epoch.
+
+        The run's own data ends a step with each epoch. A further source is gone through again and
+        again, as many examples a step as its share says.
+        """
+        if stop <= start:
+            # Every process must pass something through the model: an example that does not count.
+            return [(plan.epoch, self._order_of(source, plan.epoch)[:1])]
+        if not source:
+            return [(plan.epoch, self._order_of(0, plan.epoch)[start:stop])]
+        examples, size, _ = self._sources[source]
+        place, end = plan.step * size + start, plan.step * size + stop
+        stretches = []
+        while place < end:
+            epoch, within = divmod(place, len(examples))
+            part = self._order_of(source, epoch)[within : within + end - place]
+            stretches.append((epoch, part))
+            place += len(part)
+        return stretches
+
+    @functools.cached_property
+    def _errors_of(self) -> list[dict[int, str]]:
+        """The errors of each source, the run's own data first."""
+        return [self.errors, *(self.further_errors.setdefault(n, {}) for n in self.needs.sources)]
 
     @functools.cached_property
     def _order_of(self) -> Callable[[int, int], np.ndarray]:
@@ -360,8 +407,23 @@ def _draws(
             draw.make(uniforms(seed, epoch, indices, count=draw.count, purpose=purpose, view=view))
             for view in range(views)
         ]
+        for numbers in made:
+            _check_drawn(name, numbers, len(indices))
         drawn[name] = np.stack(made, axis=1) if draw.per_view else made[0]
     return drawn
+
+
+def _check_drawn(name: str, numbers: Any, count: int) -> None:
+    """Refuse what a `Draw` made unless it is an array of numbers with a row for each example."""
+    if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "biuf":
+        raise RequestError(
+            f"the draw {name!r} made {type(numbers).__name__}, not an array of numbers"
+        )
+    if numbers.shape[:1] != (count,):
+        raise RequestError(
+            f"the draw {name!r} made {numbers.shape} for {count} examples: the first axis must be "
+            "the examples"
+        )
 
 
 def _shapes(

@@ -14,6 +14,8 @@ TARGETS = (VALUE, MASK)
 UNCOUNTED = 255
 """In a mask: what counts for nothing, such as a pixel that was outside of the image."""
 Size = tuple[int, int]
+TAKEN = ("index", "valid", "label", "source", "flip", "mix_share", "mix_box", "mix_label")
+"""Names that batches have, beside `image` and `target`."""
 
 
 def as_float32(uniforms: np.ndarray) -> np.ndarray:
@@ -30,6 +32,14 @@ class View:
     augment: AugmentSettings | None = None
     """How it is cropped, mirrored and changed; None: as the run says."""
 
+    def __post_init__(self) -> None:
+        size = self.size
+        if size is None:
+            return
+        is_pair = isinstance(size, tuple) and len(size) == 2
+        if not is_pair or not all(isinstance(side, int) and side > 0 for side in size):
+            raise RequestError(f"size={size} of a view: give (height, width), such as (96, 96)")
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -44,6 +54,10 @@ class Draw:
     """From uniforms (N, count) in [0, 1), float64, to what the batch holds, (N, ...)."""
     per_view: bool = False
     """Whether each view has its own: then the batch holds (N, views, ...)."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or self.count < 1:
+            raise RequestError(f"count={self.count} of a draw: give a whole number from 1 on")
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,9 @@ class Needs:
         unknown = sorted(set(self.targets) - set(TARGETS))
         if unknown:
             raise RequestError(f"targets={unknown[0]!r}: give some of {', '.join(TARGETS)}")
+        taken = sorted(set(self.draws) & set(TAKEN) | {n for n in self.draws if "image" in n})
+        if taken:
+            raise RequestError(f"a draw called {taken[0]!r}, which batches have: call it otherwise")
         if MASK in self.targets and len(self.views) > 1:
             raise RequestError(
                 f"targets='mask' with {len(self.views)} views: a map goes with one view of its "
