@@ -24,6 +24,9 @@ def work():
         assert ranks.gather(ranks.rank) == [0, 1]
         assert ranks.from_first(ranks.rank) == 0
         assert ranks.sum(torch.tensor(ranks.rank + 1)).item() == 3
+        own = torch.full((2,), float(ranks.rank))
+        ranks.broadcast([own])
+        assert own.tolist() == [0, 0]
         del model
     return group
 

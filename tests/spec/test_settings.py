@@ -399,7 +399,7 @@ def test_a_setting_that_only_one_run_has_is_a_difference() -> None:
     ("path", "text", "said"),
     [
         ("objective.label_smoothin", "0.1", "label_smoothin has no effect on the objective 'own': "
-         "did you mean 'label_smoothing'"),
+         "did you mean 'objective.label_smoothing'"),
         ("objective.label_smoothing", "much", "label_smoothing='much': give a number"),
     ],
 )  # fmt: skip

@@ -10,13 +10,21 @@ from vitral.spec.run import EvaluationSettings
 from vitral.train.best import BestModel, score_of
 
 
+class Scored(nn.Module):
+    """What has a model of one weight and one bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(1, 1)
+
+
 def filled(value: float) -> dict[str, torch.Tensor]:
     return {"model.weight": torch.full((1, 1), value), "model.bias": torch.full((1,), value)}
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(-5, 0)), min_size=1, max_size=20))
 def test_the_first_of_the_best_scores_is_kept(scores: list[tuple[int, int]]) -> None:
-    best = BestModel({"model": nn.Linear(1, 1)})
+    best = BestModel(Scored())
     for step, score in enumerate(scores):
         best.consider(filled(float(step)), score=score, step=step)
     first = scores.index(max(scores))
@@ -63,7 +71,7 @@ def test_of_equal_accuracies_the_smaller_loss_wins_and_without_one_it_decides() 
 def test_the_latest_that_is_as_good_as_the_best_is_kept(
     within: float, accuracies: list[float], kept: int
 ) -> None:
-    best = BestModel({"model": nn.Linear(1, 1)}, within=within, num_images=100)
+    best = BestModel(Scored(), within=within, num_images=100)
     for step, accuracy in enumerate(accuracies):
         best.consider(filled(float(step)), score=(accuracy, -1.0), step=step)
     assert best.step == kept
@@ -73,7 +81,7 @@ def test_the_latest_that_is_as_good_as_the_best_is_kept(
 
 
 def test_patience_begins_when_a_trained_model_is_kept() -> None:
-    best = BestModel({"model": nn.Linear(1, 1)})
+    best = BestModel(Scored())
     for step, accuracy in enumerate([0.9, 0.1, 0.2, 0.3]):
         best.consider(filled(0.0), score=(accuracy, -1.0), step=step)
     assert not best.is_exhausted(2)
@@ -99,10 +107,10 @@ def test_standard_errors_need_an_accuracy(accuracy: float | None) -> None:
 
 
 def test_what_was_saved_comes_back() -> None:
-    best = BestModel({"model": nn.Linear(1, 1)})
+    best = BestModel(Scored())
     best.consider(filled(7.0), score=(0.5, -1.0), step=4)
     best.consider(filled(8.0), score=(0.5, -2.0), step=6)
-    other = BestModel({"model": nn.Linear(1, 1)})
+    other = BestModel(Scored())
     other.load(best.tensors, best.progress())
     assert (other.score, other.step, other.num_worse) == ((0.5, -1.0), 4, 1)
     assert other.tensors["model.bias"].item() == 7.0
@@ -110,6 +118,4 @@ def test_what_was_saved_comes_back() -> None:
 
 def test_a_loss_that_is_no_number_is_an_error() -> None:
     with pytest.raises(DivergedError, match="step 3: the validation loss is not a number: lower"):
-        BestModel({"model": nn.Linear(1, 1)}).consider(
-            filled(0.0), score=(0.5, float("nan")), step=3
-        )
+        BestModel(Scored()).consider(filled(0.0), score=(0.5, float("nan")), step=3)

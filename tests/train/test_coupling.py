@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -48,8 +49,11 @@ def batch_of(start: int, stop: int, *, unread: tuple[int, ...] = ()) -> dict[str
 
 def run(objective: Contrast, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     pieces = [((lambda batch=batch: batch), 7) for batch in batches]
-    rows = [sum(len(batch["valid"]) for batch in batches)]
-    return backward_coupled(objective, pieces, rows_of_ranks=rows, seed=3, machine=MACHINE)
+    valid = torch.cat([batch["valid"] for batch in batches])
+    return backward_coupled(
+        objective, pieces, rows_of_ranks=[len(valid)], num_valid=int(valid.sum()), seed=3,
+        machine=MACHINE,
+    )  # fmt: skip
 
 
 def gradients(objective: nn.Module) -> dict[str, Tensor]:
@@ -111,3 +115,38 @@ def test_a_step_without_a_readable_image_has_no_gradient_but_zeros() -> None:
     sums = run(objective, [batch_of(0, 3, unread=(0, 1, 2))])
     assert sums["loss"].item() == 0
     assert all(not tensor.any() for tensor in gradients(objective).values())
+
+
+class Odd(Contrast):
+    """Encodes whatever it is told to."""
+
+    gives: Any = None
+
+    def encode(self, batch: dict[str, Tensor]) -> Any:
+        return type(self).gives(super().encode(batch)["features"])
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda rows: rows, "Odd.encode gives Tensor: give tensors by name"),
+        (lambda rows: {}, "Odd.encode gives dict: give tensors by name"),
+        (lambda rows: {"mean": rows.mean(dim=0)}, r"gives 'mean' of \(3,\) for 12 rows: give \(12"),
+        (lambda rows: {"count": 12}, "gives 'count' of int for 12 rows"),
+    ],
+)
+def test_what_is_encoded_has_a_row_for_each_example(
+    gives: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Odd, "gives", staticmethod(gives))
+    with pytest.raises(RequestError, match=said):
+        run(Odd(nn.Linear(4, 3)), [batch_of(0, 12)])
+
+
+def test_what_is_coupled_has_a_loss_for_each_row() -> None:
+    class Mean(Contrast):
+        def couple(self, tensors: Mapping[str, Tensor]) -> Loss:
+            return Loss(super().couple(tensors).values.mean(), {})
+
+    with pytest.raises(RequestError, match=r"Mean: the loss of 12 rows is \(\): give \(12,\)"):
+        run(Mean(nn.Linear(4, 3)), [batch_of(0, 12)])

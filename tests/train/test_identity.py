@@ -3,6 +3,7 @@
 import enum
 import functools
 import threading
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,10 @@ def has_another_default(value: float = 2.0) -> float:
 
 
 has_another_default.__qualname__ = "has_a_default"
+
+
+def reads_a_module(value: float) -> Any:
+    return own.scaled(value) * own.RATE  # type: ignore[name-defined]
 
 
 class Loss:
@@ -157,6 +162,53 @@ def test_classes_count_with_their_code_and_values(monkeypatch: pytest.MonkeyPatc
     assert changed != before
     monkeypatch.setattr(Loss, "method", lambda self: 2 * self.scale)
     assert fingerprint(Loss) != changed
+
+
+class Cut:
+    """Has attributes of other kinds than numbers."""
+
+    weights = np.ones(3)
+    settings = Settings(0.1)
+
+    @functools.cached_property
+    def share(self) -> float:
+        return 0.5
+
+    @staticmethod
+    @functools.lru_cache
+    def scaled(value: float) -> float:
+        return 2 * value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weights", np.zeros(3)),
+        ("settings", Settings(0.2)),
+        ("share", functools.cached_property(lambda self: 0.6)),
+        ("scaled", staticmethod(functools.lru_cache(lambda value: 3 * value))),
+    ],
+)
+def test_attributes_of_a_class_count_whatever_they_are(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(Cut)
+    assert fingerprint(Cut) == before
+    monkeypatch.setattr(Cut, name, value)
+    assert fingerprint(Cut) != before
+
+
+def test_what_is_read_of_a_module_of_ones_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = types.ModuleType("my_losses")
+    exec("RATE = 0.5\nUNREAD = 1\ndef scaled(x):\n    return 2 * x\n", vars(own))
+    monkeypatch.setitem(globals(), "own", own)
+
+    prints = [fingerprint(reads_a_module)]
+    monkeypatch.setattr(own, "UNREAD", 2)
+    prints.append(fingerprint(reads_a_module))
+    monkeypatch.setattr(own, "RATE", 0.6)
+    prints.append(fingerprint(reads_a_module))
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_what_refers_to_itself_ends() -> None:

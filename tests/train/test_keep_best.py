@@ -82,7 +82,7 @@ def test_a_run_within_standard_errors_stops_and_does_not_go_on(
     settings = {"evaluation__patience": 2, "evaluation__best_within": 0.5}
     result = train_here(patterns, tmp_path / "run", **settings)
     rows = [row for row in read_rows(result.path / "metrics.jsonl") if row["split"] == "validation"]
-    replayed = BestModel({"model": torch.nn.Linear(1, 1)}, within=0.5, num_images=20)
+    replayed = BestModel(torch.nn.Linear(1, 1), within=0.5, num_images=20)
     for row in rows:
         assert not replayed.is_exhausted(2)
         score = (row["accuracy"], -row["loss"])

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from vitral.data.loader import StepBatches
 from vitral.data.order import plan_step
-from vitral.errors import DivergedError
+from vitral.errors import DivergedError, RequestError
 from vitral.runtime.ranks import Ranks
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import DataSettings, OptimizerSettings, RunConfig, TrainSettings
@@ -54,7 +53,6 @@ class Batches:
     """Steps of two examples each; the label of the steps in `bad` is not finite."""
 
     steps_per_epoch = 4
-    examples = SimpleNamespace(name=lambda index: f"{index}.png")
 
     def __init__(self, *, bad: tuple[int, ...] = (), value: float = float("nan")) -> None:
         self.bad, self.value = bad, value
@@ -69,6 +67,10 @@ class Batches:
                 "valid": torch.ones(4, dtype=torch.bool),
             }  # fmt: skip
             yield StepBatches(plan_step(step, num_examples=16, batch_size=4), [batch], 4)
+
+    @staticmethod
+    def names_of(batch: dict[str, Tensor]) -> list[str]:
+        return [f"{index}.png" for index in batch["index"]]
 
 
 def build(settings: OptimizerSettings) -> TrainState:
@@ -174,3 +176,103 @@ def test_state_moves_by_its_share_and_not_where_a_step_was_not_finite() -> None:
         at.move([tensor], [torch.full((2,), 5.0 if finite else float("nan"))], share=0.5)
         assert tensor.tolist() == [wanted, wanted]
         assert (at.epoch, at.progress) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.float64])
+@pytest.mark.parametrize(("finite", "moved"), [(1.0, True), (0.0, False)])
+def test_state_of_any_type_may_be_replaced(kind: torch.dtype, finite: float, moved: bool) -> None:
+    optimizer: Any = None
+    at = StepInfo(0, 8, 4, optimizer, torch.tensor(finite))
+    tensor, goal = torch.zeros(2, dtype=kind), torch.ones(2, dtype=kind)
+    at.move([tensor], [goal], share=1)
+    assert torch.equal(tensor, goal if moved else torch.zeros(2, dtype=kind))
+
+
+class Thawed(Averaging):
+    """Trains from its third step on what was frozen when the run began."""
+
+    def before_step(self, at: StepInfo) -> None:
+        self.model.requires_grad_(at.step >= 2)
+
+
+def test_what_is_thawed_later_without_the_optimizer_knowing_is_told() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    objective = Thawed(model)
+    model[0].requires_grad_(False)
+    state = TrainState(objective, build_optimizer(objective, ADAMW, device=CPU), None)
+    objective.model[1].requires_grad_(True)
+    runner = runner_of(state, Batches(), ADAMW)
+    with pytest.raises(RequestError, match=r"model\.0\.weight has a gradient and is not trained"):
+        for step_batches in Batches().steps(2, 3):
+            runner.start(step_batches)
+
+
+class Late(Averaging):
+    """The last layer has no gradient in the first two steps."""
+
+    def on_gradients(self, at: StepInfo) -> None:
+        if at.step < 2:
+            for parameter in self.model[2].parameters():
+                parameter.grad = None
+
+
+@pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
+def test_a_dropped_gradient_leaves_its_layer_as_it_was(settings: OptimizerSettings) -> None:
+    torch.manual_seed(0)
+    objective = Late(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
+    state = TrainState(objective, build_optimizer(objective, settings, device=CPU), None)
+    runner, before = runner_of(state, Batches(), settings), snapshot(state)
+    for step_batches in Batches().steps(0, 4):
+        runner.read(runner.start(step_batches))
+        moved = not torch.equal(objective.model[2].weight, before["objective/model.2.weight"])
+        assert moved == (step_batches.plan.step >= 2)
+        assert not torch.equal(objective.model[0].weight, before["objective/model.0.weight"])
+
+
+class Elsewhere(Averaging):
+    """Gives whatever it is told to."""
+
+    gives: Any = None
+
+    def forward(self, batch: dict[str, Tensor]) -> Any:
+        rows = self.model(batch["image"].flatten(1))[:, 0]
+        return type(self).gives(rows)
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda rows: rows, r"Elsewhere gives a Tensor: give Loss\(values, metrics\)"),
+        (lambda rows: rows.tolist(), "Elsewhere gives a list"),
+        (lambda rows: Loss(rows.mean(), {}), r"the loss of 4 rows is \(\): give \(4,\)"),
+        (lambda rows: Loss(rows[:2], {}), r"the loss of 4 rows is \(2,\): give \(4,\)"),
+        (lambda rows: Loss(rows[:, None], {}), r"the loss of 4 rows is \(4, 1\)"),
+        (lambda rows: Loss(rows.long(), {}), "the loss is of type torch.int64: give floats"),
+        (lambda rows: Loss(rows, {"size": 3.0}), "the metric 'size' of 4 rows is float"),
+        (lambda rows: Loss(rows, {"size": rows.mean()}), r"the metric 'size' of 4 rows is \(\)"),
+        (lambda rows: Loss(rows, {"loss": rows}), "a metric called 'loss', which rows of metrics"),
+        (lambda rows: Loss(rows, {"step": rows}), "a metric called 'step'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_loss_is_told(gives: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Elsewhere, "gives", staticmethod(gives))
+    objective = Elsewhere(nn.Linear(4, 1))
+    state = TrainState(objective, build_optimizer(objective, ADAMW, device=CPU), None)
+    (step_batches,) = Batches().steps(0, 1)
+    with pytest.raises(RequestError, match=said):
+        runner_of(state, Batches(), ADAMW).start(step_batches)
+
+
+def test_metrics_may_be_called_like_what_the_loop_measures() -> None:
+    class Named(Averaging):
+        def forward(self, batch: dict[str, Tensor]) -> Loss:
+            found = super().forward(batch)
+            return Loss(found.values, {"stop": found.metrics["size"], "bad": found.values})
+
+    objective = Named(nn.Linear(4, 1))
+    state = TrainState(objective, build_optimizer(objective, ADAMW, device=CPU), None)
+    (step_batches,) = Batches().steps(0, 1)
+    runner = runner_of(state, Batches(), ADAMW)
+    read = runner.read(runner.start(step_batches))
+    assert read.metric_sums.keys() == {"stop", "bad"} and read.stop == 0

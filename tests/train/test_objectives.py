@@ -326,7 +326,7 @@ def test_a_loss_of_parts_must_say_what_is_scored() -> None:
     ("options", "said"),
     [
         ({"settings": {"objective.hiden": 0.5}}, "objective.hiden has no effect on the objective "
-         "'Masked': did you mean 'hidden'"),
+         "'Masked': did you mean 'objective.hidden'"),
         ({"settings": {"objective.hidden": "much"}}, "objective.hidden='much': give a number"),
         ({"settings": {"augment.mixup": 0.2}}, "augment.mixup=0.2 mixes images with their classes"),
         ({"unlabelled": [1]}, "unlabelled data has no effect on the objective 'Masked'"),

@@ -100,6 +100,7 @@ def test_a_finished_run_is_shown_not_repeated(name: str, data: dict[str, Path], 
     assert result.summary == json.loads((OLD / name / "summary.json").read_text())
     assert (runs / name / "model" / "model.safetensors").read_bytes() == before
     assert (runs / name / "report.html").exists()
+    assert result.model.output == ("sigmoid" if name == "several_labels" else "softmax")
 
 
 def test_a_stopped_run_goes_on_to_the_end_it_would_have_had(

@@ -84,7 +84,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     if summary.get(metric) is None:
         unknown = f"{metric:<8}  not known: the data has no test and no validation images"
         return [unknown, *_fewshot_lines(summary)]
-    if metric != "accuracy":
+    if metric != "accuracy" or summary.get("accuracy_interval") is None:
         return [_headline(summary, metric), *_fewshot_lines(summary)]
     low, high = summary["accuracy_interval"]
     majority = f"always {summary['majority_class'] or 'no class'!r}"

@@ -147,6 +147,14 @@ class MeanEvaluator(Evaluator):
         return figures if self.primary.name in figures else {**figures, self.primary.name: None}
 
 
+def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures as plain data that JSON has: arrays and tensors as numbers or lists."""
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
+        for name, value in figures.items()
+    }
+
+
 class WithMetrics(Evaluator):
     """An evaluator, and beside it means over examples of further outputs, such as a caller's."""
 

@@ -59,7 +59,7 @@ def _any_result(run: RunFolder, split: str) -> Html:
     known = summary.get(f"{metric}_interval")
     big = element(
         "div",
-        element("strong", _figure(summary[metric])),
+        element("strong", _figure(summary.get(metric))),
         element("span", f"{split} {_words(metric)}, {better} is better"),
         element("span", f"95 % interval {_figure(known[0])} to {_figure(known[1])}")
         if known
@@ -86,8 +86,8 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _figure(value: float) -> str:
-    return f"{value:.4g}"
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "not known"
 
 
 def _in_words(run: RunFolder, split: str) -> list[object]:

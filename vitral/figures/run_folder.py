@@ -96,7 +96,8 @@ def read_run_folder(path: Path) -> RunFolder:
         )
     metric = summary.get("metric", ACCURACY)
     stated = [f"{ACCURACY}_interval"] if f"majority_{ACCURACY}" in summary else []
-    needed = [*REQUIRED, *([metric, *stated] if summary.get("num_examples") else [])]
+    of_classes = [metric, *stated] if metric == ACCURACY else []
+    needed = [*REQUIRED, *(of_classes if summary.get("num_examples") else [])]
     absent = [key for key in needed if summary.get(key) is None]
     if absent:
         raise RequestError(

@@ -365,7 +365,8 @@ def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]
         if isinstance(own, Model) and own.training and own.num_drop_paths
     ]
     for model in models:
-        model.use_drop_path(uniforms)
+        if uniforms is not None:  # as many as the deepest model has
+            model.use_drop_path(uniforms[..., : model.num_drop_paths])
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +49,13 @@ class Ranks:
             with self.waiting():
                 dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
+
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give tensors the values that they have on the first process."""
+        if self.world_size > 1:
+            with self.waiting():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Return every process's tensor, of one shape in all, in the order of ranks."""

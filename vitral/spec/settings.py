@@ -96,9 +96,8 @@ def parse_objective_settings(
             continue
         field = path.removeprefix(OBJECTIVE)
         if field not in known:
-            raise RequestError(
-                f"{path} has no effect on the objective {name!r}{nearest(field, known)}"
-            )
+            hint = nearest(path, [f"{OBJECTIVE}{own}" for own in known])
+            raise RequestError(f"{path} has no effect on the objective {name!r}{hint}")
         parsed[path] = _parse_value(path, settings[path], known[field])
     return parsed
 
@@ -155,6 +154,22 @@ def build_run_config(
         except RequestError as error:
             raise RequestError(f"{section}: {error}") from None
     return RunConfig(**built)
+
+
+def build_section(
+    record: type[ObjectiveSettings], section: str, settings: Mapping[str, Any]
+) -> ObjectiveSettings:
+    """Build the record of one section from settings by path.
+
+    Raises:
+        RequestError: a value that it refuses, with the section before it.
+    """
+    start = f"{section}."
+    fields = {p.removeprefix(start): v for p, v in settings.items() if p.startswith(start)}
+    try:
+        return record(**fields)
+    except RequestError as error:
+        raise RequestError(f"{section}: {error}") from None
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:

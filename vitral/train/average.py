@@ -56,9 +56,14 @@ class WeightAverage:
         if finite is None:
             torch._foreach_lerp_(averages, values, share)
         else:  # the device knows, and the host does not wait for it
-            torch._foreach_lerp_(averages, values, [finite * share] * len(averages))
+            for average, value in zip(averages, values, strict=True):
+                moved = torch.lerp(average, value, share)  # may be NaN: selected, not scaled
+                average.copy_(torch.where(finite > 0, moved, average))
         for name in self.tensors.keys() - set(floating):
-            self.tensors[name].copy_(current[name])
+            value = current[name]
+            if finite is not None:
+                value = torch.where(finite > 0, value, self.tensors[name])
+            self.tensors[name].copy_(value)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put an average that was saved back in place."""

@@ -19,6 +19,7 @@ def describe_run(
     data: ImageData,
     machine: Machine,
     *,
+    further: Mapping[str, ImageData],
     title: str,
     saved: SavedState | None,
     say: Callable[[str], None],
@@ -30,6 +31,7 @@ def describe_run(
         resolved: its settings.
         data: opened.
         machine: where it happens.
+        further: the objective's further sources, by name.
         title: a short name of the data.
         saved: where it goes on from; None: it begins.
         say: tells a person a line.
@@ -37,7 +39,7 @@ def describe_run(
     recipe, config = resolved.recipe, resolved.config
     report = data_report(data, name=title)
     atomic.write_json(folder.path / "data_report.json", report)
-    folder.write_skipped(data, saved.progress["unreadable"] if saved else {})
+    folder.write_skipped(data, saved.progress["unreadable"] if saved else {}, further=further)
     folder.write_splits(data)
     facts = machine_facts(machine.device) | {
         "world_size": machine.ranks.world_size,
@@ -47,6 +49,9 @@ def describe_run(
     atomic.write_json(folder.path / "environment.json", facts)
     for line in (f"run:  {folder.path}", *describe_report(report)):
         say(line)
+    for source, more in further.items():
+        for line in describe_report(data_report(more, name=source)):
+            say(line)
     name = config.model.name if config.model else "your own model"
     say(f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} pixels")
     if config.preprocessing.levels:

@@ -16,22 +16,20 @@ Score = tuple[float, float]
 
 
 class BestModel:
-    """Weights and buffers of the latest model that is as good as the best, with its parts."""
+    """All tensors of an objective when its model was the latest that is as good as the best."""
 
-    def __init__(
-        self, modules: Mapping[str, nn.Module], *, within: float = 0.0, num_images: int = 1
-    ) -> None:
-        """Begin with what they have now, which no score stands for yet.
+    def __init__(self, objective: nn.Module, *, within: float = 0.0, num_images: int = 1) -> None:
+        """Begin with what it has now, which no score stands for yet.
 
         Args:
-            modules: whose tensors are kept, by name: `model` and the parts published beside it.
+            objective: whose tensors are kept: the model's, and those of heads that score it.
             within: standard errors of the best figure that a later one may be below it and still
                 count as good; 0: only a better score does. Two answers more of each kind keep the
                 error above 0 (Agresti and Coull, 1998).
             num_images: that scores are means over.
         """
         self.within, self.num_images = within, num_images
-        self.tensors = {name: t.detach().clone() for name, t in tensors_of(modules).items()}
+        self.tensors = {name: t.detach().clone() for name, t in objective.state_dict().items()}
         self.score: Score | None = None
         """The best so far."""
         self.step = 0
@@ -81,28 +79,11 @@ class BestModel:
     def load(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Put what was saved back in place."""
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+            if name in tensors:  # older versions kept the model's alone
+                tensor.copy_(tensors[name])
         score = progress["score"]
         self.score = tuple(score) if score else None
         self.step, self.num_worse = progress["step"], progress["num_worse"]
-
-
-def tensors_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the tensors of modules by the name of the module, a dot, and their own."""
-    return {
-        f"{part}.{name}": tensor
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-
-
-def load_into(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
-    """Give modules the tensors that `tensors_of` named."""
-    for part, module in modules.items():
-        start = f"{part}."
-        module.load_state_dict(
-            {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
-        )
 
 
 def score_of(figures: Mapping[str, Any], *, primary: Metric, settings: EvaluationSettings) -> Score:

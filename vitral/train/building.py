@@ -20,7 +20,7 @@ from vitral.train.best import BestModel
 from vitral.train.folder import RunFolder
 from vitral.train.loop import Machine
 from vitral.train.metrics import MetricFunction
-from vitral.train.objectives.base import Objective, check_objective
+from vitral.train.objectives.base import Objective, check_objective, result_names
 from vitral.train.objectives.table import ObjectiveChoice
 from vitral.train.optimizer import build_optimizer
 from vitral.train.progress import ProgressView
@@ -172,7 +172,7 @@ def build_state(run: Run, objective: Objective) -> TrainState:
     best = None
     if config.evaluation.keep_best:
         best = BestModel(
-            kept_modules(objective),
+            objective,
             within=config.evaluation.best_within,
             num_images=len(run.data.splits["validation"]),
         )
@@ -180,12 +180,12 @@ def build_state(run: Run, objective: Objective) -> TrainState:
     if config.train.ema:
         decay = decay_of(config.train.ema, total_steps=config.train.steps)
     average = WeightAverage(objective, decay=decay) if decay else None
+    if average and not result_names(objective).values() & average.tensors.keys():
+        raise RequestError(
+            "train.ema and train.ema_decay average what is trained, none of which is in the result "
+            f"of the objective {config.objective.name!r}: leave them out"
+        )
     return TrainState(objective, optimizer, average, best)
-
-
-def kept_modules(objective: Objective) -> dict[str, nn.Module]:
-    """Return what is kept of a run, by name: its model and the parts published beside it."""
-    return {"model": objective.result(), **objective.parts()}
 
 
 def examples_of(data: ImageData) -> Examples:

@@ -16,7 +16,7 @@ from vitral.files import atomic
 from vitral.files.manifest import check_manifest, write_manifest
 from vitral.models.weights.folder import WEIGHTS_NAME, own_copies, write_model_files
 from vitral.spec.preprocessing import Preprocessing
-from vitral.train.objectives.base import Objective
+from vitral.train.objectives.base import Objective, result_names
 from vitral.train.state import part_of
 
 # A checkpoint is written beside the old ones before any of them is removed.
@@ -98,14 +98,8 @@ def save_checkpoint(
 
 def result_tensors(objective: Objective, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of what is kept, averaged where there is an average, by its own names."""
-    result = objective.result()
-    places = (name for name, module in objective.named_modules() if module is result)
-    place = next(places, None)
-    if place is None:  # it is made of parts of the objective
-        return dict(result.state_dict())
     current = part_of(tensors, "objective") | part_of(tensors, "average")
-    start = f"{place}."
-    return {name[len(start) :]: t for name, t in current.items() if name.startswith(start)}
+    return {name: current[owned] for name, owned in result_names(objective).items()}
 
 
 def _state_files(

@@ -18,7 +18,7 @@ from vitral.errors import RequestError
 from vitral.models.model import drop_path_from
 from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
-from vitral.train.objectives.base import Objective
+from vitral.train.objectives.base import Objective, checked_loss
 
 if TYPE_CHECKING:
     from vitral.train.loop import Machine
@@ -32,6 +32,7 @@ def backward_coupled(
     pieces: Sequence[Piece],
     *,
     rows_of_ranks: Sequence[int],
+    num_valid: int,
     seed: int,
     machine: "Machine",
 ) -> dict[str, Tensor]:
@@ -41,6 +42,7 @@ def backward_coupled(
         objective: of coupling "batch".
         pieces: the micro-batches of this process.
         rows_of_ranks: how many rows they have in each process.
+        num_valid: rows of this process that count.
         seed: of what is drawn in `couple`, the same in all processes.
         machine: where it happens.
 
@@ -58,16 +60,16 @@ def backward_coupled(
             encoded.append(_encode(objective, batch, seed=own_seed, machine=machine))
             valid.append(batch["valid"])
     local = {name: torch.cat([part[name].detach() for part in encoded]) for name in encoded[0]}
-    rows, start, counts = _gather(local, torch.cat(valid), rows_of_ranks, machine)
+    rows, start, counts = _gather(local, torch.cat(valid), rows_of_ranks, num_valid, machine)
     leaves = {
         name: tensor.requires_grad_() if tensor.is_floating_point() else tensor
         for name, tensor in rows.items()
     }
     torch.manual_seed(seed)
     with autocast(machine.device, machine.precision):
-        values, metrics = objective.couple(
-            {name: leaf if counts is None else leaf[counts] for name, leaf in leaves.items()}
-        )
+        counted_rows = {n: leaf if counts is None else leaf[counts] for n, leaf in leaves.items()}
+        num_rows = len(next(iter(counted_rows.values())))
+        values, metrics = checked_loss(objective, objective.couple(counted_rows), rows=num_rows)
     values = values.float()
     # Every process has the same gradient of what is coupled: the sum over them counts it once.
     (values.sum() / max(len(values), 1) / machine.ranks.world_size).backward()
@@ -86,7 +88,17 @@ def _encode(
 ) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     with drawing_from(objective, batch), autocast(machine.device, machine.precision):
-        return objective.encode(batch)
+        encoded = objective.encode(batch)
+    rows, kind = len(batch["valid"]), type(objective).__name__
+    if not isinstance(encoded, dict) or not encoded:
+        raise RequestError(f"{kind}.encode gives {type(encoded).__name__}: give tensors by name")
+    for name, tensor in encoded.items():
+        shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        if not isinstance(shape, tuple) or shape[:1] != (rows,):
+            raise RequestError(
+                f"{kind}.encode gives {name!r} of {shape} for {rows} rows: give ({rows}, ...)"
+            )
+    return encoded
 
 
 def drawing_from(objective: nn.Module, batch: Batch) -> AbstractContextManager[None]:
@@ -121,7 +133,11 @@ def _lead_back(
 
 
 def _gather(
-    local: Mapping[str, Tensor], valid: Tensor, sizes: Sequence[int], machine: "Machine"
+    local: Mapping[str, Tensor],
+    valid: Tensor,
+    sizes: Sequence[int],
+    num_valid: int,
+    machine: "Machine",
 ) -> tuple[dict[str, Tensor], int, Tensor | None]:
     """Return the rows of all processes in order, where this one's begin, and which are valid.
 
@@ -129,7 +145,7 @@ def _gather(
     """
     ranks = machine.ranks
     if ranks.world_size == 1:
-        return dict(local), 0, None if bool(valid.all()) else valid
+        return dict(local), 0, None if num_valid == len(valid) else valid
     longest, start = max(sizes), sum(sizes[: ranks.rank])
     rows = {name: _gather_rows(tensor, sizes, longest, ranks) for name, tensor in local.items()}
     return rows, start, _gather_rows(valid.to(torch.uint8), sizes, longest, ranks).bool()
@@ -163,7 +179,7 @@ def _refuse_batch_norm(objective: nn.Module, *, when: bool) -> Iterator[None]:
 
     def refuse(name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, _inputs: Any) -> None:
-            if module.training and not isinstance(module, nn.SyncBatchNorm):
+            if module.training:
                 raise RequestError(
                     f"{name} is BatchNorm in what is encoded by micro-batches or processes, of "
                     "which none sees the whole batch that the loss couples: use one process and "

@@ -12,6 +12,7 @@ import yaml
 
 from vitral.data.images import ImageData
 from vitral.data.labels import label_text
+from vitral.data.sources.listing import Skipped
 from vitral.errors import RequestError
 from vitral.files import atomic
 from vitral.files.rows import append_row, csv_text, keep_rows, read_rows
@@ -180,10 +181,19 @@ class RunFolder:
         for name in ("metrics.jsonl", "timings.jsonl"):
             keep_rows(self.path / name, lambda row: row["step"] <= step)
 
-    def write_skipped(self, data: ImageData, errors: Mapping[str, str]) -> None:
-        """Write every file that is not used, with its reason."""
-        items = [*data.skipped, *(item for _, item in data.unreadable)]
-        rows = [{"path": item.name, "reason": item.reason} for item in items]
+    def write_skipped(
+        self,
+        data: ImageData,
+        errors: Mapping[str, str],
+        *,
+        further: Mapping[str, ImageData] | None = None,
+    ) -> None:
+        """Write every file that is not used, with its reason and its source if a further one."""
+        rows = [{"path": item.name, "reason": item.reason} for item in _unused(data)]
+        for source, more in (further or {}).items():
+            rows += [
+                {"path": f"{source}: {item.name}", "reason": item.reason} for item in _unused(more)
+            ]
         rows += [{"path": name, "reason": reason} for name, reason in errors.items()]
         atomic.write_text(self.path / "skipped.csv", csv_text(rows, columns=("path", "reason")))
 
@@ -201,3 +211,7 @@ class RunFolder:
         atomic.write_text(
             self.path / "splits.csv", csv_text(rows, columns=("path", "split", "label"))
         )
+
+
+def _unused(data: ImageData) -> list[Skipped]:
+    return [*data.skipped, *(item for _, item in data.unreadable)]

@@ -1,6 +1,7 @@
 """What of a run no setting tells: the parts that a caller gave, such as a module or a function."""
 
 import contextlib
+import dataclasses
 import dis
 import enum
 import functools
@@ -92,7 +93,9 @@ class _Description:
             if isinstance(value, kinds):
                 yield from describe(value, path)
                 return
-        if hasattr(value, "__dict__") and _is_pure_python(kind):
+        if dataclasses.is_dataclass(value):
+            yield from self._each(vars(value), path)
+        elif hasattr(value, "__dict__") and _is_pure_python(kind):
             yield from self.of(kind, path)
             yield from self._each(vars(value), path)
         else:
@@ -171,11 +174,11 @@ class _Description:
                 yield base.__qualname__.encode()
                 continue
             for name, member in vars(base).items():
-                function = getattr(member, "__func__", getattr(member, "fget", member))
-                is_data = not name.startswith("__") and isinstance(function, _PLAIN)
-                if isinstance(function, types.FunctionType) or is_data:
+                inner = _unwrapped(member)
+                is_own = not name.startswith(("__", "_abc_")) or name == "__init__"
+                if isinstance(inner, types.FunctionType) or (is_own and not _is_slot(inner)):
                     yield name.encode()
-                    yield from self.of(function, f"{path}.{name}")
+                    yield from self.of(inner, f"{path}.{name}")
 
     def _module(self, module: nn.Module, path: str) -> Iterator[bytes]:
         """A module's class, weights, and whatever else it was given, such as a temperature."""
@@ -207,6 +210,19 @@ class _Description:
             ) from None
 
 
+def _unwrapped(member: Any) -> Any:
+    """Return the function in a property, a static or class method, or what wraps one."""
+    for place in ("__func__", "fget", "func", "__wrapped__"):
+        inner = getattr(member, place, None)
+        if inner is not None and not isinstance(member, functools.partial):
+            return _unwrapped(inner)
+    return member
+
+
+def _is_slot(member: Any) -> bool:
+    return isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType)
+
+
 def _closed_over(function: types.FunctionType) -> dict[str, Any]:
     """Return the variables of outer functions that a function uses, but those not set yet."""
     found = {}
@@ -219,14 +235,26 @@ def _closed_over(function: types.FunctionType) -> dict[str, Any]:
 
 def _named_globals(function: types.FunctionType) -> dict[str, Any]:
     """Return the globals that a function, or one inside it, reads."""
-    names: set[str] = set()
+    names, attributes = set[str](), set[str]()
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
         waiting += [const for const in code.co_consts if isinstance(const, types.CodeType)]
         names |= {str(i.argval) for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+        attributes |= set(code.co_names)
     known = function.__globals__
-    return {name: known[name] for name in sorted(names) if name in known}
+    found = {name: known[name] for name in sorted(names) if name in known}
+    modules = {
+        name: module
+        for name, module in found.items()
+        if isinstance(module, types.ModuleType) and not _is_library(module.__name__)
+    }
+    # Of a module of one's own, what the code may read of it.
+    return found | {
+        f"{name}.{attribute}": getattr(module, attribute)
+        for name, module in modules.items()
+        for attribute in sorted(attributes & vars(module).keys())
+    }
 
 
 def _is_library(module: str | None) -> bool:

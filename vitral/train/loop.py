@@ -6,7 +6,8 @@ update from happening until the host has read it.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -18,14 +19,14 @@ from vitral.data.batches import to_model
 from vitral.data.loader import StepBatches, TrainingBatches
 from vitral.data.loading import Batch
 from vitral.data.order import torch_seed
-from vitral.errors import DivergedError
+from vitral.errors import DivergedError, RequestError
 from vitral.models.model import Model
 from vitral.runtime.device import autocast
 from vitral.runtime.ranks import Ranks
 from vitral.spec.run import RunConfig
 from vitral.train.coupling import backward_coupled, drawing_from
 from vitral.train.diagnosis import find_first_not_finite
-from vitral.train.objectives.base import Objective, StepInfo
+from vitral.train.objectives.base import Objective, StepInfo, checked_loss
 from vitral.train.optimizer import clip_gradients, set_learning_rate
 from vitral.train.schedule import learning_rate_share
 from vitral.train.state import TrainState
@@ -69,8 +70,8 @@ class StartedStep:
     """A step whose work has been given to the device."""
 
     batches: StepBatches
-    names: tuple[str, ...]
-    """Of what `fetch` returns."""
+    metric_names: tuple[str, ...]
+    """Of the last that `fetch` returns."""
     fetch: Callable[[], list[float]]
     """Waits for the device."""
     learning_rate: float
@@ -86,14 +87,20 @@ def parallelise(objective: Objective, machine: Machine) -> nn.Module:
 
     Before the optimizer is made: its parameters are then those that are trained.
     """
-    if machine.ranks.world_size > 1 and machine.device.type == "cuda":
+    is_coupled = objective.coupling == "batch"
+    if machine.ranks.world_size > 1 and machine.device.type == "cuda" and not is_coupled:
         nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # there is none for the CPU
     if machine.compile:
         for block in _compiled_blocks(objective.model):
             block.compile()
-    if machine.ranks.world_size == 1 or objective.coupling == "batch":
-        return objective  # coupled gradients are summed by `backward_coupled`
-    return DistributedDataParallel(objective)
+    if machine.ranks.world_size == 1:
+        return objective
+    if is_coupled:  # its gradients are summed by `backward_coupled`
+        machine.ranks.broadcast(t.detach() for t in objective.state_dict().values())
+        return objective
+    # It says so in each step where it looked for parameters without a gradient and found none.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return DistributedDataParallel(objective, find_unused_parameters=not objective.uses_all)
 
 
 def _compiled_blocks(model: nn.Module) -> list[nn.Module]:
@@ -126,6 +133,8 @@ class StepRunner:
         self._config, self._machine = config, machine
         self._latch = torch.zeros((), device=machine.device)
         """1 once a step was not finite: no update happens any more."""
+        groups = state.optimizer.param_groups
+        self._trained = {parameter for group in groups for parameter in group["params"]}
         self._has_kernel = machine.device.type in ("cpu", "cuda")
         if self._has_kernel:  # the fused kernels leave all as it is where this is 1
             state.optimizer.found_inf = self._latch  # type: ignore[attr-defined]
@@ -149,6 +158,7 @@ class StepRunner:
         finite = 1 - self._latch
         state.objective.before_step(self._info(step, finite))
         sums, totals = self._backward(step_batches)
+        self._check_trained()
         state.objective.on_gradients(self._info(step, finite))
         norm = clip_gradients(state.objective.parameters(), max_norm=config.optimizer.clip_norm)
         asked = self._close_latch(norm, sums["loss"], stop=stop)
@@ -159,13 +169,11 @@ class StepRunner:
             state.average.update(state.objective, step=step, finite=finite)
         state.objective.after_step(self._info(step, finite))
         state.step = step + 1
-        measured = {
-            "norm": norm, "stop": asked, "latch": self._latch,
-            "total": totals[0], "examples": totals[-1], **sums,
-        }  # fmt: skip
+        loss = sums.pop("loss")
+        measured = [norm, asked, self._latch, totals[0], totals[-1], loss, *sums.values()]
         return StartedStep(
             step_batches,
-            tuple(measured),
+            tuple(sums),
             _fetch(measured),
             learning_rate,
             wait_seconds,
@@ -180,19 +188,19 @@ class StepRunner:
             DivergedError: its loss or gradient is not finite; the state is that before the step.
         """
         with self._machine.ranks.waiting():
-            values = dict(zip(started.names, started.fetch(), strict=True))
-        if values.pop("latch"):
+            norm, stop, latch, total, examples, loss, *metrics = started.fetch()
+        if latch:
             self._go_back(started)
             raise self._diverged(started.batches)
         return StepResult(
-            loss_sum=values.pop("loss"),
-            total=values.pop("total"),
-            num_examples=round(values.pop("examples")),
+            loss_sum=loss,
+            metric_sums=dict(zip(started.metric_names, metrics, strict=True)),
+            total=total,
+            num_examples=round(examples),
             learning_rate=started.learning_rate,
-            grad_norm=values.pop("norm"),
+            grad_norm=norm,
             wait_seconds=started.wait_seconds,
-            stop=round(values.pop("stop")),
-            metric_sums=values,
+            stop=round(stop),
         )
 
     def _info(self, step: int, finite: Tensor) -> StepInfo:
@@ -209,41 +217,45 @@ class StepRunner:
 
         Returns:
             The sums of loss and metrics over this process's examples, and over all processes what
-            each part of the loss is divided by, then the number of examples.
+            they are divided by, and the number of examples.
         """
         if self._state.objective.coupling == "batch":
             totals = self._totals(step_batches, [])
-            sums = backward_coupled(
+            coupled = backward_coupled(
                 self._state.objective,
                 [
                     (functools.partial(self._ready, batch), self._seed(step_batches, number))
                     for number, batch in enumerate(step_batches.micro_batches)
                 ],
                 rows_of_ranks=self._batches.rows_of_ranks(step_batches.plan.step),
+                num_valid=step_batches.num_valid,
                 seed=torch_seed(
                     self._config.train.seed, step_batches.plan.step, rank=0, micro_batch=_COUPLED
                 ),
                 machine=self._machine,
             )
-            return sums, totals
-        # Weights are of the whole step, before the first forward pass.
+            return coupled, totals
         is_weighted = self._state.objective.coupling == "weighted"
-        micro_batches = [
-            self._ready(batch) if is_weighted else batch for batch in step_batches.micro_batches
-        ]
-        totals = self._totals(step_batches, self._weights(micro_batches) if is_weighted else [])
-        parts = totals[:-1]
-        scales = self._machine.ranks.world_size / torch.where(parts > 0, parts, 1.0)
-        sums = {}
-        for number, batch in enumerate(micro_batches):
+        totals = self._totals(step_batches, self._weights(step_batches) if is_weighted else [])
+        parts, examples = totals[:-1], totals[-1]
+        divisors = torch.where(parts > 0, parts, 1.0)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(step_batches.micro_batches):
             found = self._accumulate(
-                batch if is_weighted else self._ready(batch),
-                scales,
+                self._ready(batch),
+                self._machine.ranks.world_size / divisors,
                 seed=self._seed(step_batches, number),
-                synchronise=number == len(micro_batches) - 1,
+                synchronise=number == len(step_batches.micro_batches) - 1,
             )
-            sums = {name: sums[name] + value if sums else value for name, value in found.items()}
-        return sums, totals
+            for name, value in found.items():
+                sums[name] = sums[name] + value if name in sums else value
+        loss = sums.pop("loss")
+        if len(parts) == 1:
+            return {"loss": loss[0], **sums}, totals
+        # A mean over steps weighs a loss of several parts by the examples of each step.
+        by_example = {name: value * (examples / divisors[0]) for name, value in sums.items()}
+        loss = (loss / divisors).sum() * examples
+        return {"loss": loss, **by_example}, torch.stack([examples, examples])
 
     def _ready(self, batch: Batch) -> Batch:
         return to_model(
@@ -259,12 +271,14 @@ class StepRunner:
         )
 
     @torch.no_grad()
-    def _weights(self, ready: list[Batch]) -> list[Tensor]:
-        """Return the sums of weights of each micro-batch, (parts,)."""
-        return [
-            _sum_of_valid(_by_part(self._state.objective.weights(batch)).float(), batch["valid"])
-            for batch in ready
-        ]
+    def _weights(self, step_batches: StepBatches) -> list[Tensor]:
+        """Return the sums of weights of each micro-batch, (parts,), before any forward pass."""
+        sums = []
+        for batch in step_batches.micro_batches:  # made ready one by one, here and once more
+            ready = self._ready(batch)
+            weights = _by_part(self._state.objective.weights(ready)).float()
+            sums.append(_sum_of_valid(weights, ready["valid"]))
+        return sums
 
     def _totals(self, step_batches: StepBatches, weights: list[Tensor]) -> Tensor:
         """Return over all processes what each part of the loss is divided by, then the examples."""
@@ -276,7 +290,7 @@ class StepRunner:
     def _accumulate(
         self, batch: Batch, scales: Tensor, *, seed: int, synchronise: bool
     ) -> dict[str, Tensor]:
-        """Add a micro-batch's share to the gradients; return the sums of loss and metrics.
+        """Add a micro-batch's share to the gradients; return sums of loss, (parts,), and metrics.
 
         The loss is the sum over this micro-batch's examples times the scale: over all micro-batches
         and processes, whose gradients are averaged, that is the mean over the whole batch.
@@ -286,15 +300,24 @@ class StepRunner:
         is_ddp = isinstance(forward, DistributedDataParallel)
         with forward.no_sync() if is_ddp and not synchronise else nullcontext():  # type: ignore[operator]
             with drawing_from(forward, batch), autocast(machine.device, machine.precision):
-                values, metrics = forward(batch)
+                values, metrics = checked_loss(
+                    self._state.objective, forward(batch), rows=len(batch["valid"])
+                )
             by_part = _sum_of_valid(_by_part(values.float()), batch["valid"])
             (by_part * scales).sum().backward()
-        # A sum that, divided by the first part's total, is the loss.
-        loss_sum = (by_part.detach() * (scales / scales[0])).sum()
-        return {"loss": loss_sum} | {
+        return {"loss": by_part.detach()} | {
             name: _sum_of_valid(value.detach().float(), batch["valid"])
             for name, value in metrics.items()
         }
+
+    def _check_trained(self) -> None:
+        """Refuse a gradient that no update will use: a layer that was frozen from the start."""
+        for name, parameter in self._state.objective.named_parameters():
+            if parameter.grad is not None and parameter not in self._trained:
+                raise RequestError(
+                    f"{name} has a gradient and is not trained, since it was frozen when the run "
+                    "began: freeze it in before_step, or drop its gradient in on_gradients"
+                )
 
     def _close_latch(self, norm: Tensor, loss_sum: Tensor, *, stop: int) -> Tensor:
         """Close the latch if the step is not finite, on all processes alike.
@@ -344,10 +367,10 @@ class StepRunner:
                     values, _ = objective(ready)
                 return _sum_of_valid(_by_part(values.float()), ready["valid"]).sum()
 
-            with _uncompiled(objective):
+            with uncompiled(objective):
                 culprit = find_first_not_finite(objective, compute_loss)
             if culprit:
-                files = [self._batches.examples.name(index) for index in batch["index"].tolist()]
+                files = self._batches.names_of(batch)
                 break
         objective.zero_grad(set_to_none=True)
         for name, buffer in objective.named_buffers():
@@ -365,7 +388,7 @@ class StepRunner:
 
 
 @contextmanager
-def _uncompiled(objective: nn.Module) -> Iterator[None]:
+def uncompiled(objective: nn.Module) -> Iterator[None]:
     """Run modules that are compiled as they are written, so that hooks see each."""
     compiled = {m: m._compiled_call_impl for m in objective.modules() if m._compiled_call_impl}
     for module in compiled:
@@ -388,9 +411,9 @@ def _sum_of_valid(values: Tensor, valid: Tensor) -> Tensor:
     return values.masked_fill(hidden, 0.0).sum(dim=0)
 
 
-def _fetch(measured: Mapping[str, Tensor]) -> Callable[[], list[float]]:
+def _fetch(measured: Sequence[Tensor]) -> Callable[[], list[float]]:
     """Begin to copy numbers to the host; return what waits for them."""
-    stacked = torch.stack([value.detach().float() for value in measured.values()])
+    stacked = torch.stack([value.detach().float() for value in measured])
     if stacked.device.type != "cuda":
         return stacked.tolist
     pinned = torch.empty(stacked.shape, pin_memory=True)

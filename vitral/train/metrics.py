@@ -38,6 +38,8 @@ def named_metrics(
     """
     if isinstance(metrics, Mapping):
         return dict(metrics)
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = (metrics,)
     found: dict[str, MetricFunction] = {}
     for metric in metrics:
         if not isinstance(metric, str):

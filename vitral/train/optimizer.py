@@ -20,9 +20,14 @@ def build_optimizer(
     groups = _groups(objective, settings)
     fused = device.type in ("cpu", "cuda")
     if settings.name == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused
         )
+        # As the first step would leave it; fused, it can't begin for some and go on for others.
+        for group in sgd.param_groups:
+            for parameter in group["params"] if settings.momentum else ():
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(
         groups,
         lr=settings.learning_rate,
@@ -100,7 +105,9 @@ def _multiplies(name: str) -> bool:
 
 
 def describe_decay(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Say how much decays, and what of two axes or more does not."""
+    """Say how much decays, and what of two axes or more does not; nothing where nothing decays."""
+    if not any(group["weight_decay"] for group in optimizer.param_groups):
+        return []
     names = {parameter: name for name, parameter in objective.named_parameters()}
     groups = optimizer.param_groups
     decayed, others = (
@@ -140,7 +147,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Te
     Returns:
         The norm before scaling, on the device.
     """
+    parameters = list(parameters)
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=parameters[0].device if parameters else None)
     norm = whole(torch.nn.utils.get_total_norm(gradients))
     if max_norm:
         scale = torch.clamp(max_norm / norm, max=1.0)

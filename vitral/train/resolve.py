@@ -25,7 +25,12 @@ from vitral.spec.run import (
     OptimizerSettings,
     RunConfig,
 )
-from vitral.spec.settings import build_run_config, flatten, parse_objective_settings
+from vitral.spec.settings import (
+    build_run_config,
+    build_section,
+    flatten,
+    parse_objective_settings,
+)
 from vitral.train.objectives.table import ObjectiveChoice
 
 # What a recipe may say that has no effect without validation images.
@@ -85,16 +90,14 @@ def resolve_run(
             f"{data.source} has no training images: it has {', '.join(data.splits)} only"
         )
     kind, record = objective.kind, objective.kind.settings_type
+    if from_file.get("objective.name") != objective.name:  # the file speaks of another objective
+        from_file = {p: v for p, v in from_file.items() if not p.startswith("objective.")}
+    asked = {**asked, "objective.name": objective.name}
     layers = {
-        "file": parse_objective_settings(
-            {**from_file, "objective.name": objective.name}, record, name=objective.name
-        ),
-        "option": parse_objective_settings(
-            {**asked, "objective.name": objective.name}, record, name=objective.name
-        ),
+        name: parse_objective_settings(layer, record, name=objective.name)
+        for name, layer in (("file", from_file), ("option", asked))
     }
-    layers["file"].pop("objective.name")
-    objective_settings = record(**_fields(_joined(layers), "objective."))
+    objective_settings = build_section(record, "objective", _joined(layers))
     kind.check_data(data, objective_settings)
     task = _Task(
         num_outputs=kind.num_outputs(data, objective_settings),
@@ -145,11 +148,6 @@ def _fitting(data: ImageData) -> dict[str, Any]:
     return {path: own for change in data.listing.unfit for path, own in off[change].items()}
 
 
-def _fields(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return the settings of a section by their names in it."""
-    return {p.removeprefix(section): v for p, v in settings.items() if p.startswith(section)}
-
-
 def _of_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) -> dict[str, Any]:
     """Drop what a recipe says of another objective's own settings."""
     known = {f"objective.{name}" for name in record.__dataclass_fields__}
@@ -162,10 +160,10 @@ def _of_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) ->
 
 def _check_mixing(given: Mapping[str, Any], objective: ObjectiveChoice) -> None:
     for path in ("augment.mixup", "augment.cutmix"):
-        if given.get(path) and not objective.kind.label:
+        if given.get(path) and not objective.kind.mixing:
             raise RequestError(
                 f"{path}={given[path]} mixes images with their classes, which the objective "
-                f"{objective.name!r} does not read: leave it out"
+                f"{objective.name!r} does not read so: leave it out"
             )
     if given.get("augment.randaugment") and "mask" in objective.kind.targets:
         raise RequestError(

@@ -10,7 +10,7 @@ from torch import nn
 from vitral.data.images import ImageData
 from vitral.data.loader import own_share
 from vitral.data.order import steps_per_epoch
-from vitral.evaluate.evaluator import Evaluator, Scored
+from vitral.evaluate.evaluator import Evaluator, Scored, plain_figures
 from vitral.figures.report import write_report
 from vitral.files import atomic
 from vitral.models.weights.folder import write_model_files
@@ -65,7 +65,7 @@ def write_results(
     folder, config, recipe = run.folder, run.resolved.config, run.resolved.recipe
     objective, model = state.objective, state.objective.result()
     _write_modules(folder, objective, data, config, dict(run.provenance))
-    figures = evaluator.compute()
+    figures = plain_figures(evaluator.compute())
     if split:
         scored = Scored(model, data, split, config.preprocessing, run.machine.device)
         figures |= evaluator.finish(folder.path, scored)

@@ -16,7 +16,13 @@ from vitral.models.model import Model
 from vitral.runtime.device import choose_compile, choose_precision
 from vitral.spec.names import parse_model_name
 from vitral.spec.run import RunConfig
-from vitral.spec.settings import flatten, identity, parse_settings, read_settings_file
+from vitral.spec.settings import (
+    flatten,
+    identity,
+    parse_objective_settings,
+    parse_settings,
+    read_settings_file,
+)
 from vitral.train.building import Run
 from vitral.train.checkpoint import checkpoint_paths
 from vitral.train.folder import RunFolder
@@ -119,6 +125,8 @@ def train(
     if isinstance(model, str):
         parse_model_name(model)
     choice = None if objective is None else choose_objective(objective)
+    if choice is not None:
+        parse_objective_settings(asked, choice.kind.settings_type, name=choice.name)
     asked |= {"data.source": source_text(data)}
     if unlabelled is not None:
         asked |= {"data.unlabelled": source_text(unlabelled)}
@@ -194,7 +202,7 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
         from_file=request.from_file,
     )
     config, model = resolved.config, request.model
-    further = _open_further(objective, request, site, resolved)
+    further = _open_further(objective, images, request, site, resolved)
     fingerprint = _fingerprint(images, further)
     parts = request.start + parts_fingerprint(
         None if request.start else model, objective.given or objective.name, request.metrics
@@ -231,7 +239,11 @@ def _choose_machine(config: RunConfig, site: Site) -> Machine:
 
 
 def _open_further(
-    objective: ObjectiveChoice, request: RunRequest, site: Site, resolved: ResolvedRun
+    objective: ObjectiveChoice,
+    images: ImageData,
+    request: RunRequest,
+    site: Site,
+    resolved: ResolvedRun,
 ) -> dict[str, ImageData]:
     """Open the sources that an objective learns from beside the run's own data.
 
@@ -250,6 +262,11 @@ def _open_further(
                 f"the objective {objective.name!r} learns from {name} examples too: give them as "
                 f"{UNLABELLED} (data.{UNLABELLED})"
             )
+    if names and images.is_multi_label:
+        raise RequestError(
+            f"the objective {objective.name!r} has further examples beside images of several "
+            "classes each, which are not joined yet: give data of one class an image"
+        )
     settings = {"data.validation_share": 0.0, "data.directory": config.data.directory}
     channels = config.preprocessing.channels
     return {

@@ -18,11 +18,10 @@ from vitral.errors import ProcessLostError, RequestError
 from vitral.figures.report import write_report
 from vitral.files import atomic
 from vitral.models.model import Model, zero_head
-from vitral.models.weights.folder import WEIGHTS_NAME, read_config
+from vitral.models.weights.folder import WEIGHTS_NAME, read_config, read_output
 from vitral.runtime.device import machine_facts
 from vitral.spec.settings import flatten
 from vitral.train.beginning import describe_run
-from vitral.train.best import load_into
 from vitral.train.building import (
     Run,
     build_network,
@@ -30,12 +29,12 @@ from vitral.train.building import (
     build_state,
     cautions,
     examples_of,
-    kept_modules,
     needs_of,
 )
 from vitral.train.checkpoint import SavedState, check_space, load_newest, save_checkpoint
 from vitral.train.fewshot import FewshotScorer, open_fewshot
-from vitral.train.loop import StartedStep, StepResult, StepRunner, parallelise
+from vitral.train.loop import StartedStep, StepResult, StepRunner, parallelise, uncompiled
+from vitral.train.objectives.base import Objective
 from vitral.train.optimizer import describe_decay
 from vitral.train.readings import TrainLog, own_sums
 from vitral.train.result import Result, read_result, write_results
@@ -87,7 +86,8 @@ class Trainer:
 
     def _train(self, network: nn.Module, saved: SavedState | None) -> Result:
         # Open
-        check_unreadable(self._data, config=self._config)
+        for data in (self._data, *self._run.further.values()):
+            check_unreadable(data, config=self._config)
         self._keep_decoded()
         # Build
         objective = build_objective(self._run, network)
@@ -175,6 +175,7 @@ class Trainer:
                 run.resolved,
                 self._data,
                 self._machine,
+                further=run.further,
                 title=run.title,
                 saved=saved,
                 say=self._view.say,
@@ -183,13 +184,15 @@ class Trainer:
     def _finished(self, network: nn.Module) -> Result:
         """Return the result of a run that was finished before."""
         folder = self._folder
-        network.load_state_dict(load_file(folder.model / WEIGHTS_NAME))
-        if isinstance(network, Model):
-            network.output = read_config(folder.model).get("output") or network.output
+        objective = self._run.objective.build(network, self._config.objective)
+        result = objective.to(self._machine.device).result()
+        result.load_state_dict(load_file(folder.model / WEIGHTS_NAME))
+        if isinstance(result, Model):
+            result.output = read_output(read_config(folder.model), path=folder.model)
         self._view.say(f"{folder.path} holds this run, finished")
         if self._ranks.is_first and not (folder.path / "report.html").exists():
             write_report(folder.path)
-        return Result(network.eval(), read_result(folder), folder.path)
+        return Result(result.eval(), read_result(folder), folder.path)
 
     def _keep_decoded(self) -> None:
         """Have decoded images kept in memory where they fit."""
@@ -232,7 +235,7 @@ class Trainer:
             scaled_decoding=config.data.scaled_decoding,
         )
         self._log = TrainLog(self._run, self._batches)
-        self._validation = Validation(self._run, self._data, needs, self._fewshot)
+        self._validation = Validation(self._run, self._data, self._fewshot)
         per_epoch = self._batches.steps_per_epoch
         self._log_every = config.train.log_every_steps or max(1, per_epoch // 10)
         most = -(-config.train.steps // MOST_CHECKPOINTS)
@@ -407,14 +410,15 @@ class Trainer:
 
     def _check_unreadable(self) -> None:
         """Write newly found unreadable images, and stop when they are too many."""
-        found = {
-            self._data.splits["train"].name(index): reason
-            for errors in self._ranks.gather(dict(self._batches.errors))
-            for index, reason in errors.items()
-        }
+        batches = self._batches
+        mine = {batches.examples.name(index): why for index, why in dict(batches.errors).items()}
+        for source, errors in batches.further_errors.items():
+            name = batches.further[source].name
+            mine |= {f"{source}: {name(index)}": why for index, why in dict(errors).items()}
+        found = {name: why for errors in self._ranks.gather(mine) for name, why in errors.items()}
         self._unreadable = self._unreadable | found
         if found and self._ranks.is_first:
-            self._folder.write_skipped(self._data, self._unreadable)
+            self._folder.write_skipped(self._data, self._unreadable, further=self._run.further)
         check_unreadable(self._data, config=self._config, found_later=len(self._unreadable))
 
     # Finish
@@ -423,10 +427,16 @@ class Trainer:
         """Put what is kept in place, score it, and write the result."""
         state, objective = self._state, self._state.objective
         if state.best:
-            load_into(kept_modules(objective), state.best.tensors)
+            # A run that an older version began kept the model alone.
+            objective.load_state_dict(state.best.tensors, strict=False)
         elif state.average:
             objective.load_state_dict(state.average.tensors, strict=False)
         objective.eval()
+        with uncompiled(objective):
+            return self._write_results(objective)
+
+    def _write_results(self, objective: Objective) -> Result:
+        state = self._state
         split = next((s for s in ("test", "validation") if s in self._data.splits), None)
         evaluator = objective.evaluator(self._data, final=True)
         if split:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from vitral.data.images import ImageData
 from vitral.data.loading import Batch
-from vitral.data.needs import Needs
-from vitral.errors import DataError
-from vitral.evaluate.evaluator import Evaluator, WithMetrics, score
+from vitral.errors import DataError, RequestError
+from vitral.evaluate.evaluator import Evaluator, WithMetrics, plain_figures, score
 from vitral.evaluate.outputs import evaluating
 from vitral.train.average import using_average
-from vitral.train.best import score_of, tensors_of
-from vitral.train.building import Run, kept_modules
+from vitral.train.best import score_of
+from vitral.train.building import Run
 from vitral.train.fewshot import FewshotScorer
+from vitral.train.loop import uncompiled
 from vitral.train.metrics import named_values
 from vitral.train.state import TrainState
 
@@ -24,18 +24,15 @@ from vitral.train.state import TrainState
 class Validation:
     """Scores the present weights, and keeps the best where the run says so."""
 
-    def __init__(
-        self, run: Run, data: ImageData, needs: Needs, fewshot: FewshotScorer | None
-    ) -> None:
+    def __init__(self, run: Run, data: ImageData, fewshot: FewshotScorer | None) -> None:
         """Take what a run scores on.
 
         Args:
             run: what is fixed of it.
             data: of the run, as it is read.
-            needs: what a batch must hold.
             fewshot: of the first process, where few-shot scores are asked for.
         """
-        self._run, self._data, self._needs, self._fewshot = run, data, needs, fewshot
+        self._run, self._data, self._fewshot = run, data, fewshot
         self._settings = run.resolved.config.evaluation
 
     def is_due(self, step: int, *, per_epoch: int) -> bool:
@@ -71,14 +68,14 @@ class Validation:
         for split, average in averages.items():
             with using_average(state.objective, average):
                 scored = self.score(state, "validation", final=False)
-                figures = scored.compute()
+                figures = plain_figures(scored.compute())
                 if not figures["num_examples"]:
                     raise DataError(
                         "no image of the validation split could be read: check the files"
                     )
                 if state.best and split == "validation":
                     state.best.consider(
-                        tensors_of(kept_modules(state.objective)),
+                        state.objective.state_dict(),
                         score=score_of(figures, primary=scored.primary, settings=self._settings),
                         step=state.step,
                     )
@@ -98,10 +95,16 @@ class Validation:
 
         def function(batch: Batch) -> dict[str, Tensor]:
             found = objective.outputs(batch, final=final)
-            return found | named_values(metrics, objective.result(), batch)
+            further = named_values(metrics, objective.result(), batch)
+            if clash := sorted(found.keys() & further.keys()):
+                raise RequestError(
+                    f"a metric called {clash[0]!r}, which the objective measures itself: call it "
+                    "otherwise"
+                )
+            return found | further
 
-        with evaluating(objective):
-            return score(
+        with evaluating(objective), uncompiled(objective):
+            scored = score(
                 function,
                 WithMetrics(evaluator, tuple(metrics)) if metrics else evaluator,
                 self._data.splits[split],
@@ -111,7 +114,19 @@ class Validation:
                 precision=torch.float32,
                 workers=config.data.workers,
                 ranks=run.machine.ranks,
-                needs=self._needs,
+                needs=objective.needs,
+            )
+        if not final:
+            self._check_primary(scored)
+        return scored
+
+    def _check_primary(self, scored: Evaluator) -> None:
+        """Refuse an evaluator whose figures lack the one that it says models are judged by."""
+        figures = scored.compute()
+        if figures["num_examples"] and scored.primary.name not in figures:
+            raise RequestError(
+                f"the objective is judged by {scored.primary.name!r}, which it does not measure: "
+                f"it gives {', '.join(n for n in figures if n != scored.primary.name)}"
             )
 
 
@@ -119,6 +134,6 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures that belong into a row of metrics."""
     return {
         name: value
-        for name, value in figures.items()
+        for name, value in plain_figures(figures).items()
         if isinstance(value, int | float) and name != "num_examples"
     }

@@ -1,5 +1,6 @@
 """What every objective offers: it owns all that learns, and says what it needs."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -15,6 +16,10 @@ from vitral.evaluate.evaluator import Evaluator, MeanEvaluator
 from vitral.spec.run import ObjectiveSettings
 
 COUPLINGS = ("example", "weighted", "batch")
+RESERVED = ("loss", "step", "epoch", "split", "learning_rate", "grad_norm", "num_examples")
+"""What metrics may not be called."""
+MIXING = ("augment.mixup", "augment.cutmix")
+"""Settings that mix images with their classes."""
 
 
 class Loss(NamedTuple):
@@ -36,10 +41,10 @@ class StepInfo:
     total_steps: int
     steps_per_epoch: int
     optimizer: torch.optim.Optimizer
-    """Its groups have `lr`, `weight_decay` and `decays`, whether the latter is above 0."""
+    """Its groups have `lr`, `weight_decay`, and `decays`: whether they are of what decays."""
     finite: Tensor
-    """A scalar on the device: 1, or 0 where loss or gradient were not finite and nothing was
-    updated; before the gradients are there it is 1. `move` heeds it."""
+    """A scalar on the device: 1, or 0 once loss or gradient of a step were not finite, from when on
+    nothing is updated. `move` heeds it."""
 
     @property
     def epoch(self) -> float:
@@ -53,12 +58,16 @@ class StepInfo:
 
     @torch.no_grad()
     def move(self, tensors: Iterable[Tensor], towards: Iterable[Tensor], *, share: float) -> None:
-        """Move state by a share of the way, such as a teacher to its student; 1: all of it.
+        """Move state by a share of the way, such as a teacher to its student.
+
+        With share 1 it becomes what it moves towards, whatever its type.
 
         Where the step was not finite it stays, whatever it should move towards.
         """
         for tensor, goal in zip(tensors, towards, strict=True):
-            moved = torch.lerp(tensor, goal.to(tensor.dtype), share)
+            moved = goal.to(tensor.dtype)
+            if share != 1:
+                moved = torch.lerp(tensor, moved, share)
             tensor.copy_(torch.where(self.finite > 0, moved, tensor))
 
 
@@ -66,7 +75,9 @@ class Objective(nn.Module):
     """Owns the model and whatever else learns.
 
     The loop knows of an objective what stands here, and no objective by name. Its parameters are
-    the optimizer's, its tensors the checkpoint's; names begin with `model.` for the model.
+    the optimizer's, but those frozen when a run begins, such as a teacher's; its tensors are the
+    checkpoint's; names begin with `model.` for the model. `train` puts all modules into training
+    mode: one that shall stay as in evaluation, such as a teacher with dropout, overrides it.
 
     Class attributes say what must be known before there is a model: what data is opened (`label`,
     `targets`, `further_sources`), how wide a head is (`num_outputs`), its settings.
@@ -86,6 +97,9 @@ class Objective(nn.Module):
     """Whether labels that were mixed are understood."""
 
     model: nn.Module
+    uses_all = False
+    """Whether each parameter that is trained has a gradient in every step: then several processes
+    need not look for those that have none."""
 
     def __init__(self, model: nn.Module, settings: ObjectiveSettings | None = None) -> None:
         """Own a model.
@@ -129,7 +143,7 @@ class Objective(nn.Module):
             given: what a person asked for.
             data: opened.
         """
-        dropped = () if cls.mixing else ("augment.mixup", "augment.cutmix")
+        dropped = () if cls.mixing else MIXING
         return {path: value for path, value in recipe.items() if path not in dropped}
 
     # What a batch must hold.
@@ -207,6 +221,11 @@ class Objective(nn.Module):
             batch: its images in the model's range.
             final: as for `evaluator`.
         """
+        if self.coupling == "batch" or len(self.needs.views) > 1:
+            raise RequestError(
+                f"{type(self).__name__} has a loss of whole batches or of several views, which is "
+                "no figure of one example: define outputs"
+            )
         loss = self(batch)
         found = {"loss": loss.values, **loss.metrics}
         if self.coupling == "weighted":
@@ -238,18 +257,73 @@ class Objective(nn.Module):
 
 
 def check_objective(objective: Objective) -> None:
-    """Make sure that an objective is one that the loop can train.
+    """Make sure that an objective is one that the loop can train, before it does.
 
     Raises:
-        RequestError: its coupling is none of the known ones, or nothing of it learns.
+        RequestError: what it states can't be, or nothing of it learns.
     """
+    kind = type(objective).__name__
     if objective.coupling not in COUPLINGS:
         raise RequestError(
-            f"{type(objective).__name__}.coupling={objective.coupling!r}: give one of "
-            f"{', '.join(COUPLINGS)}"
+            f"{kind}.coupling={objective.coupling!r}: give one of {', '.join(COUPLINGS)}"
         )
     if not any(parameter.requires_grad for parameter in objective.parameters()):
         raise RequestError(
-            f"{type(objective).__name__} has no parameter that requires a gradient: there is "
-            "nothing to train"
+            f"{kind} has no parameter that requires a gradient: there is nothing to train"
         )
+    needs = objective.needs
+    if not isinstance(needs, Needs):
+        raise RequestError(f"{kind}.needs is {type(needs).__name__}: give a property of type Needs")
+    stated = (
+        objective.label,
+        objective.targets,
+        dict(type(objective).further_sources(objective.settings)),
+    )
+    if (needs.label, needs.targets, dict(needs.sources)) != stated:
+        raise RequestError(
+            f"{kind}.needs has other labels, targets or sources than the class states, by which "
+            "data is opened: change the copy that super().needs gives"
+        )
+    for name, part in objective.parts().items():
+        if not isinstance(part, nn.Module) or not re.fullmatch(r"[\w-]+", name):
+            raise RequestError(
+                f"{kind}.parts has {name!r} of type {type(part).__name__}: give modules by names "
+                "of letters and digits, which become folders"
+            )
+
+
+def checked_loss(objective: Objective, loss: Any, *, rows: int) -> Loss:
+    """Return what an objective made of a number of rows, if it is a loss that can be trained.
+
+    Raises:
+        RequestError: another type or shape, or a metric of a name that rows have already.
+    """
+    kind = type(objective).__name__
+    if not (isinstance(loss, tuple) and len(loss) == 2 and isinstance(loss[1], Mapping)):
+        raise RequestError(f"{kind} gives a {type(loss).__name__}: give Loss(values, metrics)")
+    values, metrics = loss
+    tensors = {"the loss": values, **{f"the metric {name!r}": v for name, v in metrics.items()}}
+    for name, tensor in tensors.items():
+        found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        may_have_parts = name == "the loss" and objective.coupling == "weighted"
+        is_right = found == (rows,) or (may_have_parts and len(found) == 2 and found[0] == rows)
+        if not is_right:
+            raise RequestError(f"{kind}: {name} of {rows} rows is {found}: give ({rows},)")
+    if not values.is_floating_point():
+        raise RequestError(f"{kind}: the loss is of type {values.dtype}: give floats")
+    for name in metrics:
+        if name in RESERVED:
+            raise RequestError(
+                f"{kind}: a metric called {name!r}, which rows of metrics have already: call it "
+                "otherwise"
+            )
+    return Loss(values, dict(metrics))
+
+
+def result_names(objective: Objective) -> dict[str, str]:
+    """Return for each tensor of the result, by its own name, the one that the objective has."""
+    names = {id(tensor): name for name, tensor in objective.state_dict(keep_vars=True).items()}
+    return {
+        name: names[id(tensor)]
+        for name, tensor in objective.result().state_dict(keep_vars=True).items()
+    }

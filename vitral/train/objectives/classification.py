@@ -15,7 +15,7 @@ from vitral.errors import RequestError
 from vitral.evaluate.classification import ClassificationEvaluator
 from vitral.evaluate.evaluator import Evaluator
 from vitral.evaluate.score import likelihoods
-from vitral.models.model import Model
+from vitral.models.model import OUTPUTS, Model
 from vitral.spec.checks import check_share
 from vitral.spec.run import ObjectiveSettings
 from vitral.train.objectives.base import Loss, Objective
@@ -51,8 +51,15 @@ class ClassObjective(Objective):
         kept = super().fit_recipe(recipe, given, data)
         return judged_by_loss(kept, given) if data.is_multi_label else kept
 
-    output: str
+    output = "softmax"
     """How logits become probabilities, "softmax" or "sigmoid"."""
+
+    def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
+        """Return loss and metrics of every example; of the result what its logits say."""
+        if final:
+            return likelihoods(self.model(batch["image"]), batch["label"], output=self.output)
+        values, metrics = self(batch)
+        return {"loss": values, **metrics}
 
     def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
         """Loss and accuracy; of the result every prediction beside controls."""
@@ -75,7 +82,10 @@ class Classification(ClassObjective):
         """
         super().__init__(model, settings)
         assert isinstance(self.settings, ClassificationSettings)
-        self.label_smoothing, self.output = self.settings.label_smoothing, self.settings.name
+        self.label_smoothing = self.settings.label_smoothing
+        if self.settings.name in OUTPUTS:  # else a class of the caller's own, by its name
+            self.output = self.settings.name
+        self.uses_all = isinstance(model, Model)
         if isinstance(model, Model):
             model.output = self.output
 
@@ -91,14 +101,6 @@ class Classification(ClassObjective):
     def forward(self, batch: Batch) -> Loss:
         """Return the loss (N,) and the metrics, (N,) each, of every example."""
         return self._loss(self.model(batch["image"]).float(), batch)
-
-    def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
-        """Return loss and metrics of every example; of the result what its logits say."""
-        logits = self.model(batch["image"]).float()
-        if final:
-            return likelihoods(logits, batch["label"], output=self.output)
-        values, metrics = self._loss(logits, batch)
-        return {"loss": values, **metrics}
 
     def _loss(self, logits: Tensor, batch: Batch) -> Loss:
         return Loss(self.losses(logits, batch), {"accuracy": is_right(logits, batch).float()})

@@ -11,11 +11,10 @@ from vitral.data.images import ImageData
 from vitral.data.loading import Batch
 from vitral.errors import RequestError
 from vitral.evaluate.outputs import evaluating
-from vitral.evaluate.score import likelihoods
 from vitral.models.model import Model
 from vitral.spec.checks import check_choice
 from vitral.spec.run import ObjectiveSettings
-from vitral.train.objectives.base import Loss
+from vitral.train.objectives.base import MIXING, Loss
 from vitral.train.objectives.classification import ClassObjective, judged_by_loss
 
 ObjectiveFunction = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]] | Tensor]
@@ -47,6 +46,7 @@ class FunctionObjective(ClassObjective):
     """
 
     settings_type: ClassVar[type[ObjectiveSettings]] = FunctionSettings
+    mixing: ClassVar[bool] = True  # if a person asks for it
 
     def __init__(
         self,
@@ -67,8 +67,13 @@ class FunctionObjective(ClassObjective):
     def fit_recipe(
         cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageData
     ) -> dict[str, Any]:
-        """Have the best model told by its loss: a function may give no accuracy."""
-        return judged_by_loss(super().fit_recipe(recipe, given, data), given)
+        """Have the best model told by its loss, and mix nothing that nobody asked for.
+
+        A function may give no accuracy, and reads `label` as it is.
+        """
+        kept = super().fit_recipe(recipe, given, data)
+        plain = {path: value for path, value in kept.items() if path not in MIXING}
+        return judged_by_loss(plain, given)
 
     def begin(self, batch: Batch) -> list[str]:
         """Find out how logits become probabilities, where nobody said it."""
@@ -85,17 +90,15 @@ class FunctionObjective(ClassObjective):
     def forward(self, batch: Batch) -> Loss:
         """Return the loss (N,) and the metrics, (N,) each, of every example."""
         result = self.function(self.model, batch)
-        loss, metrics = result if isinstance(result, tuple) else (result, {})
+        pair = result if isinstance(result, tuple) else (result, {})
+        if not (len(pair) == 2 and isinstance(pair[0], Tensor) and isinstance(pair[1], Mapping)):
+            raise RequestError(
+                f"the objective {self.settings.name!r} gives a {type(result).__name__}: return the "
+                "loss as a tensor, or the loss and a dict of metrics"
+            )
         count = len(batch["valid"])
-        values = {name: per_example(value, count) for name, value in metrics.items()}
-        return Loss(per_example(loss, count), values)
-
-    def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
-        """Return loss and metrics of every example; of the result what its logits say."""
-        if final:
-            return likelihoods(self.model(batch["image"]), batch["label"], output=self.output)
-        values, metrics = self(batch)
-        return {"loss": values, **metrics}
+        values = {name: per_example(value, count) for name, value in pair[1].items()}
+        return Loss(per_example(pair[0], count), values)
 
     def _set_output(self, output: str) -> None:
         self.output = output
@@ -142,14 +145,18 @@ def per_example(value: Tensor, count: int) -> Tensor:
     """Return one value an example; a scalar stands for each of them.
 
     Raises:
-        RequestError: another shape.
+        RequestError: no tensor, or another shape.
     """
+    if not isinstance(value, Tensor):
+        raise RequestError(
+            f"an objective or metric of type {type(value).__name__}: return a tensor, one value an "
+            "example, or a scalar mean"
+        )
     if value.ndim == 0:
         return value.expand(count)
     if value.shape != (count,):
         raise RequestError(
             f"an objective or metric of shape {tuple(value.shape)}: return ({count},), one value "
-            "an "
-            "example, or a scalar mean"
+            "an example, or a scalar mean"
         )
     return value

@@ -81,4 +81,9 @@ def choose_objective(objective: Any) -> ObjectiveChoice:
             f"an objective of type {name}: give a name, a subclass of Objective, or a function "
             "(model, batch) -> loss"
         )
+    if (getattr(objective, "__module__", None) or "").startswith("torch.nn."):
+        raise RequestError(
+            f"the objective {name} of PyTorch is not called with (model, batch): give a function "
+            "of these that returns the loss and uses it"
+        )
     return ObjectiveChoice(name, FunctionObjective, objective)
