@@ -1,9 +1,12 @@
 """Small data and small runs that many tests share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 TINY_MODEL: dict[str, Any] = {
     "model.embed_dim": 16,
@@ -38,6 +41,23 @@ def photograph(height: int, width: int, channels: int = 3) -> np.ndarray:
     y, x, c = np.mgrid[0:height, 0:width, 0:channels]
     waves = np.sin(x / 9 + c) * np.cos(y / 7 - c) * 100 + 128
     return np.where(x > y, waves, 255 - waves).astype(np.uint8)
+
+
+@contextmanager
+def stopped_at(step: int) -> Iterator[None]:
+    """Expect a training inside to be interrupted when it would start a step."""
+    from vitral.train.loop import StepRunner
+
+    start = StepRunner.start
+
+    def stop(runner: StepRunner, step_batches: Any, **options: Any) -> Any:
+        if step_batches.plan.step == step:
+            raise KeyboardInterrupt
+        return start(runner, step_batches, **options)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StepRunner, "start", stop)
+        yield
 
 
 def run_steps(state: Any, batches: Any, *, config: Any, machine: Any) -> list[Any]:

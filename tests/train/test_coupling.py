@@ -99,6 +99,17 @@ def test_what_is_drawn_is_drawn_alike_in_both_passes() -> None:
     assert torch.equal(*encoded)
 
 
+def test_the_first_of_two_passes_keeps_no_activations() -> None:
+    """Memory holds those of one micro-batch; a step of one is encoded once, with its gradient."""
+    objective, graphs = build(), list[bool]()
+    objective.model.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
+    run(objective, [batch_of(0, 12)])
+    assert graphs == [True]
+    graphs.clear()
+    run(objective, [batch_of(0, 6), batch_of(6, 12)])
+    assert graphs == [False, False, True, True]
+
+
 def test_batch_norm_in_what_is_encoded_is_refused_in_parts_only() -> None:
     objective = build(nn.BatchNorm1d(3))
     run(objective, [batch_of(0, 12)])

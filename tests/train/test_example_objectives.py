@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from example_objectives import EXAMPLES, Distilled, train_example
+from helpers import stopped_at
 from safetensors.torch import load_file
 from torch import multiprocessing
 
 from vitral.files.rows import read_rows
 from vitral.train.checkpoint import load_newest
-from vitral.train.loop import StepRunner
 
 NAMES = tuple(EXAMPLES)
 STEPS = 6
@@ -113,19 +113,10 @@ def test_micro_batches_equal_the_whole_batch(whole: Run, tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stopped_run_with_other_workers_goes_on_to_the_same_bits(
-    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    whole: Run, tmp_path: Path, name: str
 ) -> None:
-    start = StepRunner.start
-
-    def stop(runner: StepRunner, step_batches: Any, **options: Any) -> Any:
-        if step_batches.plan.step == 4:
-            raise KeyboardInterrupt
-        return start(runner, step_batches, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StepRunner, "start", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_example(name, tmp_path, data__workers=2)
+    with stopped_at(4):
+        train_example(name, tmp_path, data__workers=2)
     train_example(name, tmp_path, data__workers=2)
     assert files_of_run(tmp_path) == files_of_run(whole(name))
 

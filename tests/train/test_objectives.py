@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from example_objectives import Masked, Regression, with_classes, with_values, without_labels
-from helpers import TINY_MODEL
+from helpers import TINY_MODEL, stopped_at
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -101,24 +101,13 @@ def test_weights_that_are_not_trained_spoil_nothing(patterns: Path, tmp_path: Pa
 
 
 def test_a_run_with_weights_of_the_objectives_own_goes_on_with_them(
-    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patterns: Path, tmp_path: Path
 ) -> None:
-    from vitral.train.loop import StepRunner
-
     settings = {"checkpoint.every_steps": 2}
     whole = Scaled()
     train_short(patterns, tmp_path / "whole", objective=whole, settings=settings)
-    start = StepRunner.start
-
-    def stop(runner: StepRunner, step_batches: Any, **options: Any) -> Any:
-        if step_batches.plan.step == 5:
-            raise KeyboardInterrupt
-        return start(runner, step_batches, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StepRunner, "start", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_short(patterns, tmp_path / "parts", objective=Scaled(), settings=settings)
+    with stopped_at(5):
+        train_short(patterns, tmp_path / "parts", objective=Scaled(), settings=settings)
     again = Scaled()
     train_short(patterns, tmp_path / "parts", objective=again, settings=settings)
     assert torch.equal(again.log_temperature, whole.log_temperature)

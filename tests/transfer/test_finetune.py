@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers import stopped_at
 
 import vitral
 from vitral.cli.main import main
 from vitral.data.dev_split import without_split
 from vitral.data.images import open_images
-from vitral.data.loader import StepBatches
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.results import read_results
 from vitral.files.rows import read_rows
 from vitral.models.weights.folder import WEIGHTS_NAME
-from vitral.train.loop import StepRunner
 from vitral.train.resolve import facts_of
 from vitral.train.run import RunRequest
 from vitral.train.site import training_site
@@ -99,25 +98,15 @@ def test_training_begins_at_zero_and_the_probe_is_kept_where_it_stays_ahead(
 
 @pytest.mark.parametrize("rate", [5e-3, NONE], ids=["a trained model kept", "the probe kept"])
 def test_an_interrupted_run_ends_as_one_that_nothing_disturbed(
-    pretrained: Path, write_task: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    rate: float,
-) -> None:  # fmt: skip
+    pretrained: Path, write_task: Write, tmp_path: Path, rate: float
+) -> None:
     data = write_task()
     own = {"optimizer.learning_rate": rate, "checkpoint.every_steps": 2}
     straight = tune(pretrained, data, tmp_path / "straight", settings=own)
-    start = StepRunner.start
-
-    def interrupted(runner: StepRunner, step_batches: StepBatches, **options: Any) -> Any:
-        if step_batches.plan.step == 3:
-            raise KeyboardInterrupt
-        return start(runner, step_batches, **options)
-
     for name in ("after a checkpoint", "before the first one"):
         settings = own if name == "after a checkpoint" else own | {"checkpoint.every_steps": 5}
-        with monkeypatch.context() as patch:
-            patch.setattr(StepRunner, "start", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                tune(pretrained, data, tmp_path / name, settings=settings)
+        with stopped_at(3):
+            tune(pretrained, data, tmp_path / name, settings=settings)
         found = tune(pretrained, data, tmp_path / name, settings=settings)
         assert found.summary == straight.summary
         weights = [(run.path / "model" / WEIGHTS_NAME).read_bytes() for run in (found, straight)]
