@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,17 +74,19 @@ class Batches:
         return [f"{index}.png" for index in batch["index"]]
 
 
-def build(settings: OptimizerSettings) -> TrainState:
+def build(settings: OptimizerSettings, kind: type[Averaging] = Averaging) -> TrainState:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
-    objective = Averaging(model)
+    objective = kind(model)
     optimizer = build_optimizer(objective, settings, device=CPU)
     return TrainState(objective, optimizer, WeightAverage(objective, decay=0.5))
 
 
-def runner_of(state: TrainState, batches: Any, settings: OptimizerSettings) -> StepRunner:
+def runner_of(
+    state: TrainState, batches: Any, settings: OptimizerSettings, *, ranks: Ranks | None = None
+) -> StepRunner:
     config = RunConfig(DataSettings(""), TrainSettings(8), HOW, None, optimizer=settings)
-    machine = Machine(CPU, torch.float32, compile=False, ranks=Ranks())
+    machine = Machine(CPU, torch.float32, compile=False, ranks=ranks or Ranks())
     state.objective.train()
     forward = parallelise(state.objective, machine)
     return StepRunner(state, forward, batches, config=config, machine=machine)
@@ -125,6 +128,42 @@ def test_a_step_that_is_not_finite_leaves_the_state_as_it_was_before(
     assert isinstance(state.objective, Averaging)
     assert state.objective.rate == bad
     assert all(parameter.grad is None for parameter in state.objective.parameters())
+
+
+class Shifted(Averaging):
+    """Adds the label to the outputs: one that is not finite leaves the gradient finite."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Loss:
+        found = super().forward(batch | {"label": torch.ones_like(batch["label"])})
+        return Loss(found.values + batch["label"], found.metrics)
+
+
+def step_beside_a_bad_one(rank: int, folder: Path) -> None:
+    """Be one of two processes, of which the second alone has a step that is not finite."""
+    torch.set_num_threads(1)
+    init = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+    state, bad = build(ADAMW, Shifted), 2
+    batches = Batches(bad=(bad,) if rank == 1 else ())
+    runner = runner_of(state, batches, ADAMW, ranks=Ranks(rank, 2, rank))
+    steps = list(batches.steps(0, 5))
+    for step_batches in steps[:bad]:
+        runner.read(runner.start(step_batches))
+    before = snapshot(state)
+    started = [runner.start(step_batches) for step_batches in steps[bad:]]
+    with pytest.raises(DivergedError) as told:
+        runner.read(started[0])
+    assert state.step == bad
+    assert_same(snapshot(state), before)
+    Path(folder, str(rank)).write_text(str(told.value))
+    torch.distributed.destroy_process_group()
+
+
+def test_the_latch_of_one_process_holds_the_others(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(step_beside_a_bad_one, args=(tmp_path,), nprocs=2)
+    here, there = ((tmp_path / str(rank)).read_text() for rank in (0, 1))
+    assert here.startswith("step 2: the loss or the gradient's norm is not finite, on another")
+    assert there.startswith("step 2: not finite, first in") and "8.png" in there
 
 
 def test_reading_one_step_later_changes_no_number() -> None:

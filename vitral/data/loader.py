@@ -203,23 +203,27 @@ class TrainingBatches:
 
     def _prepare(self) -> Prepare:
         scratch = Scratch()
-        names = list(self._views)
+        views = [
+            (name, self._augments[name], preprocessing)
+            for name, preprocessing in self._views.items()
+        ]
+        has_mask = MASK in self.needs.targets
 
         def prepare(examples: Examples, index: int, numbers: Sequence[np.ndarray]) -> Arrays:
             content: Content = examples.read(index)
-            if len(names) > 1:  # decoded once for all views
+            if len(views) > 1:  # decoded once for all views
                 content = decode(content, channels=self.preprocessing.channels)
             made: dict[str, np.ndarray] = {}
-            for name, uniforms_of_view in zip(names, numbers, strict=True):
+            for (name, settings, preprocessing), own in zip(views, numbers, strict=True):
                 made[name], geometry = decode_and_augment(
                     content,
-                    uniforms_of_view,
-                    settings=self._augments[name],
-                    preprocessing=self._views[name],
+                    own,
+                    settings=settings,
+                    preprocessing=preprocessing,
                     scaled=self.scaled_decoding,
                     scratch=scratch,
                 )
-            if MASK in self.needs.targets:
+            if has_mask:
                 mask = examples.target(MASK, index)
                 made[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
             return made

@@ -176,8 +176,9 @@ def decode(
 
 def _as_tensor(name: str, array: np.ndarray) -> Tensor:
     """Return images (N, H, W, C) as (N, C, H, W), without a copy; all else as it is."""
-    tensor = torch.from_numpy(array)
-    return tensor.permute(0, 3, 1, 2) if name.startswith("image") else tensor
+    # Turned by NumPy: torch's own views give Python's lock away, and wait for the threads then.
+    turned = array.transpose(0, 3, 1, 2) if name.startswith("image") else array
+    return torch.from_numpy(turned)
 
 
 def _with_readable_partners(entries: Arrays, valid: np.ndarray) -> Arrays:

@@ -1,5 +1,6 @@
 """Resizing pixels to the grey levels that other libraries give; pure functions."""
 
+import functools
 import math
 
 import numpy as np
@@ -57,8 +58,12 @@ def in_order(pixels: np.ndarray) -> np.ndarray:
         return pixels
     if pixels.strides[2] != pixels.itemsize:
         return pixels.copy()
-    pixel = np.dtype((np.void, pixels.shape[2] * pixels.itemsize))
-    return pixels.view(pixel).copy().view(pixels.dtype)
+    return pixels.view(_bytes_of(pixels.shape[2] * pixels.itemsize)).copy().view(pixels.dtype)
+
+
+@functools.cache
+def _bytes_of(count: int) -> np.dtype:
+    return np.dtype((np.void, count))
 
 
 def _interpolate(pixels: np.ndarray, size: Size, preprocessing: Preprocessing) -> np.ndarray:

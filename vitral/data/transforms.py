@@ -98,11 +98,14 @@ def decode_with_geometry(
         UnreadableImageError: damaged, or no image.
         UnsupportedImageError: of a kind that is not read rightly yet.
     """
+    if not isinstance(content, bytes):
+        size = size_of(content)
+        return content, draw_geometry(
+            size, uniforms, settings=settings, preprocessing=preprocessing
+        )
     draw = functools.partial(
         draw_geometry, uniforms=uniforms, settings=settings, preprocessing=preprocessing
     )
-    if not isinstance(content, bytes):
-        return content, draw(size_of(content))
     drawn: Geometry | None = None
 
     def reduce(size: Size) -> int:

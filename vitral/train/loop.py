@@ -76,8 +76,8 @@ class StartedStep:
     """Waits for the device."""
     learning_rate: float
     wait_seconds: float
-    buffers: Mapping[str, Tensor]
-    """The objective's before the step."""
+    buffers: Mapping[str, Mapping[str, Tensor]]
+    """The objective's before the step, by module and name."""
     is_first: bool
     """Whether the optimizer had no state before it."""
 
@@ -133,8 +133,12 @@ class StepRunner:
         self._config, self._machine = config, machine
         self._latch = torch.zeros((), device=machine.device)
         """1 once a step was not finite: no update happens any more."""
-        groups = state.optimizer.param_groups
-        self._trained = {parameter for group in groups for parameter in group["params"]}
+        # Found once: a walk through all modules takes as long as a small model's update.
+        objective = state.objective
+        self._parameters = dict(objective.named_parameters())
+        self._with_buffers = {n: m for n, m in objective.named_modules() if m._buffers}
+        trained = {p for group in state.optimizer.param_groups for p in group["params"]}
+        self._untrained = {n: p for n, p in self._parameters.items() if p not in trained}
         self._has_kernel = machine.device.type in ("cpu", "cuda")
         if self._has_kernel:  # the fused kernels leave all as it is where this is 1
             state.optimizer.found_inf = self._latch  # type: ignore[attr-defined]
@@ -150,7 +154,7 @@ class StepRunner:
             stop: the signal that asks this process to stop, which all processes then learn of.
         """
         state, config, step = self._state, self._config, step_batches.plan.step
-        buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
+        buffers = self._copy_buffers()
         learning_rate = config.optimizer.learning_rate * learning_rate_share(
             step, total_steps=config.train.steps, settings=config.schedule
         )
@@ -160,7 +164,7 @@ class StepRunner:
         sums, totals = self._backward(step_batches)
         self._check_trained()
         state.objective.on_gradients(self._info(step, finite))
-        norm = clip_gradients(state.objective.parameters(), max_norm=config.optimizer.clip_norm)
+        norm = clip_gradients(self._parameters.values(), max_norm=config.optimizer.clip_norm)
         asked = self._close_latch(norm, sums["loss"], stop=stop)
         is_first = not state.optimizer.state
         self._update()
@@ -312,8 +316,8 @@ class StepRunner:
 
     def _check_trained(self) -> None:
         """Refuse a gradient that no update will use: a layer that was frozen from the start."""
-        for name, parameter in self._state.objective.named_parameters():
-            if parameter.grad is not None and parameter not in self._trained:
+        for name, parameter in self._untrained.items():
+            if parameter.grad is not None:
                 raise RequestError(
                     f"{name} has a gradient and is not trained, since it was frozen when the run "
                     "began: freeze it in before_step, or drop its gradient in on_gradients"
@@ -335,18 +339,32 @@ class StepRunner:
         optimizer = self._state.optimizer
         if self._has_kernel or not self._latch:  # without such a kernel the host waits and looks
             optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        self._state.objective.zero_grad(set_to_none=True)
+        self._drop_gradients()
+
+    def _drop_gradients(self) -> None:
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def _copy_buffers(self) -> dict[str, dict[str, Tensor]]:
+        """Return copies of the present buffers, by module and name: a module may replace them."""
+        return {
+            path: {name: buffer.clone() for name, buffer in module.named_buffers(recurse=False)}
+            for path, module in self._with_buffers.items()
+        }
+
+    def _put_buffers(self, copies: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for path, module in self._with_buffers.items():
+            for name, buffer in module.named_buffers(recurse=False):
+                buffer.copy_(copies[path][name])
 
     def _go_back(self, started: StartedStep) -> None:
         """Put the state back before a step whose updates did not happen."""
         state = self._state
         state.step = started.batches.plan.step
-        for name, buffer in state.objective.named_buffers():
-            buffer.copy_(started.buffers[name])
+        self._put_buffers(started.buffers)
         if started.is_first:
             state.optimizer.state.clear()
-        state.objective.zero_grad(set_to_none=True)
+        self._drop_gradients()
 
     def _diverged(self, step_batches: StepBatches) -> DivergedError:
         """Run the step's passes again and say what went wrong first, and on what.
@@ -354,7 +372,7 @@ class StepRunner:
         The state stays what it is.
         """
         step, objective = step_batches.plan.step, self._state.objective
-        buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+        buffers = self._copy_buffers()
         objective.before_step(self._info(step, torch.ones_like(self._latch)))
         culprit, files = None, list[str]()
         for number, batch in enumerate(step_batches.micro_batches):
@@ -372,13 +390,12 @@ class StepRunner:
             if culprit:
                 files = self._batches.names_of(batch)
                 break
-        objective.zero_grad(set_to_none=True)
-        for name, buffer in objective.named_buffers():
-            buffer.copy_(buffers[name])
+        self._drop_gradients()
+        self._put_buffers(buffers)
         if culprit is None:
             return DivergedError(
-                f"step {step}: the gradient's norm is not finite, on another process or in the sum "
-                "of micro-batches: lower --learning-rate, or use --precision float32"
+                f"step {step}: the loss or the gradient's norm is not finite, on another process "
+                "or in the sum of micro-batches: lower --learning-rate, or use --precision float32"
             )
         shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
         return DivergedError(
