@@ -16,6 +16,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from vitral.models.model import Model, drop_path_from
+from vitral.spec.run import OptimizerSettings
+from vitral.train.average import WeightAverage
+from vitral.train.best import BestModel
+from vitral.train.objectives.classification import Classification
+from vitral.train.optimizer import build_optimizer as build_own_optimizer
+from vitral.train.state import PARTS, TrainState, gathered
 
 NUM_PROCESSES, PER_PROCESS = 2, 2
 TIMEOUT = timedelta(seconds=60)
@@ -46,12 +52,16 @@ def run_process(rank: int, folder: str) -> None:
         timeout=TIMEOUT,
     )
     mesh = init_device_mesh("cpu", (NUM_PROCESSES,))
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for case in CASES:
         try:
             found[case] = measure(case, mesh)
         except Exception:
             found[case] = {"error": traceback.format_exc()}
+    try:
+        found["state"] = {"unequal": unequal_after_loading(mesh)}
+    except Exception:
+        found["state"] = {"error": traceback.format_exc()}
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
@@ -87,6 +97,59 @@ def measure(case: str, mesh: DeviceMesh) -> dict[str, float]:
     with torch.no_grad():
         found["after"] = difference(sharded(images[mine]), whole(images)[mine])
     return found
+
+
+def unequal_after_loading(mesh: DeviceMesh) -> list[str]:
+    """Return what differs once the state of a sharded run is loaded and trained further.
+
+    It is loaded by processes that share the weights, and by one that has them whole.
+    """
+    first = build_state(mesh)
+    states_step(first)
+    saved = {name: tensor.clone() for name, tensor in gathered(first.tensors()).items()}
+    again, alone = build_state(mesh, seed=1), build_state(None, seed=1)
+    unequal = []
+    for state in (again, alone):
+        state.load(saved, first.progress())
+        loaded = gathered(state.tensors())
+        assert loaded.keys() == saved.keys()
+        unequal += [name for name, tensor in saved.items() if not torch.equal(loaded[name], tensor)]
+    kinds = {name.partition("/")[0] for name, t in again.tensors().items() if is_sharded(t)}
+    assert kinds == set(PARTS), f"only {kinds} are sharded"
+    states_step(first)
+    states_step(again)
+    wanted, gone_on = gathered(first.tensors()), gathered(again.tensors())
+    return unequal + [name for name in wanted if not torch.equal(wanted[name], gone_on[name])]
+
+
+def build_state(mesh: DeviceMesh | None, *, seed: int = 10) -> TrainState:
+    """Return what changes in a run with an average and a best model; sharded, if over a mesh."""
+    objective = Classification(build_small("ViT", seed=seed).train())
+    if mesh is not None:
+        for block in objective.model.block_modules():
+            fully_shard(block, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+    optimizer = build_own_optimizer(objective, OptimizerSettings(), device=torch.device("cpu"))
+    best = BestModel(objective)
+    return TrainState(objective, optimizer, WeightAverage(objective, decay=0.5), best)
+
+
+def states_step(state: TrainState) -> None:
+    """Take a step, and keep its weights as the best."""
+    images = small_batch(state.objective.model, count=PER_PROCESS)
+    batch = {"image": images, "label": torch.arange(PER_PROCESS)}
+    state.objective(batch).values.mean().backward()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    assert state.average and state.best
+    state.average.update(state.objective, step=state.step)
+    state.step += 1
+    score = (float(state.step), 0.0)
+    state.best.consider(state.objective.state_dict(), score=score, step=state.step)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor)
 
 
 def build_optimizer(model: Model) -> torch.optim.Optimizer:

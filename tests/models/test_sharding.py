@@ -37,3 +37,9 @@ def test_a_sharded_model_computes_and_trains_as_a_whole_one(found: Found, case: 
         assert own[case]["forward"] < 1e-5
         assert own[case]["weights"] < 1e-6
         assert own[case]["after"] < 1e-5
+
+
+def test_the_state_of_a_sharded_run_loads_into_shards_and_whole(found: Found) -> None:
+    for own in found:
+        assert "error" not in own["state"], own["state"]["error"]
+        assert own["state"]["unequal"] == []

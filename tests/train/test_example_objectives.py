@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +130,20 @@ def free_port() -> int:
         return port
 
 
-def train_all(
-    rank: int, world_size: int, ports: list[int], root: Path, settings: dict[str, Any], steps: int
-) -> None:
-    """Train every example in one of several processes."""
+@dataclass(frozen=True)
+class Job:
+    """A run that a group of processes does together."""
+
+    name: str
+    output: Path
+    settings: Mapping[str, Any]
+    steps: int = STEPS
+
+
+def do_jobs(rank: int, world_size: int, ports: list[int], jobs: list[Job]) -> None:
+    """Be one of several processes, and train what they are given, one after the other."""
     torch.set_num_threads(1)
-    for port, name in zip(ports, NAMES, strict=True):
+    for port, job in zip(ports, jobs, strict=True):
         os.environ.update(
             RANK=str(rank),
             LOCAL_RANK=str(rank),
@@ -141,30 +151,38 @@ def train_all(
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
-        train_example(name, root / name, steps=steps, **settings)
+        train_example(job.name, job.output, steps=job.steps, **job.settings)
 
 
-def run_group(root: Path, *, world_size: int, steps: int = STEPS, **settings: Any) -> Run:
-    """Train all examples in one spawned group of processes; return where each is."""
-    ports = [free_port() for _ in NAMES]
+def spawn(jobs: list[Job], *, world_size: int) -> None:
+    """Do all jobs in one spawned group of processes."""
     multiprocessing.start_processes(
-        train_all,
-        args=(world_size, ports, root, settings, steps),
+        do_jobs,
+        args=(world_size, [free_port() for _ in jobs], jobs),
         nprocs=world_size,
         start_method="spawn",
     )
-    return lambda name: root / name
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All examples, each trained by two processes."""
-    return run_group(tmp_path_factory.mktemp("two"), world_size=2, train__micro_batch_size=5)
+FAST = {
+    2: {"train__micro_batch_size": 5, "data__workers": 1},
+    3: {"data__workers": 4},
+}
+"""By the number of processes."""
+
+
+@pytest.fixture(scope="module", params=FAST, ids=lambda size: f"{size} processes")
+def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All examples, each trained by several processes."""
+    root = tmp_path_factory.mktemp("group")
+    size = request.param
+    spawn([Job(name, root / name, FAST[size]) for name in NAMES], world_size=size)
+    return root
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_processes_with_micro_batches_equal_one(whole: Run, by_two: Run, name: str) -> None:
-    assert_equal_training(whole(name), by_two(name))
+def test_processes_train_as_one(whole: Run, group: Path, name: str) -> None:
+    assert_equal_training(whole(name), group / name)
 
 
 def test_a_part_is_published_beside_the_model(whole: Run) -> None:
@@ -220,19 +238,45 @@ def test_a_mask_hides_the_share_that_the_settings_say(whole: Run) -> None:
     assert {row["hidden"] for row in rows if row["split"] == "train"} == {0.75}
 
 
+LONG = 20
+"""Steps, as the promise says."""
+MICRO_BATCH_SIZES = (0, 2, 6)
+WORKERS = (0, 1, 2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All examples over 20 steps, each by one process, stopped half-way and not."""
+    root = tmp_path_factory.mktemp("alone")
+    for name in NAMES:
+        train_example(name, root / name, steps=LONG, data__workers=0)
+        with stopped_at(11):
+            train_example(name, root / "stopped" / name, steps=LONG, data__workers=0)
+    return root
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("micro_batch_size", [0, 2, 6])
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_processes_micro_batches_and_workers_change_nothing(
-    tmp_path: Path, world_size: int, micro_batch_size: int
+    alone: Path, tmp_path: Path, world_size: int
 ) -> None:
-    """The full cross, over 20 steps as the promise says."""
-    settings = {
-        "train__micro_batch_size": micro_batch_size,
-        "data__workers": (0, 1, 4)[world_size - 1],
-    }
-    alone = {name: train_example(name, tmp_path / "one" / name, steps=20).path for name in NAMES}
-    group = run_group(tmp_path / "group", world_size=world_size, steps=20, **settings)
+    """The full cross, and going on with a run that one process began."""
+    jobs = [
+        Job(
+            name,
+            tmp_path / f"{name}-{size}-{workers}",
+            {"train__micro_batch_size": size, "data__workers": workers},
+            steps=LONG,
+        )
+        for name in NAMES
+        for size in MICRO_BATCH_SIZES
+        for workers in WORKERS
+    ]
     for name in NAMES:
-        assert_equal_training(alone[name], group(name))
+        output = tmp_path / f"{name}-stopped"
+        shutil.copytree(alone / "stopped" / name, output)
+        jobs.append(Job(name, output, {"data__workers": 2}, steps=LONG))
+    spawn(jobs, world_size=world_size)
+    for job in jobs:
+        assert_equal_training(alone / job.name, job.output)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from vitral.runtime.sharding import sharded_like
+
 
 def decay_of(half_life_share: float, *, total_steps: int) -> float:
     """Return the decay with which a step's weights count half after a share of the run."""
@@ -68,7 +70,7 @@ class WeightAverage:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put an average that was saved back in place."""
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(sharded_like(tensors[name], tensor))
 
 
 @contextlib.contextmanager

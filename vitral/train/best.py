@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitral.errors import DivergedError, RequestError
 from vitral.evaluate.evaluator import Metric
+from vitral.runtime.sharding import sharded_like
 from vitral.spec.run import EvaluationSettings
 
 Score = tuple[float, float]
@@ -80,7 +81,7 @@ class BestModel:
         """Put what was saved back in place."""
         for name, tensor in self.tensors.items():
             if name in tensors:  # older versions kept the model's alone
-                tensor.copy_(tensors[name])
+                tensor.copy_(sharded_like(tensors[name], tensor))
         score = progress["score"]
         self.score = tuple(score) if score else None
         self.step, self.num_worse = progress["step"], progress["num_worse"]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vitral.models.layout import tables_of
 from vitral.models.model import Model
+from vitral.runtime.sharding import sharded_like, whole
 from vitral.spec.run import OptimizerSettings
 
 
@@ -167,12 +168,6 @@ def clip_each(parameters: Iterable[nn.Parameter], *, max_norm: float) -> None:
         clip_gradients([parameter], max_norm=max_norm)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that may be sharded over processes as one that is not; all call it."""
-    full = getattr(tensor, "full_tensor", None)
-    return tensor if full is None else full()
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's state as named tensors: `exp_avg/blocks.0...`."""
     return {
@@ -192,4 +187,7 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
             }
             # A step counter is kept where the optimizer made it: on the parameter's device when
             # fused.
-            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in own.items()}
+            optimizer.state[parameter] = {
+                key: sharded_like(value.to(parameter.device), parameter)
+                for key, value in own.items()
+            }

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitral.runtime.sharding import all_sharded_like, whole
 from vitral.train.average import WeightAverage
 from vitral.train.best import BestModel
 from vitral.train.objectives.base import Objective
-from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors, whole
+from vitral.train.optimizer import load_optimizer_tensors, optimizer_tensors
 
 PARTS = ("objective", "average", "best", "optimizer")
 """What the names of the flat table begin with, before a slash."""
@@ -47,8 +48,9 @@ class TrainState:
         return {"step": self.step, "best": self.best.progress() if self.best else None}
 
     def load(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-        """Put back in place what `tensors` and `progress` gave."""
-        self.objective.load_state_dict(part_of(tensors, "objective"))
+        """Put back in place what `tensors`, gathered, and `progress` gave."""
+        objective = part_of(tensors, "objective")
+        self.objective.load_state_dict(all_sharded_like(objective, self.objective.state_dict()))
         load_optimizer_tensors(self.optimizer, part_of(tensors, "optimizer"))
         if self.average:
             self.average.load(part_of(tensors, "average"))
