@@ -270,6 +270,9 @@ def test_evaluation_draws_the_same_every_time() -> None:
         ({"views": ()}, "views=\\(\\): a batch needs one view"),
         ({"targets": ("depth",)}, "targets='depth': give some of value, mask"),
         ({"targets": ("mask",), "views": TWO_VIEWS}, "targets='mask' with 2 views"),
+        ({"mixing": True, "views": TWO_VIEWS}, "mixing=True with several views of an image: pairs"),
+        ({"mixing": True, "sources": {"a": 0.5}}, "mixing=True with several sources: pairs of"),
+        ({"targets": ("value",), "sources": {"a": 0.5}}, "targets=value with further sources"),
         ({"sources": {"a": 0.5, "b": 0.5}}, "give shares above 0 that leave some of the batch"),
         ({"sources": {"a": 0.0}}, "give shares above 0"),
         ({"draws": {"valid": Draw(2)}}, "a draw called 'valid', which batches have"),
@@ -316,6 +319,41 @@ def test_mixing_is_of_one_view_of_one_source(needs: Needs, what: str) -> None:
         TrainingBatches(
             patterns(), HOW, AugmentSettings(mixup=0.2), seed=0, batch_size=8, needs=needs
         )
+
+
+@pytest.mark.parametrize("where", ["run", "view"])
+def test_what_moves_pixels_is_refused_beside_masks(where: str) -> None:
+    """A mask that does not follow its image is wrong in silence."""
+    moving = AugmentSettings(randaugment=2)
+    settings, view = (moving, View()) if where == "run" else (AugmentSettings(), View(None, moving))
+    needs = Needs(label=False, targets=("mask",), views=(view,))
+    with pytest.raises(RequestError, match="augment.randaugment=2 moves pixels, which masks would"):
+        TrainingBatches(patterns(), HOW, settings, seed=0, batch_size=8, needs=needs)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_the_rows_of_all_processes_can_be_put_in_the_order_of_one(world_size: int) -> None:
+    """Source by source, also where a process has no share of a step."""
+    needs, unlabelled = Needs(sources={"unlabelled": 0.5}), patterns()
+
+    def rows(rank: int, world_size: int) -> tuple[list[tuple[int, ...]], TrainingBatches]:
+        batches = TrainingBatches(
+            patterns(), HOW, AugmentSettings(), seed=0, batch_size=6, rank=rank,
+            world_size=world_size, workers=0, needs=needs, further={"unlabelled": unlabelled},
+        )  # fmt: skip
+        found = []
+        for step in batches.steps(6, 7):
+            for batch in step.micro_batches:
+                columns = (batch[name].tolist() for name in ("source", "index", "valid"))
+                found += list(zip(*columns, strict=True))
+        return found, batches
+
+    wanted, _ = rows(0, 1)
+    together = [row for rank in range(world_size) for row in rows(rank, world_size)[0]]
+    order = rows(0, world_size)[1].order_of_rows(6)
+    ordered = together if order is None else [together[place] for place in order]
+    assert [row for row in ordered if row[2]] == wanted
+    assert (order is None) == (world_size == 1)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,22 @@ def test_every_example_is_scored_once(batch_size: int) -> None:
     assert "map" not in figures  # not a number an example
 
 
+def test_a_batch_is_used_while_the_next_is_computed() -> None:
+    """A GPU would wait for the host otherwise, and the host for the GPU."""
+    events: list[str] = []
+
+    class Watching(MeanEvaluator):
+        def update(self, batch: Any, outputs: Any) -> None:
+            events.append("use")
+
+    def watched(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        events.append("compute")
+        return measure(batch)
+
+    score(watched, Watching(), some_examples(), batch_size=8, **HOW)
+    assert events == ["compute", "compute", "use", "compute", "use", "use"]
+
+
 class Share(Ranks):
     """One of two processes, whose evaluators are gathered by hand."""
 

@@ -227,6 +227,26 @@ def test_weight_decay_follows_the_objectives_schedule(
     assert seen == [{0.04, 0.0}, {0.04 + 0.36 / 2, 0.0}]
 
 
+def test_temperature_and_teacher_follow_the_objectives_schedules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher moves to its student by the share of each step, and is moved by nothing else."""
+    seen: list[float] = []
+    after = Distilled.after_step
+
+    def watch(self: Distilled, at: Any) -> None:
+        seen.append(self.temperature)
+        before = self.teacher_last.weight.clone()
+        after(self, at)
+        share = {0: 0.11, 1: 0.06}[at.step]
+        moved = torch.lerp(before, self.last.weight.detach(), share)
+        torch.testing.assert_close(self.teacher_last.weight, moved)
+
+    monkeypatch.setattr(Distilled, "after_step", watch)
+    train_example("distilled", tmp_path, steps=2)
+    assert seen == pytest.approx([0.1, 0.15])
+
+
 def test_masks_follow_their_images(whole: Run) -> None:
     rows = read_rows(whole("aligned") / "metrics.jsonl")
     agreement = [row["agreement"] for row in rows if row["split"] == "train"]

@@ -1,9 +1,12 @@
 """What is given to a run is told apart by code, values and weights; what can't be is refused."""
 
+import abc
 import enum
 import functools
+import sys
 import threading
 import types
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,14 +125,6 @@ VALUES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", VALUES)
-def test_values_of_every_kind_are_told_apart(what: str) -> None:
-    one, other = VALUES[what]
-    first, again, second = (fingerprint(closed_over(make())) for make in (one, one, other))
-    assert first == again
-    assert first != second
-
-
 def test_defaults_count() -> None:
     assert fingerprint(has_a_default) != fingerprint(has_another_default)
 
@@ -209,6 +204,108 @@ def test_what_is_read_of_a_module_of_ones_own_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(own, "RATE", 0.6)
     prints.append(fingerprint(reads_a_module))
     assert prints[0] == prints[1] != prints[2]
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def __call__(self) -> Any: ...
+
+
+class Concrete(Abstract, typing.Generic[typing.TypeVar("T")]):  # type: ignore[misc]
+    def __call__(self) -> Any:
+        return 1
+
+
+@dataclass(frozen=True)
+class Scaled:
+    scale: float
+
+    def __call__(self) -> float:
+        return self.scale
+
+
+class Slots:
+    __slots__ = ("__hidden", "scale")
+
+    def __init__(self, scale: float, hidden: float = 0.0) -> None:
+        self.scale, self.__hidden = scale, hidden
+
+
+class Tail(Slots):
+    """Has a slot of its base and attributes."""
+
+
+class Head(nn.Module):
+    def __init__(self, temperature: float, buffer: float = 0.0) -> None:
+        super().__init__()
+        self._temperature = temperature
+        self.register_buffer("unsaved", torch.tensor(buffer), persistent=False)
+
+
+def recurrent(weight: float) -> nn.Module:
+    """Return what keeps weak references to its weights."""
+    module = nn.LSTM(2, 2)
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, weight)
+    return module
+
+
+VALUES |= {
+    "slots": (lambda: Slots(1), lambda: Slots(2)),
+    "private slots": (lambda: Slots(1, 1), lambda: Slots(1, 2)),
+    "slots of a base": (lambda: Tail(1), lambda: Tail(2)),
+    "private attributes of modules": (lambda: Head(1.0), lambda: Head(2.0)),
+    "buffers that are not saved": (lambda: Head(1.0, 1.0), lambda: Head(1.0, 2.0)),
+    "recurrent modules": (lambda: recurrent(0.0), lambda: recurrent(1.0)),
+}
+
+
+@pytest.mark.parametrize("what", VALUES)
+def test_values_of_every_kind_are_told_apart(what: str) -> None:
+    one, other = VALUES[what]
+    first, again, second = (fingerprint(closed_over(make())) for make in (one, one, other))
+    assert first == again
+    assert first != second
+
+
+@pytest.mark.parametrize("instance", [Concrete(), Scaled(1.0)], ids=["abstract", "record"])
+def test_the_code_of_an_objects_class_counts(
+    instance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(instance)
+    assert fingerprint(instance) == before
+    monkeypatch.setattr(type(instance), "__call__", lambda self: 2)
+    assert fingerprint(instance) != before
+
+
+def imports_inside(value: float) -> Any:
+    from losses_of_mine import scaled
+
+    return scaled(value)
+
+
+def imports_a_module_inside(value: float) -> Any:
+    import losses_of_mine
+
+    return losses_of_mine.scaled(value)
+
+
+@pytest.mark.parametrize("function", [imports_inside, imports_a_module_inside])
+def test_what_is_imported_inside_a_function_counts(
+    function: Callable[[float], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = types.ModuleType("losses_of_mine")
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    prints = []
+    for factor in (2, 2, 3):
+        exec(f"def scaled(x):\n    return {factor} * x\n", vars(own))
+        prints.append(fingerprint(function))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_what_can_not_be_imported_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "losses_of_mine", raising=False)
+    assert fingerprint(imports_inside) == fingerprint(imports_inside)
 
 
 def test_what_refers_to_itself_ends() -> None:

@@ -1,7 +1,7 @@
 """A step that is not finite moves nothing, and is told one step later; and what a step measures."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vitral.runtime.ranks import Ranks
 from vitral.spec.preprocessing import default_preprocessing
 from vitral.spec.run import DataSettings, OptimizerSettings, RunConfig, TrainSettings
 from vitral.train.average import WeightAverage
-from vitral.train.loop import Machine, StepRunner, parallelise
+from vitral.train.loop import Machine, StepRunner, parallelise, unsynchronised
 from vitral.train.objectives.base import Loss, Objective, StepInfo
 from vitral.train.optimizer import build_optimizer
 from vitral.train.state import TrainState
@@ -128,6 +128,145 @@ def test_a_step_that_is_not_finite_leaves_the_state_as_it_was_before(
     assert isinstance(state.objective, Averaging)
     assert state.objective.rate == bad
     assert all(parameter.grad is None for parameter in state.objective.parameters())
+
+
+class Weighted(Averaging):
+    coupling = "weighted"
+
+    def weights(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.ones(len(batch["valid"]))
+
+
+class Coupled(Averaging):
+    coupling = "batch"
+
+    def encode(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        outputs = self.model(batch["image"].flatten(1))
+        return {"outputs": outputs, "label": batch["label"]}
+
+    def couple(self, tensors: Mapping[str, Tensor]) -> Loss:
+        outputs = tensors["outputs"][:, 0]
+        self.seen = outputs.detach()
+        return Loss((outputs - outputs.mean()).square() * tensors["label"], {})
+
+
+class Halves(Batches):
+    """The same steps in two micro-batches."""
+
+    def steps(self, first: int, end: int) -> Iterator[StepBatches]:
+        for whole in super().steps(first, end):
+            (batch,) = whole.micro_batches
+            halves = [{n: t[part] for n, t in batch.items()} for part in (slice(2), slice(2, 4))]
+            yield StepBatches(whole.plan, halves, 4)
+
+    @staticmethod
+    def rows_of_ranks(step: int) -> list[int]:
+        return [4]
+
+    @staticmethod
+    def order_of_rows(step: int) -> None:
+        return None
+
+
+def without_norm(kind: type[Averaging]) -> TrainState:
+    torch.manual_seed(0)
+    objective = kind(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)))
+    optimizer = build_optimizer(objective, ADAMW, device=CPU)
+    return TrainState(objective, optimizer, WeightAverage(objective, decay=0.5))
+
+
+@pytest.mark.parametrize("kind", [Averaging, Weighted, Coupled])
+def test_the_latch_holds_whatever_the_coupling_and_the_micro_batches(
+    kind: type[Averaging],
+) -> None:
+    state = without_norm(kind)
+    runner = runner_of(state, Halves(bad=(2,)), ADAMW)
+    steps = list(Halves(bad=(2,)).steps(0, 4))
+    for step_batches in steps[:2]:
+        runner.read(runner.start(step_batches))
+    before = snapshot(state)
+    started = [runner.start(step_batches) for step_batches in steps[2:]]
+    with pytest.raises(DivergedError, match="step 2: not finite, first in the loss; the batch was"):
+        runner.read(started[0])
+    assert state.step == 2
+    assert_same(snapshot(state), before)
+
+
+class NormInHead(Coupled):
+    """BatchNorm over the whole step, which one row alone can't have."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.norm = nn.BatchNorm1d(1)
+
+    def couple(self, tensors: Mapping[str, Tensor]) -> Loss:
+        return super().couple({**tensors, "outputs": self.norm(tensors["outputs"])})
+
+
+class Singles(Halves):
+    """The same steps in four micro-batches of one row."""
+
+    def steps(self, first: int, end: int) -> Iterator[StepBatches]:
+        for whole in Batches.steps(self, first, end):
+            (batch,) = whole.micro_batches
+            rows = [{n: t[row : row + 1] for n, t in batch.items()} for row in range(4)]
+            yield StepBatches(whole.plan, rows, 4)
+
+
+def test_what_can_not_be_looked_at_row_by_row_has_still_diverged() -> None:
+    batches = Singles(bad=(0,))
+    state = without_norm(NormInHead)
+    runner = runner_of(state, batches, ADAMW)
+    (step_batches,) = batches.steps(0, 1)
+    with pytest.raises(
+        DivergedError, match="step 0: the loss or the gradient's norm is not finite"
+    ):
+        runner.read(runner.start(step_batches))
+
+
+def test_a_search_for_what_diverged_waits_for_no_other_process() -> None:
+    """Its own SyncBatchNorm would, which besides has none for the CPU."""
+    norm = nn.SyncBatchNorm(3)
+    plain = nn.BatchNorm1d(3)
+    rows = torch.randn(4, 3)
+    with unsynchronised(nn.Sequential(norm)):
+        assert torch.equal(norm(rows), plain(rows))
+    assert "forward" not in vars(norm)
+
+
+class Parts(Weighted):
+    """Says two things of how many parts its loss has."""
+
+    given: tuple[int, ...] = ()
+    counted: tuple[int, ...] = ()
+
+    def forward(self, batch: dict[str, Tensor]) -> Loss:
+        values = super().forward(batch).values
+        return Loss(values.reshape(-1, 1).expand(4, *self.given) if self.given else values, {})
+
+    def weights(self, batch: dict[str, Tensor]) -> Any:
+        return torch.ones(*self.counted)
+
+
+@pytest.mark.parametrize(
+    ("given", "counted", "said"),
+    [
+        ((), (4, 2), "Parts has a loss of 1 parts and weights of 2: give each part its own"),
+        ((2,), (4,), "Parts has a loss of 2 parts and weights of 1"),
+        ((2,), (4, 3), "Parts has a loss of 2 parts and weights of 3"),
+        ((), (3,), r"Parts.weights of 4 rows gives \(3,\): give \(4,\), or \(4, parts\) where"),
+        ((), (4, 1, 1), r"Parts.weights of 4 rows gives \(4, 1, 1\)"),
+    ],
+)
+def test_each_part_of_a_loss_has_weights(
+    given: tuple[int, ...], counted: tuple[int, ...], said: str
+) -> None:
+    objective = Parts(nn.Linear(4, 1))
+    objective.given, objective.counted = given, counted
+    state = TrainState(objective, build_optimizer(objective, ADAMW, device=CPU), None)
+    (step_batches,) = Batches().steps(0, 1)
+    with pytest.raises(RequestError, match=said):
+        runner_of(state, Batches(), ADAMW).start(step_batches)
 
 
 class Shifted(Averaging):
@@ -292,6 +431,7 @@ class Elsewhere(Averaging):
         (lambda rows: Loss(rows, {"size": rows.mean()}), r"the metric 'size' of 4 rows is \(\)"),
         (lambda rows: Loss(rows, {"loss": rows}), "a metric called 'loss', which rows of metrics"),
         (lambda rows: Loss(rows, {"step": rows}), "a metric called 'step'"),
+        (lambda rows: Loss(rows, {"weight": rows}), "a metric called 'weight'"),
     ],
 )  # fmt: skip
 def test_what_is_no_loss_is_told(gives: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What an objective of one's own can't be, or can't give, is told before anything is trained."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 import yaml
 from example_objectives import (
     COMMON,
+    EXAMPLES,
     Distilled,
     Masked,
     Regression,
@@ -29,6 +31,9 @@ from vitral.data.images import ImageData
 from vitral.data.needs import Needs, View
 from vitral.errors import RequestError
 from vitral.evaluate.evaluator import Evaluator, MeanEvaluator, Metric, plain_figures
+from vitral.models.vit import ViT
+from vitral.recipes.facts import Facts
+from vitral.recipes.recipe import RECIPES
 from vitral.spec.run import ObjectiveSettings
 from vitral.train.metrics import METRICS, named_metrics
 from vitral.train.objectives.base import Loss, Objective, check_objective
@@ -80,6 +85,15 @@ def test_parts_are_modules_named_like_folders(parts: Any) -> None:
 
     with pytest.raises(RequestError, match="Odd.parts has .* of type .*: give modules by names of"):
         check_objective(Odd(nn.Linear(1, 1)))
+
+
+def test_a_result_that_nothing_would_save_is_told() -> None:
+    class Odd(Plain):
+        def result(self) -> nn.Module:
+            return nn.Linear(2, 1)
+
+    with pytest.raises(RequestError, match="Odd.result has 'weight', which is no tensor of the ob"):
+        check_objective(Odd(nn.Linear(2, 1)))
 
 
 @pytest.mark.parametrize("given", [F.cross_entropy, nn.CrossEntropyLoss(), nn.Sequential()])
@@ -172,6 +186,62 @@ def test_one_metric_needs_no_list() -> None:
 
     assert named_metrics("top5") == {"top5": METRICS["top5"]}
     assert named_metrics(mine) == {"mine": mine}
+
+
+@pytest.mark.parametrize("name", ["weight", "loss", "num_examples"])
+def test_a_metric_called_like_what_rows_have_is_told(name: str) -> None:
+    with pytest.raises(RequestError, match=f"your own metrics: a metric called '{name}', which ro"):
+        named_metrics({name: METRICS["top5"]})
+
+
+class Headed(Objective):
+    """Has its classes' head beside a model without one."""
+
+    def __init__(self, model: nn.Module, settings: ObjectiveSettings | None = None) -> None:
+        super().__init__(model, settings)
+        assert isinstance(model, ViT)
+        self.head = nn.Linear(model.config.embed_dim, 4)
+
+    def forward(self, batch: Batch) -> Loss:
+        logits = self.head(self.model(batch["image"]))
+        return Loss(F.cross_entropy(logits, batch["label"], reduction="none"), {})
+
+
+def test_a_model_whose_outputs_are_no_classes_is_saved_without_their_names(tmp_path: Path) -> None:
+    train(with_classes(), tmp_path, Headed)
+    model = vitral.load_model(tmp_path)
+    assert model.config.num_classes == 0 and model.classes is None
+    assert model.verify().agrees
+
+
+KINDS = {"headed": Headed, **{name: example.kind for name, example in EXAMPLES.items()}}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_no_recipe_says_of_an_objective_what_it_can_not_have(
+    kind: type[Objective], name: str
+) -> None:
+    facts = Facts(600_000, 4, (224, 224), "ViT-S/16", 384)
+    data: Any = None
+    left = kind.fit_recipe(RECIPES[name](facts), {}, data)
+    assert not {"augment.mixup", "augment.cutmix", "evaluation.best_within"} & left.keys()
+    if "mask" in kind.targets:
+        assert "augment.randaugment" not in left
+    if kind is Distilled:
+        assert "train.ema" not in left
+    else:
+        assert ("train.ema" in left) == (name == "finetune")
+
+
+@pytest.mark.parametrize("name", ["regression", "distilled", "aligned"])
+def test_a_recipe_of_classifiers_trains_what_is_none(name: str, tmp_path: Path) -> None:
+    example = EXAMPLES[name]
+    vitral.train(
+        "ViT-Mi/4", example.data(), objective=example.kind, output=tmp_path, recipe="finetune",
+        settings=TINY_MODEL | {"data.validation_share": 0.2}, **OPTIONS,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "summary.json").read_text())["metric"] == example.primary
 
 
 def test_figures_become_plain_data() -> None:

@@ -18,6 +18,7 @@ from helpers import pattern_images, write_patterns
 from safetensors.torch import load_file
 
 import vitral
+from vitral.errors import RequestError
 from vitral.evaluate.accuracy import evaluate
 from vitral.files.results import read_results
 from vitral.models.weights.load import load_model
@@ -101,6 +102,16 @@ def test_a_finished_run_is_shown_not_repeated(name: str, data: dict[str, Path], 
     assert (runs / name / "model" / "model.safetensors").read_bytes() == before
     assert (runs / name / "report.html").exists()
     assert result.model.output == ("sigmoid" if name == "several_labels" else "softmax")
+
+
+def test_a_run_with_a_part_of_ones_own_is_refused_with_a_reason(
+    data: dict[str, Path], runs: Path
+) -> None:
+    """The version that began it did not see all that the part can see."""
+    before = (runs / "own_function" / "model" / "model.safetensors").read_bytes()
+    with pytest.raises(RequestError, match="an earlier version began with a part of your own does"):
+        train_again("own_function", data, runs, objective=bce)
+    assert (runs / "own_function" / "model" / "model.safetensors").read_bytes() == before
 
 
 def test_a_stopped_run_goes_on_to_the_end_it_would_have_had(

@@ -10,6 +10,7 @@ import vitral
 from vitral.spec.run import OptimizerSettings
 from vitral.train.optimizer import (
     build_optimizer,
+    clip_each,
     clip_gradients,
     decayed_names,
     load_optimizer_tensors,
@@ -146,6 +147,15 @@ def test_clipping_scales_to_the_norm_and_never_up(norm: float) -> None:
     measured = clip_gradients([parameter], max_norm=1.0)
     assert measured.item() == pytest.approx(norm)
     assert parameter.grad.norm().item() == pytest.approx(min(norm, 1.0))
+
+
+def test_each_tensor_may_be_clipped_by_itself() -> None:
+    """The small one stays, which a global norm would scale as well."""
+    small, large = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    small.grad, large.grad = torch.tensor([0.3, 0.4]), torch.tensor([3.0, 4.0])
+    clip_each([small, large], max_norm=1.0)
+    torch.testing.assert_close(small.grad, torch.tensor([0.3, 0.4]))
+    torch.testing.assert_close(large.grad, torch.tensor([0.6, 0.8]))
 
 
 def test_clipping_by_zero_only_measures() -> None:

@@ -36,7 +36,7 @@ from vitral.data.order import (
     uniforms,
 )
 from vitral.data.stores.store import Content
-from vitral.data.transforms import decode_and_augment, num_uniforms, preprocess
+from vitral.data.transforms import decode_and_augment, moves_pixels, num_uniforms, preprocess
 from vitral.errors import RequestError
 from vitral.spec.preprocessing import Preprocessing
 from vitral.spec.run import AugmentSettings
@@ -137,6 +137,12 @@ class TrainingBatches:
                 f"augment.mixup={self.settings.mixup} and augment.cutmix={self.settings.cutmix} "
                 f"mix pairs of images of one kind, the objective asks for {what}: set both to 0"
             )
+        for settings in self._augments.values():
+            if MASK in self.needs.targets and moves_pixels(settings):
+                raise RequestError(
+                    f"augment.randaugment={settings.randaugment} moves pixels, which masks would "
+                    "not follow: set it to 0"
+                )
 
     def names_of(self, batch: Batch) -> list[str]:
         """Return the names of a loaded batch's examples; those of further sources with its name."""
@@ -241,6 +247,22 @@ class TrainingBatches:
         """Return how many rows each process has in a step, those that do not count among them."""
         spans = (self._spans(step, rank) for rank in range(self.world_size))
         return [max(1, sum(stop - start for start, stop in of_rank)) for of_rank in spans]
+
+    def order_of_rows(self, step: int) -> list[int] | None:
+        """Return the step's order of the rows of all processes, which stand one after the other.
+
+        It is source by source, as in one process. None: the rows stand in it already.
+        """
+        if self.world_size == 1 or not self.needs.sources:
+            return None
+        places: list[tuple[int, int]] = []
+        for rank in range(self.world_size):
+            places += [
+                (source, position)
+                for source, (start, stop) in enumerate(self._spans(step, rank))
+                for position in range(start, stop)
+            ] or [(len(self._sources), rank)]  # the row of a process without a share
+        return sorted(range(len(places)), key=places.__getitem__)
 
     def _spans(self, step: int, rank: int) -> list[Span]:
         """Return the positions of a process in a step, of every source."""

@@ -94,6 +94,16 @@ class Needs:
                 f"targets='mask' with {len(self.views)} views: a map goes with one view of its "
                 "image, give one"
             )
+        several = "several sources" if self.sources else "several views of an image"
+        if self.mixing and (self.sources or len(self.views) > 1):
+            raise RequestError(
+                f"mixing=True with {several}: pairs of images of one kind are mixed, leave it out"
+            )
+        if self.targets and self.sources:
+            raise RequestError(
+                f"targets={', '.join(self.targets)} with further sources, whose examples have "
+                "none: leave out one of them"
+            )
         shares = list(self.sources.values())
         if any(not 0 < share < 1 for share in shares) or sum(shares) >= 1:
             raise RequestError(

@@ -425,5 +425,7 @@ PLACE_SETTINGS = (
 
 # Settings that runs of older versions do not state: at their defaults they count for nothing.
 LATER_SETTINGS: dict[str, object] = {"objective.output": "auto"}
+EARLIER_SETTINGS: dict[str, object] = {"objective.label_smoothing": 0.0}
+"""Settings that older runs have, without effect, where theirs have none."""
 # What a value of today was called before, as (setting, value): the same run.
 OLDER_VALUES: dict[tuple[str, object], object] = {("evaluation.best_by", "primary"): "accuracy"}

@@ -14,6 +14,7 @@ from vitral.errors import RequestError, nearest
 from vitral.spec.model import FAMILIES, config_from
 from vitral.spec.resnet import ResNetConfig
 from vitral.spec.run import (
+    EARLIER_SETTINGS,
     LATER_SETTINGS,
     OLDER_VALUES,
     PLACE_SETTINGS,
@@ -231,6 +232,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
         if path not in PLACE_SETTINGS
         and _as_before(path, before.get(path)) != _as_before(path, now.get(path))
         and not (path in LATER_SETTINGS and path not in old and _is_default(path, new[path]))
+        and not (path not in new and EARLIER_SETTINGS.get(path) == old[path])
     }
 
 

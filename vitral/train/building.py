@@ -60,6 +60,17 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What the model folder says of its origin."""
 
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs the model's head must have; 0: there is no head."""
+        return self.objective.kind.num_outputs(self.data, self.resolved.config.objective)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """What the model's outputs mean; None where they are no classes."""
+        classes = self.data.classes
+        return classes if classes and len(classes) == self.num_outputs else None
+
 
 def build_network(run: Run) -> nn.Module:
     """Return the model with the weights that training begins with, on its device.
@@ -73,19 +84,17 @@ def build_network(run: Run) -> nn.Module:
         model = model.to(run.machine.device)
         _check_outputs(model, run)
         if isinstance(model, Model):
-            model.classes = run.data.classes or None
+            model.classes = run.classes
         return model
     assert config.model is not None
-    network = build_model(
-        config.model, preprocessing=config.preprocessing, classes=run.data.classes or None
-    )
+    network = build_model(config.model, preprocessing=config.preprocessing, classes=run.classes)
     return network.to(run.machine.device)
 
 
 @torch.no_grad()
 def _check_outputs(model: nn.Module, run: Run) -> None:
     config = run.resolved.config
-    ready, count = config.preprocessing, run.objective.kind.num_outputs(run.data, config.objective)
+    ready, count = config.preprocessing, run.num_outputs
     images = torch.zeros(2, ready.channels, *ready.size, device=run.machine.device)
     was_training = model.training
     try:

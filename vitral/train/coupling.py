@@ -32,6 +32,7 @@ def backward_coupled(
     pieces: Sequence[Piece],
     *,
     rows_of_ranks: Sequence[int],
+    order: Sequence[int] | None = None,
     num_valid: int,
     seed: int,
     machine: "Machine",
@@ -42,6 +43,8 @@ def backward_coupled(
         objective: of coupling "batch".
         pieces: the micro-batches of this process.
         rows_of_ranks: how many rows they have in each process.
+        order: in which the rows of all processes, one after the other, are coupled; None: as they
+            come.
         num_valid: rows of this process that count.
         seed: of what is drawn in `couple`, the same in all processes.
         machine: where it happens.
@@ -67,7 +70,7 @@ def backward_coupled(
     }
     torch.manual_seed(seed)
     with autocast(machine.device, machine.precision):
-        counted_rows = {n: leaf if counts is None else leaf[counts] for n, leaf in leaves.items()}
+        counted_rows = {n: _counted(leaf, counts, order) for n, leaf in leaves.items()}
         num_rows = len(next(iter(counted_rows.values())))
         values, metrics = checked_loss(objective, objective.couple(counted_rows), rows=num_rows)
     values = values.float()
@@ -149,6 +152,14 @@ def _gather(
     longest, start = max(sizes), sum(sizes[: ranks.rank])
     rows = {name: _gather_rows(tensor, sizes, longest, ranks) for name, tensor in local.items()}
     return rows, start, _gather_rows(valid.to(torch.uint8), sizes, longest, ranks).bool()
+
+
+def _counted(rows: Tensor, counts: Tensor | None, order: Sequence[int] | None) -> Tensor:
+    """Return the rows (N, ...) that count, in an order."""
+    if order is not None:
+        rows = rows[list(order)]
+        counts = None if counts is None else counts[list(order)]
+    return rows if counts is None else rows[counts]
 
 
 def _gather_rows(tensor: Tensor, sizes: Sequence[int], longest: int, ranks: Ranks) -> Tensor:

@@ -35,6 +35,9 @@ def find_first_not_finite(module: nn.Module, compute_loss: Callable[[], Tensor])
     ]
     try:
         loss = compute_loss()
+    except Exception:
+        if not first:  # else it comes of what is not finite
+            raise
     finally:
         for handle in handles:
             handle.remove()

@@ -131,7 +131,8 @@ class RunFolder:
         if config.get("parts_fingerprint") != parts:
             raise RequestError(
                 f"{self.path} holds a run with another model, objective or metric of your own: "
-                "give the same code and starting weights (seed them), or choose another --output"
+                "give the same code and starting weights (seed them), or choose another --output; "
+                "what an earlier version began with a part of your own does not go on"
             )
         if config.get("data_fingerprint") != fingerprint:
             raise RequestError(
@@ -162,8 +163,9 @@ class RunFolder:
     def write_results_csv(self) -> None:
         """Write the metrics once more as a table."""
         rows = read_rows(self.path / "metrics.jsonl")
-        own = [key for row in rows for key in row if key not in METRIC_COLUMNS]
-        columns = [*METRIC_COLUMNS, *dict.fromkeys(own)]
+        found = dict.fromkeys(key for row in rows for key in row)
+        first = [column for column in METRIC_COLUMNS if column in found]
+        columns = [*first, *(key for key in found if key not in first)]
         atomic.write_text(self.path / "results.csv", csv_text(rows, columns=columns))
 
     def add_timing(self, row: Mapping[str, Any]) -> None:

@@ -1,15 +1,20 @@
 """What of a run no setting tells: the parts that a caller gave, such as a module or a function."""
 
+import abc
 import contextlib
 import dataclasses
 import dis
 import enum
 import functools
 import hashlib
+import importlib
+import importlib.util
 import pickle
 import sys
 import sysconfig
 import types
+import typing
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,10 @@ _PLAIN = (
 
 _COMPILED = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _INSTALLED = ("purelib", "platlib")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
+"""Attributes that torch's own bookkeeping makes."""
+_WITHOUT_STATE = (object, abc.ABC, typing.Generic, typing.Protocol)
+"""Bases of which an object has nothing."""
 
 
 def parts_fingerprint(
@@ -93,11 +102,10 @@ class _Description:
             if isinstance(value, kinds):
                 yield from describe(value, path)
                 return
-        if dataclasses.is_dataclass(value):
-            yield from self._each(vars(value), path)
-        elif hasattr(value, "__dict__") and _is_pure_python(kind):
+        if not _is_library(kind.__module__):
             yield from self.of(kind, path)
-            yield from self._each(vars(value), path)
+        if dataclasses.is_dataclass(value) or _is_pure_python(kind):
+            yield from self._each(_attributes(value), path)
         else:
             yield self._pickled(value, path)
 
@@ -117,6 +125,7 @@ class _Description:
             ((tuple, list), self._sequence),
             ((set, frozenset), self._set),
             ((nn.Module,), self._module),
+            ((weakref.ref,), lambda _value, _path: iter([])),
             (_COMPILED, lambda value, _: iter([value.__qualname__.encode()])),
         ]
 
@@ -184,13 +193,12 @@ class _Description:
         """A module's class, weights, and whatever else it was given, such as a temperature."""
         yield from self.of(type(module), path)
         yield from weights_parts(module)
+        yield from self._each(_unsaved_buffers(module), path)
         for name, inner in module.named_modules():
             if inner is not module and not _is_library(type(inner).__module__):
                 yield from self.of(type(inner), f"{path}.{name}")
             given = {
-                key: value
-                for key, value in vars(inner).items()
-                if not key.startswith("_") and key != "training"
+                key: value for key, value in vars(inner).items() if key not in _OF_EVERY_MODULE
             }
             yield from self._each(given, f"{path}.{name}")
 
@@ -219,6 +227,22 @@ def _unwrapped(member: Any) -> Any:
     return member
 
 
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return what an object has, in slots too."""
+    found: dict[str, Any] = {}
+    for base in type(value).__mro__:
+        for name, member in vars(base).items():
+            if isinstance(member, types.MemberDescriptorType) and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found | getattr(value, "__dict__", {})
+
+
+def _unsaved_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the buffers that no file of weights has."""
+    saved = module.state_dict().keys()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in saved}
+
+
 def _is_slot(member: Any) -> bool:
     return isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType)
 
@@ -235,15 +259,17 @@ def _closed_over(function: types.FunctionType) -> dict[str, Any]:
 
 def _named_globals(function: types.FunctionType) -> dict[str, Any]:
     """Return the globals that a function, or one inside it, reads."""
-    names, attributes = set[str](), set[str]()
+    names, attributes, imported = set[str](), set[str](), dict[str, types.ModuleType]()
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
         waiting += [const for const in code.co_consts if isinstance(const, types.CodeType)]
         names |= {str(i.argval) for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
         attributes |= set(code.co_names)
+        imported |= _imported_inside(code, package=function.__globals__.get("__package__"))
     known = function.__globals__
     found = {name: known[name] for name in sorted(names) if name in known}
+    found |= imported
     modules = {
         name: module
         for name, module in found.items()
@@ -257,6 +283,20 @@ def _named_globals(function: types.FunctionType) -> dict[str, Any]:
     }
 
 
+def _imported_inside(code: types.CodeType, *, package: str | None) -> dict[str, types.ModuleType]:
+    """Return the modules that code imports when it runs."""
+    found = dict[str, types.ModuleType]()
+    instructions = list(dis.get_instructions(code))
+    for place, instruction in enumerate(instructions):
+        if instruction.opname == "IMPORT_NAME":
+            dots = "." * instructions[place - 2].argval  # pushed before what is imported from it
+            with contextlib.suppress(ImportError):
+                name = importlib.util.resolve_name(dots + instruction.argval, package)
+                if not _is_library(name):
+                    found[name] = importlib.import_module(name)
+    return found
+
+
 def _is_library(module: str | None) -> bool:
     """Say whether code comes with an installed package, whose version stands for it."""
     top = (module or "builtins").split(".")[0]
@@ -264,10 +304,15 @@ def _is_library(module: str | None) -> bool:
         return False
     if top in ("vitral", *sys.stdlib_module_names):
         return True
-    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    if top in sys.modules:
+        file = getattr(sys.modules[top], "__file__", None) or ""
+    else:
+        spec = importlib.util.find_spec(top)
+        file = (spec and spec.origin) or ""
     return any(Path(file).is_relative_to(sysconfig.get_path(kind)) for kind in _INSTALLED)
 
 
 def _is_pure_python(kind: type) -> bool:
     """Say whether all that an object is stands in its attributes: its class is no compiled one."""
-    return all(base is object or not _is_library(base.__module__) for base in kind.__mro__)
+    bases = [base for base in kind.__mro__ if base not in _WITHOUT_STATE]
+    return all(not _is_library(base.__module__) for base in bases)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.data.batches import to_model
@@ -26,7 +27,13 @@ from vitral.runtime.ranks import Ranks
 from vitral.spec.run import RunConfig
 from vitral.train.coupling import backward_coupled, drawing_from
 from vitral.train.diagnosis import find_first_not_finite
-from vitral.train.objectives.base import Objective, StepInfo, checked_loss
+from vitral.train.objectives.base import (
+    Objective,
+    StepInfo,
+    by_part,
+    checked_loss,
+    checked_weights,
+)
 from vitral.train.optimizer import clip_gradients, set_learning_rate
 from vitral.train.schedule import learning_rate_share
 from vitral.train.state import TrainState
@@ -232,6 +239,7 @@ class StepRunner:
                     for number, batch in enumerate(step_batches.micro_batches)
                 ],
                 rows_of_ranks=self._batches.rows_of_ranks(step_batches.plan.step),
+                order=self._batches.order_of_rows(step_batches.plan.step),
                 num_valid=step_batches.num_valid,
                 seed=torch_seed(
                     self._config.train.seed, step_batches.plan.step, rank=0, micro_batch=_COUPLED
@@ -280,7 +288,8 @@ class StepRunner:
         sums = []
         for batch in step_batches.micro_batches:  # made ready one by one, here and once more
             ready = self._ready(batch)
-            weights = _by_part(self._state.objective.weights(ready)).float()
+            weights = self._state.objective.weights(ready)
+            weights = checked_weights(self._state.objective, weights, rows=len(ready["valid"]))
             sums.append(_sum_of_valid(weights, ready["valid"]))
         return sums
 
@@ -307,9 +316,14 @@ class StepRunner:
                 values, metrics = checked_loss(
                     self._state.objective, forward(batch), rows=len(batch["valid"])
                 )
-            by_part = _sum_of_valid(_by_part(values.float()), batch["valid"])
-            (by_part * scales).sum().backward()
-        return {"loss": by_part.detach()} | {
+            parts = _sum_of_valid(by_part(values.float()), batch["valid"])
+            if parts.shape != scales.shape:
+                raise RequestError(
+                    f"{type(self._state.objective).__name__} has a loss of {len(parts)} parts and "
+                    f"weights of {len(scales)}: give each part its own weights"
+                )
+            (parts * scales).sum().backward()
+        return {"loss": parts.detach()} | {
             name: _sum_of_valid(value.detach().float(), batch["valid"])
             for name, value in metrics.items()
         }
@@ -382,11 +396,13 @@ class StepRunner:
                 machine = self._machine
                 torch.manual_seed(seed)
                 with drawing_from(objective, ready), autocast(machine.device, machine.precision):
-                    values, _ = objective(ready)
-                return _sum_of_valid(_by_part(values.float()), ready["valid"]).sum()
+                    return _loss_alone(objective, ready)
 
-            with uncompiled(objective):
-                culprit = find_first_not_finite(objective, compute_loss)
+            with uncompiled(objective), unsynchronised(objective):
+                try:
+                    culprit = find_first_not_finite(objective, compute_loss)
+                except Exception:  # such as of BatchNorm on one row: it can't be told by itself
+                    culprit = None
             if culprit:
                 files = self._batches.names_of(batch)
                 break
@@ -395,7 +411,7 @@ class StepRunner:
         if culprit is None:
             return DivergedError(
                 f"step {step}: the loss or the gradient's norm is not finite, on another process "
-                "or in the sum of micro-batches: lower --learning-rate, or use --precision float32"
+                "or over all micro-batches: lower --learning-rate, or use --precision float32"
             )
         shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
         return DivergedError(
@@ -417,9 +433,27 @@ def uncompiled(objective: nn.Module) -> Iterator[None]:
             module._compiled_call_impl = call
 
 
-def _by_part(values: Tensor) -> Tensor:
-    """Return values (N,) of a loss of one part as (N, 1)."""
-    return values.unsqueeze(1) if values.ndim == 1 else values
+@contextmanager
+def unsynchronised(objective: nn.Module) -> Iterator[None]:
+    """Have BatchNorm take the batch of this process alone, which no other need wait for."""
+    synchronised = [m for m in objective.modules() if isinstance(m, nn.SyncBatchNorm)]
+    for module in synchronised:
+        module.forward = functools.partial(_BatchNorm.forward, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in synchronised:
+            del module.forward
+
+
+def _loss_alone(objective: Objective, batch: Batch) -> Tensor:
+    """Return the summed loss of a micro-batch by itself."""
+    valid = batch["valid"]
+    if objective.coupling == "batch":
+        rows = objective.encode(batch)
+        return objective.couple({n: t[valid] for n, t in rows.items()}).values.float().sum()
+    values, _ = objective(batch)
+    return _sum_of_valid(by_part(values.float()), valid).sum()
 
 
 def _sum_of_valid(values: Tensor, valid: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vitral.data.loading import Batch
 from vitral.errors import RequestError, nearest
+from vitral.train.objectives.base import check_metric_name
 from vitral.train.objectives.function import per_example
 
 MetricFunction = Callable[[nn.Module, Batch], Tensor]
@@ -34,10 +35,15 @@ def named_metrics(
     """Return functions by name, from a mapping or from names and functions.
 
     Raises:
-        RequestError: an unknown name.
+        RequestError: an unknown name, or one that rows of metrics have already.
     """
-    if isinstance(metrics, Mapping):
-        return dict(metrics)
+    found = dict(metrics) if isinstance(metrics, Mapping) else _by_name(metrics)
+    for name in found:
+        check_metric_name(name, of="your own metrics")
+    return found
+
+
+def _by_name(metrics: Sequence[str | MetricFunction]) -> dict[str, MetricFunction]:
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     found: dict[str, MetricFunction] = {}

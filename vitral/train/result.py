@@ -14,7 +14,6 @@ from vitral.evaluate.evaluator import Evaluator, Scored, plain_figures
 from vitral.figures.report import write_report
 from vitral.files import atomic
 from vitral.models.weights.folder import write_model_files
-from vitral.spec.run import RunConfig
 from vitral.train.building import Run
 from vitral.train.fewshot import FewshotScorer
 from vitral.train.folder import RunFolder
@@ -64,7 +63,7 @@ def write_results(
     """
     folder, config, recipe = run.folder, run.resolved.config, run.resolved.recipe
     objective, model = state.objective, state.objective.result()
-    _write_modules(folder, objective, data, config, dict(run.provenance))
+    _write_modules(run, objective)
     figures = plain_figures(evaluator.compute())
     if split:
         scored = Scored(model, data, split, config.preprocessing, run.machine.device)
@@ -94,23 +93,17 @@ def write_results(
     return summary
 
 
-def _write_modules(
-    folder: RunFolder,
-    objective: Objective,
-    data: ImageData,
-    config: RunConfig,
-    provenance: dict[str, Any],
-) -> None:
+def _write_modules(run: Run, objective: Objective) -> None:
     """Write `model/`, and each part that is published beside it into a folder of `parts/`."""
     parts = {f"parts/{name}": module for name, module in objective.parts().items()}
     for name, module in {"model": objective.result(), **parts}.items():
-        place = folder.path / name
+        place = run.folder.path / name
         place.parent.mkdir(exist_ok=True)
         with atomic.new_folder(place) as aside:
             write_model_files(
                 module,
                 aside,
-                preprocessing=config.preprocessing,
-                classes=(data.classes or None) if name == "model" else None,
-                provenance=provenance,
+                preprocessing=run.resolved.config.preprocessing,
+                classes=run.classes if name == "model" else None,
+                provenance=dict(run.provenance),
             )

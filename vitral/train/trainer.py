@@ -402,7 +402,7 @@ class Trainer:
                 "machine": machine_facts(self._machine.device),
             },
             preprocessing=self._config.preprocessing,
-            classes=self._data.classes or None,
+            classes=self._run.classes,
             provenance=dict(self._run.provenance),
             keep=self._config.checkpoint.keep,
         )

@@ -28,12 +28,17 @@ def run_row(
         protocol: its name.
         further: settings of the protocol beside those of the run.
     """
-    if summary["accuracy"] is None:
+    metric = summary.get("metric", "accuracy")  # older runs had no other
+    if summary[metric] is None:
         return None
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     settings = config["settings"]
     facts = {"recipe": summary["recipe"], "data_fingerprint": config["data_fingerprint"]}
-    controls = {"majority": summary["majority_accuracy"], "pixels": summary.get("pixel_accuracy")}
+    controls = {
+        "majority": summary.get("majority_accuracy"),
+        "pixels": summary.get("pixel_accuracy"),
+    }
+    interval = summary.get(f"{metric}_interval")
     return ResultRow(
         model=source.model.config.name,
         weights=source.weights,
@@ -41,11 +46,11 @@ def run_row(
         split=summary["split"],
         protocol=protocol,
         settings={**facts, **(further or {}), **settings},
-        metric="accuracy",
-        value=summary["accuracy"],
+        metric=metric,
+        value=summary[metric],
         num_examples=summary["num_examples"],
-        interval=tuple(summary["accuracy_interval"]),
-        interval_over="images",
+        interval=tuple(interval) if interval else None,
+        interval_over="images" if interval else None,
         controls={name: value for name, value in controls.items() if value is not None},
         seed=settings["train"]["seed"],
         precision=summary["precision"],

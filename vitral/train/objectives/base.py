@@ -10,16 +10,24 @@ from torch import Tensor, nn
 
 from vitral.data.images import ImageData
 from vitral.data.loading import Batch
-from vitral.data.needs import Needs
+from vitral.data.needs import MASK, Needs
 from vitral.errors import RequestError
 from vitral.evaluate.evaluator import Evaluator, MeanEvaluator
 from vitral.spec.run import ObjectiveSettings
 
 COUPLINGS = ("example", "weighted", "batch")
-RESERVED = ("loss", "step", "epoch", "split", "learning_rate", "grad_norm", "num_examples")
+RESERVED = (
+    "loss", "step", "epoch", "split", "learning_rate", "grad_norm", "num_examples", "weight",
+)  # fmt: skip
 """What metrics may not be called."""
 MIXING = ("augment.mixup", "augment.cutmix")
 """Settings that mix images with their classes."""
+MOVING = ("augment.randaugment", "augment.randaugment_magnitude")
+"""Settings that move pixels in ways that masks do not follow."""
+OF_SHARES = ("evaluation.best_within",)
+"""Settings that need a figure that is a share of examples."""
+OF_TRAINED = ("train.ema", "train.ema_decay")
+"""Settings that average what is trained, for a result that is."""
 
 
 class Loss(NamedTuple):
@@ -95,6 +103,8 @@ class Objective(nn.Module):
     """Kinds of targets beside classes, of `data.needs.TARGETS`."""
     mixing: ClassVar[bool] = False
     """Whether labels that were mixed are understood."""
+    is_judged_by_share: ClassVar[bool] = False
+    """Whether the primary figure is a share of the examples, of which a standard error is known."""
 
     model: nn.Module
     uses_all = False
@@ -143,7 +153,13 @@ class Objective(nn.Module):
             given: what a person asked for.
             data: opened.
         """
-        dropped = () if cls.mixing else MIXING
+        unfit = {
+            MIXING: not cls.mixing,
+            MOVING: MASK in cls.targets,
+            OF_SHARES: not cls.is_judged_by_share,
+            OF_TRAINED: cls.result is not Objective.result,
+        }
+        dropped = {path for paths, is_unfit in unfit.items() if is_unfit for path in paths}
         return {path: value for path, value in recipe.items() if path not in dropped}
 
     # What a batch must hold.
@@ -284,6 +300,7 @@ def check_objective(objective: Objective) -> None:
             f"{kind}.needs has other labels, targets or sources than the class states, by which "
             "data is opened: change the copy that super().needs gives"
         )
+    result_names(objective)
     for name, part in objective.parts().items():
         if not isinstance(part, nn.Module) or not re.fullmatch(r"[\w-]+", name):
             raise RequestError(
@@ -312,18 +329,55 @@ def checked_loss(objective: Objective, loss: Any, *, rows: int) -> Loss:
     if not values.is_floating_point():
         raise RequestError(f"{kind}: the loss is of type {values.dtype}: give floats")
     for name in metrics:
-        if name in RESERVED:
-            raise RequestError(
-                f"{kind}: a metric called {name!r}, which rows of metrics have already: call it "
-                "otherwise"
-            )
+        check_metric_name(name, of=kind)
     return Loss(values, dict(metrics))
 
 
+def check_metric_name(name: str, *, of: str) -> None:
+    """Make sure that a metric's name is its own.
+
+    Raises:
+        RequestError: rows of metrics have it already.
+    """
+    if name in RESERVED:
+        raise RequestError(
+            f"{of}: a metric called {name!r}, which rows of metrics have already: call it otherwise"
+        )
+
+
+def checked_weights(objective: Objective, weights: Any, *, rows: int) -> Tensor:
+    """Return what a number of rows count for, (rows, parts) float32.
+
+    Raises:
+        RequestError: another type or shape.
+    """
+    found = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+    if not isinstance(weights, Tensor) or len(found) not in (1, 2) or found[0] != rows:
+        raise RequestError(
+            f"{type(objective).__name__}.weights of {rows} rows gives {found}: give ({rows},), or "
+            f"({rows}, parts) where the loss has parts"
+        )
+    return by_part(weights.float())
+
+
+def by_part(values: Tensor) -> Tensor:
+    """Return values (N,) of a loss of one part as (N, 1)."""
+    return values.unsqueeze(1) if values.ndim == 1 else values
+
+
 def result_names(objective: Objective) -> dict[str, str]:
-    """Return for each tensor of the result, by its own name, the one that the objective has."""
-    names = {id(tensor): name for name, tensor in objective.state_dict(keep_vars=True).items()}
-    return {
-        name: names[id(tensor)]
-        for name, tensor in objective.result().state_dict(keep_vars=True).items()
-    }
+    """Return for each tensor of the result, by its own name, the one that the objective has.
+
+    Raises:
+        RequestError: the result has a tensor that the objective does not own.
+    """
+    owned = {id(tensor): name for name, tensor in objective.state_dict(keep_vars=True).items()}
+    names = {}
+    for name, tensor in objective.result().state_dict(keep_vars=True).items():
+        if id(tensor) not in owned:
+            raise RequestError(
+                f"{type(objective).__name__}.result has {name!r}, which is no tensor of the "
+                "objective: nothing would save it; give a module that the objective owns"
+            )
+        names[name] = owned[id(tensor)]
+    return names

@@ -35,6 +35,8 @@ class ClassificationSettings(ObjectiveSettings):
 class ClassObjective(Objective):
     """Whatever trains a model whose outputs are classes."""
 
+    is_judged_by_share = True
+
     @classmethod
     def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
         """One for each class."""
