@@ -125,7 +125,7 @@ SMALL = ("training step, ViT-Mi/7 at 28 px", "inference, ViT-Mi/7 at 28 px")
 
 def cases(folder: str) -> dict[str, Callable[[], Callable[[], float]]]:
     """Return what is measured, by name."""
-    small = {"side": 28, "count": 1024, "batch_size": 64, "steps": 96}
+    small = {"side": 28, "count": 1024, "batch_size": 64, "steps": 48}
     large = {"side": 224, "count": 60, "batch_size": 8, "steps": 6}
     return {
         "training step, ViT-Mi/7 at 28 px": lambda: training("ViT-Mi/7", **small),

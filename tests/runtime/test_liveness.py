@@ -65,6 +65,26 @@ def test_a_stopped_process_is_lost_after_the_time_out() -> None:
     assert "rank 1 of 3 has given no sign of life for 10 s" in group.verdict().reason  # type: ignore[union-attr]
 
 
+def test_who_was_stopped_in_the_middle_of_a_long_step_is_stopped_all_the_same() -> None:
+    """Its work did not come on before it fell silent, and the others wait for it."""
+    group = Group()
+    for rank in range(3):
+        group.mark(rank, is_waiting=True)
+    group.go(2 * STEP, idle=(0, 1, 2))
+    for _ in range(int(TIMEOUT / STEP)):
+        group.go(STEP, stopped=(1,), idle=(0, 1, 2))
+        assert group.verdict() is None
+    group.go(STEP, stopped=(1,), idle=(0, 1, 2))
+    assert group.fault() == ("stopped", (1,))
+
+
+def test_who_hangs_is_found_though_a_sign_is_missed() -> None:
+    group = Group()
+    group.go(TIMEOUT - 2 * STEP, idle=(0, 1, 2))
+    group.go(3 * STEP, stopped=(1,), idle=(0, 1, 2))
+    assert group.fault() == ("hanging", ())
+
+
 def test_a_machine_takes_all_its_processes_with_it() -> None:
     """Its lowest rank is noticed first, but must not be the only one that is thought lost."""
     group = Group(4, rank=3)

@@ -50,11 +50,15 @@ def test_a_lost_process_ends_the_run_with_a_reason(
         ],
         stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    while not list(output.glob("checkpoints/step-*")):
-        assert launcher.poll() is None
-        time.sleep(0.05)
-    os.kill(process_of(rank, logs, launcher.pid), number)
-    assert launcher.wait(timeout=TIMEOUT_SECONDS + 15) != 0
+    try:
+        while not list(output.glob("checkpoints/step-*")):
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        os.kill(process_of(rank, logs, launcher.pid), number)
+        assert launcher.wait(timeout=TIMEOUT_SECONDS + 15) != 0
+    finally:
+        launcher.terminate()  # it ends its processes
+        launcher.wait()
     status = json.loads((output / "status.json").read_text())
     assert status["state"] == "failed"
     assert status["reason"].startswith(reason)

@@ -162,7 +162,13 @@ class Judge:
         return self._loss("stopped", ranks, what)
 
     def _hanging(self, timeout_seconds: float) -> Loss | None:
-        """Return who keeps the others waiting, or that all wait for each other."""
+        """Return who keeps the others waiting, or that all wait for each other.
+
+        Of one that has long been silent it is not known: it may have been stopped during a long
+        step, and so be idle longer than silent.
+        """
+        if max(self._silent) > timeout_seconds / 2:
+            return None
         waiting = {rank for rank, sign in enumerate(self._signs) if sign and sign.is_waiting}
         working = [seconds for r, seconds in enumerate(self._idle) if r not in waiting]
         if max(working, default=0.0) <= timeout_seconds and min(self._idle) <= timeout_seconds:
