@@ -3,11 +3,11 @@
 git worktree add ../before COMMIT
 python benchmarks/against_commit.py ../before FOLDER_OF_CLASS_FOLDERS [--rounds 15]
 
-Three processes wait: two of the other checkout, one of this. In every round each does the same
-work once, in turn. The spread is how far apart the two of the other checkout are: half the distance
-of the quartiles of their ratio. Above 3 % the run is void, and made again, five times at most; then
-the run of the least spread is recorded, and says so. It uses what both have: `vitral.train` and its
-`timings.jsonl`, `Predictor`, `TrainingBatches`.
+For each case three fresh processes wait: two of the other checkout, one of this. In every round
+each does the same work once, in turn. The spread is how far apart the two of the other checkout
+are: half the distance of the quartiles of their ratio. Above 3 % the run is void, and made again,
+five times at most; then the run of the least spread is recorded, and says so. It uses what both
+have: `vitral.train` and its `timings.jsonl`, `Predictor`, `TrainingBatches`.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def loading(folder: str) -> Callable[[], float]:
 
     def run() -> float:
         start = time.perf_counter()
-        for _ in batches.steps(0, 10):
+        for _ in batches.steps(0, 30):
             pass
         return time.perf_counter() - start
 
@@ -130,7 +130,7 @@ def cases(folder: str) -> dict[str, Callable[[], Callable[[], float]]]:
     return {
         "training step, ViT-Mi/7 at 28 px": lambda: training("ViT-Mi/7", **small),
         "training step, ViT-S/16 at 224 px": lambda: training("ViT-S/16", **large),
-        "inference, ViT-Mi/7 at 28 px": lambda: inference("ViT-Mi/7", side=28, count=1024),
+        "inference, ViT-Mi/7 at 28 px": lambda: inference("ViT-Mi/7", side=28, count=4096),
         "inference, ViT-S/16 at 224 px": lambda: inference("ViT-S/16", side=224, count=32),
         "loading, crops of 224 px": lambda: loading(folder),
     }
@@ -221,18 +221,17 @@ def main() -> None:
         return
     here = Path(__file__).parent.parent.resolve()
     folder = str(Path(args.folder).resolve())
-    processes = {
-        arm: start(here if arm == "after" else args.before.resolve(), folder) for arm in ARMS
-    }
     rows = []
     for case in SMALL if args.small else cases(folder):
+        checkouts = {arm: here if arm == "after" else args.before.resolve() for arm in ARMS}
+        processes = {arm: start(checkout, folder) for arm, checkout in checkouts.items()}
         rows.append(least_spread(processes, case, rounds=args.rounds))
+        for process in processes.values():
+            assert process.stdin
+            process.stdin.close()
+            process.wait()
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
                         for k, v in rows[-1].items()), flush=True)  # fmt: skip
-    for process in processes.values():
-        assert process.stdin
-        process.stdin.close()
-        process.wait()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=args.before,

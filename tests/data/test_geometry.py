@@ -1,6 +1,5 @@
 import math
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -322,7 +321,7 @@ def test_a_reduced_geometry_is_the_same_on_the_smaller_image(image_size, numbers
     size = smaller(image_size, reduction)
     reduced = geometry.reduced(size)
     assert reduced.source == size
-    assert replace(reduced, source=image_size, crop=geometry.crop) == geometry
+    assert reduced._replace(source=image_size, crop=geometry.crop) == geometry
     (top, left, height, width), (y, x, h, w) = geometry.crop, reduced.crop
     exact = np.array([top, left, top + height, left + width]) / reduction
     assert np.abs(exact - [y, x, y + h, x + w]).max() <= 0.5
@@ -405,10 +404,10 @@ def test_a_mask_by_hand():
     geometry = Geometry((4, 6), (1, 2, 2, 4), (4, 2), (0, 0, 4, 2))
     expected = [[9, 11], [9, 11], [15, 17], [15, 17]]
     np.testing.assert_array_equal(apply_to_mask(mask, geometry, fill=0), expected)
-    flipped = replace(geometry, flip=True)
+    flipped = geometry._replace(flip=True)
     expected = [[11, 9], [11, 9], [17, 15], [17, 15]]
     np.testing.assert_array_equal(apply_to_mask(mask, flipped, fill=0), expected)
-    part = replace(geometry, box=(1, 1, 2, 1))
+    part = geometry._replace(box=(1, 1, 2, 1))
     np.testing.assert_array_equal(apply_to_mask(mask, part, fill=0), [[11], [17]])
 
 
@@ -417,7 +416,7 @@ def test_what_a_shift_lets_in_is_filled():
     geometry = identity(2, 3, shift=(1, -2))
     expected = [[255, 255, 255], [2, 255, 255]]
     np.testing.assert_array_equal(apply_to_mask(mask, geometry, fill=255), expected)
-    flipped = apply_to_mask(mask, replace(geometry, flip=True), fill=255)
+    flipped = apply_to_mask(mask, geometry._replace(flip=True), fill=255)
     np.testing.assert_array_equal(flipped, np.flip(expected, axis=1))
 
 
@@ -496,7 +495,7 @@ def test_boxes_by_hand():
     result, kept = apply_to_boxes(boxes, geometry)
     np.testing.assert_array_equal(result, [[1, 2, 3, 6], [0, 0, 2, 20], [0, 0, 0, 20]])
     assert kept.tolist() == [True, True, False]
-    result, _ = apply_to_boxes(boxes, replace(geometry, flip=True))
+    result, _ = apply_to_boxes(boxes, geometry._replace(flip=True))
     np.testing.assert_array_equal(result, [[2, 2, 4, 6], [3, 0, 5, 20], [5, 0, 5, 20]])
 
 
@@ -508,7 +507,7 @@ def test_a_box_is_kept_if_enough_of_its_area_is_left(min_area, kept):
 
 
 def test_a_box_ends_where_the_image_ended_before_it_was_shifted():
-    geometry = replace(identity(4, 10), box=(0, 0, 4, 5), shift=(1, -2))
+    geometry = identity(4, 10)._replace(box=(0, 0, 4, 5), shift=(1, -2))
     result, kept = apply_to_boxes(np.array([[0.0, 0, 8, 4]]), geometry)
     np.testing.assert_array_equal(result, [[0, 1, 3, 4]])
     assert kept.all()
@@ -538,8 +537,8 @@ def test_a_box_follows_the_rectangle_in_its_mask(corners, **values):
 def test_boxes_are_mirrored_with_the_image(eighths, **values):
     geometry, _ = drawn(**values)
     boxes = np.sort(eighths.reshape(-1, 2, 2) / 8, axis=1).reshape(-1, 4)
-    plain, kept = apply_to_boxes(boxes, replace(geometry, flip=False))
-    flipped, same = apply_to_boxes(boxes, replace(geometry, flip=True))
+    plain, kept = apply_to_boxes(boxes, geometry._replace(flip=False))
+    flipped, same = apply_to_boxes(boxes, geometry._replace(flip=True))
     np.testing.assert_array_equal(kept, same)
     back, _ = apply_to_boxes(flipped, identity(*geometry.size, flip=True))
     np.testing.assert_allclose(back, plain, atol=1e-9)

@@ -5,7 +5,7 @@ boxes by arithmetic, so that what belongs together stays together.
 """
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ _DOWN, _RIGHT, _FLIP = NUM_UNIFORMS - 3, NUM_UNIFORMS - 2, NUM_UNIFORMS - 1
 MAX_STRETCH = 32
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Where each pixel of the model's input comes from, in the order in which it is done."""
 
     source: Size
@@ -78,7 +77,7 @@ class Geometry:
         # Even a crop of a fraction of a pixel at the far end keeps one.
         top, left = min(top, size[0] - 1), min(left, size[1] - 1)
         crop_box = (top, left, max(bottom - top, 1), max(right - left, 1))
-        return replace(self, source=size, crop=crop_box)
+        return self._replace(source=size, crop=crop_box)
 
 
 def draw_geometry(

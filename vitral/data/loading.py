@@ -129,8 +129,9 @@ class _Loading:
 
     def _fill(self, start: int, stop: int) -> None:
         job = self._job
-        for row, index in enumerate(job.indices[start:stop].tolist(), start=start):
-            uniforms = [of_view[row] for of_view in job.uniforms]
+        parts = (part[start:stop] for part in job.uniforms)
+        rows = zip(job.indices[start:stop].tolist(), *parts, strict=True)
+        for row, (index, *uniforms) in enumerate(rows, start=start):
             try:
                 for name, values in self._prepare(job.examples, index, uniforms).items():
                     self._arrays[name][row] = values

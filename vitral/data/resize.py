@@ -39,7 +39,9 @@ def resize(
     ):
         resized = resize_as_tensorflow(pixels, size, box, preprocessing.interpolation)
     else:
-        resized = crop(_interpolate(pixels, size, preprocessing), box)
+        resized = _interpolate(pixels, size, preprocessing)
+        if box[2:] != size:
+            resized = crop(resized, box)
     return _to_levels(resized, preprocessing.rounding)
 
 
