@@ -3,11 +3,12 @@
 git worktree add ../before COMMIT
 python benchmarks/against_commit.py ../before FOLDER_OF_CLASS_FOLDERS [--rounds 15]
 
-For each case three fresh processes wait: two of the other checkout, one of this. In every round
-each does the same work once, in turn. The spread is how far apart the two of the other checkout
-are: half the distance of the quartiles of their ratio. Above 3 % the run is void, and made again,
-five times at most; then the run of the least spread is recorded, and says so. It uses what both
-have: `vitral.train` and its `timings.jsonl`, `Predictor`, `TrainingBatches`.
+In every round three new processes, two of the other checkout and one of this, do the same work in
+turn: new ones, because where a process happens to lie in memory is worth some per cent for all of
+its life. The spread is how far apart the two of the other checkout are: half the distance of the
+quartiles of their ratio. Above 3 % the run is void, and made again, five times at most; then the
+run of the least spread is recorded, and says so. It uses what both have: `vitral.train` and its
+`timings.jsonl`, `Predictor`, `TrainingBatches`.
 """
 
 import argparse
@@ -22,8 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MOST_SPREAD, MOST_RUNS = 0.03, 5
+MOST_SPREAD = 0.03
 ARMS = ("before", "before again", "after")
+Seconds = dict[str, float]
+"""By arm."""
 
 
 def training(
@@ -119,13 +122,9 @@ def loading(folder: str) -> Callable[[], float]:
     return run
 
 
-SMALL = ("training step, ViT-Mi/7 at 28 px", "inference, ViT-Mi/7 at 28 px")
-"""Cases of seconds."""
-
-
 def cases(folder: str) -> dict[str, Callable[[], Callable[[], float]]]:
     """Return what is measured, by name."""
-    small = {"side": 28, "count": 1024, "batch_size": 64, "steps": 48}
+    small = {"side": 28, "count": 1024, "batch_size": 64, "steps": 144}
     large = {"side": 224, "count": 60, "batch_size": 8, "steps": 6}
     return {
         "training step, ViT-Mi/7 at 28 px": lambda: training("ViT-Mi/7", **small),
@@ -167,18 +166,26 @@ def ask(process: subprocess.Popen[str], case: str) -> float:
     return seconds
 
 
-def measure(
-    processes: dict[str, subprocess.Popen[str]], case: str, *, rounds: int
-) -> dict[str, Any]:
-    """Do a case in turn, and compare."""
-    for arm in ARMS:
+def one_round(checkouts: dict[str, Path], folder: str, case: str, order: list[str]) -> Seconds:
+    """Return the seconds of a case for each arm, each in a new process that did it once before."""
+    processes = {arm: start(checkouts[arm], folder) for arm in order}
+    for arm in order:
         ask(processes[arm], case)
-    times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    seconds = {arm: ask(processes[arm], case) for arm in order}
+    for process in processes.values():
+        assert process.stdin
+        process.stdin.close()
+        process.wait()
+    return seconds
+
+
+def measure(checkouts: dict[str, Path], folder: str, case: str, *, rounds: int) -> dict[str, Any]:
+    """Do a case in turn, and compare."""
+    found = []
     for number in range(rounds):
-        for place in range(len(ARMS)):
-            arm = ARMS[(number + place) % len(ARMS)]
-            times[arm].append(ask(processes[arm], case))
-    before, again, after = (times[arm] for arm in ARMS)
+        first = number % len(ARMS)
+        found.append(one_round(checkouts, folder, case, [*ARMS[first:], *ARMS[:first]]))
+    before, again, after = ([seconds[arm] for seconds in found] for arm in ARMS)
     itself = [b / a for a, b in zip(before, again, strict=True)]
     ratios = [2 * c / (a + b) for a, b, c in zip(before, again, after, strict=True)]
     low, _, high = statistics.quantiles(itself, n=4)
@@ -194,16 +201,16 @@ def measure(
 
 
 def least_spread(
-    processes: dict[str, subprocess.Popen[str]], case: str, *, rounds: int
+    checkouts: dict[str, Path], folder: str, case: str, *, rounds: int, tries: int
 ) -> dict[str, Any]:
     """Measure a case until a run is not void, or return the run of the least spread."""
     found: list[dict[str, Any]] = []
-    while len(found) < MOST_RUNS:
-        found.append(measure(processes, case, rounds=rounds))
+    while len(found) < tries:
+        found.append(measure(checkouts, folder, case, rounds=rounds))
         if found[-1]["spread"] <= MOST_SPREAD:
             return found[-1] | {"void_runs": len(found) - 1, "is_void": False}
     least: dict[str, Any] = min(found, key=lambda row: float(row["spread"]))
-    return least | {"void_runs": MOST_RUNS, "is_void": True}
+    return least | {"void_runs": tries, "is_void": True}
 
 
 def main() -> None:
@@ -212,7 +219,8 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("folder")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--small", action="store_true", help="only what takes seconds")
+    parser.add_argument("--tries", type=int, default=5, help="runs, until one is not void")
+    parser.add_argument("--only", help="cases with this in their names; other rows are kept")
     parser.add_argument("--work", action="store_true")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
@@ -221,17 +229,17 @@ def main() -> None:
         return
     here = Path(__file__).parent.parent.resolve()
     folder = str(Path(args.folder).resolve())
-    rows = []
-    for case in SMALL if args.small else cases(folder):
-        checkouts = {arm: here if arm == "after" else args.before.resolve() for arm in ARMS}
-        processes = {arm: start(checkout, folder) for arm, checkout in checkouts.items()}
-        rows.append(least_spread(processes, case, rounds=args.rounds))
-        for process in processes.values():
-            assert process.stdin
-            process.stdin.close()
-            process.wait()
+    checkouts = {arm: here if arm == "after" else args.before.resolve() for arm in ARMS}
+    path = args.results / "against_commit_cpu.json"
+    known = json.loads(path.read_text())["rows"] if args.only and path.exists() else []
+    rows = {row["what"]: row for row in known}
+    for case in cases(folder):
+        if args.only and args.only not in case:
+            continue
+        row = least_spread(checkouts, folder, case, rounds=args.rounds, tries=args.tries)
+        rows[case] = row
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-                        for k, v in rows[-1].items()), flush=True)  # fmt: skip
+                        for k, v in row.items()), flush=True)  # fmt: skip
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=args.before,
@@ -239,9 +247,8 @@ def main() -> None:
         text=True,
         check=True,
     ).stdout.strip()
-    content = {"benchmark": "against_commit", "before": commit, "rows": rows}
+    content = {"benchmark": "against_commit", "before": commit, "rows": list(rows.values())}
     args.results.mkdir(exist_ok=True)
-    path = args.results / "against_commit_cpu.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(path)
 

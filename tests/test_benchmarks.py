@@ -56,7 +56,8 @@ def test_benchmarks_run_and_their_results_fit_the_page(script: str, tmp_path: Pa
     # Compiling takes minutes.
     own += ["--modes", "eager"] if script == "resnet_speed" else []
     own += ["--small"] if script == "inspect_speed" else []
-    own += [str(ROOT), str(tmp_path / "photos"), "--small"] if script == "against_commit" else []
+    if script == "against_commit":
+        own += [str(ROOT), str(tmp_path / "photos"), "--only", "inference, ViT-Mi", "--tries", "1"]
     own += ["--cases", "1"] if script == "fewshot_speed" else []
     own += ["--images", "4", "--batch", "2"] if script == "features_speed" else []
     command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *own]
