@@ -121,6 +121,10 @@ def test_a_stopped_run_goes_on_to_the_end_it_would_have_had(
     ended = load_file(runs / "stopped" / "model" / "model.safetensors")
     wanted = load_file(OLD / "stopped_end.safetensors")
     assert ended.keys() == wanted.keys()
+    # Softmax doesn't see a bias of the keys: its gradient is rounding, which Adam makes a step.
+    for weights in (ended, wanted):
+        queries, _, values = weights.pop("blocks.0.attention.qkv.bias").chunk(3)
+        weights["queries and values"] = torch.cat([queries, values])
     for name, tensor in wanted.items():  # on another machine the last bits may differ
         torch.testing.assert_close(ended[name], tensor, atol=1e-5, rtol=1e-4)
 
