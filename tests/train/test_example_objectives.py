@@ -16,9 +16,11 @@ from example_objectives import EXAMPLES, Distilled, train_example
 from helpers import stopped_at
 from safetensors.torch import load_file
 from torch import multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitral.files.rows import read_rows
 from vitral.train.checkpoint import load_newest
+from vitral.train.loop import StartedStep, StepRunner
 
 NAMES = tuple(EXAMPLES)
 STEPS = 6
@@ -121,6 +123,54 @@ def test_a_stopped_run_with_other_workers_goes_on_to_the_same_bits(
         train_example(name, tmp_path, data__workers=2)
     train_example(name, tmp_path, data__workers=2)
     assert files_of_run(tmp_path) == files_of_run(whole(name))
+
+
+class WaitingOperations(TorchDispatchMode):
+    """Notes what would hold the host up until a GPU has come so far: a value or a size it needs."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in self.NAMES or by_mask:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_waits_for_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nor for a number on it: what a step measured is read when the next one was started."""
+    start, found = StepRunner.start, list[list[str]]()
+
+    def watched(*args: Any, **kwargs: Any) -> StartedStep:
+        with WaitingOperations() as operations:
+            started = start(*args, **kwargs)
+        found.append(operations.found)
+        return started
+
+    monkeypatch.setattr(StepRunner, "start", watched)
+    train_example(name, tmp_path, steps=2, data__workers=0)
+    # On a CPU, where the latch is at hand, the average of the weights looks at it.
+    at_hand = ["_local_scalar_dense"] if name == "regression" else []
+    assert found == [at_hand, at_hand]
+
+
+def test_what_would_wait_is_seen() -> None:
+    numbers = torch.arange(3.0)
+    with WaitingOperations() as operations:
+        float(numbers[1]), bool(numbers.sum() > 1), numbers[numbers > 1], numbers.nonzero()
+    assert operations.found == ["_local_scalar_dense"] * 2 + ["index", "nonzero"]
 
 
 def free_port() -> int:
