@@ -231,15 +231,6 @@ def main() -> None:
     folder = str(Path(args.folder).resolve())
     checkouts = {arm: here if arm == "after" else args.before.resolve() for arm in ARMS}
     path = args.results / "against_commit_cpu.json"
-    known = json.loads(path.read_text())["rows"] if args.only and path.exists() else []
-    rows = {row["what"]: row for row in known}
-    for case in cases(folder):
-        if args.only and args.only not in case:
-            continue
-        row = least_spread(checkouts, folder, case, rounds=args.rounds, tries=args.tries)
-        rows[case] = row
-        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-                        for k, v in row.items()), flush=True)  # fmt: skip
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=args.before,
@@ -247,6 +238,19 @@ def main() -> None:
         text=True,
         check=True,
     ).stdout.strip()
+    rows = {}
+    if args.only and path.exists():
+        known = json.loads(path.read_text())
+        if known["before"] != commit:
+            parser.error(f"{path} compares with {known['before']}, not {commit}: leave out --only")
+        rows = {row["what"]: row for row in known["rows"]}
+    for case in cases(folder):
+        if args.only and args.only not in case:
+            continue
+        row = least_spread(checkouts, folder, case, rounds=args.rounds, tries=args.tries)
+        rows[case] = row
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+                        for k, v in row.items()), flush=True)  # fmt: skip
     content = {"benchmark": "against_commit", "before": commit, "rows": list(rows.values())}
     args.results.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
