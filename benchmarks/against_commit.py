@@ -36,9 +36,9 @@ def training(
     import numpy as np
 
     import vitral
-    import vitral.train.result
+    import vitral.training.results
 
-    vitral.train.result.write_report = lambda _: None  # which is not what is measured
+    vitral.training.results.write_report = lambda _: None  # which is not what is measured
     random = np.random.default_rng(0)
     root = Path(tempfile.mkdtemp())
     labels, split = np.arange(count) % 10, np.full(count, "train")  # nothing is scored
@@ -98,10 +98,10 @@ def inference(name: str, *, side: int, count: int) -> Callable[[], float]:
 
 def loading(folder: str) -> Callable[[], float]:
     """Return what loads some batches of photographs and gives the seconds of it."""
-    from vitral.data.images import open_images
+    from vitral.config.preprocessing import default_preprocessing
+    from vitral.config.run import AugmentSettings
+    from vitral.data.dataset import open_images
     from vitral.data.loader import TrainingBatches
-    from vitral.spec.preprocessing import default_preprocessing
-    from vitral.spec.run import AugmentSettings
 
     examples = open_images(folder).everything()
     batches = TrainingBatches(

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from interleave import compare, options, record
 
-from vitral.data.batches import to_model
-from vitral.data.images import Examples, ImageData, open_images
+from vitral.data.dataset import ImageData, open_images
+from vitral.data.device_transforms import to_model
+from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.evaluate.features import extract_features
 from vitral.models.build import create_model
 from vitral.predict.embed import embed
-from vitral.predict.prepared import PreparedModel
+from vitral.predict.runner import PreparedModel
 from vitral.runtime.device import autocast
 
 MODEL, SIZE = "ViT-S/16", 224

@@ -14,7 +14,7 @@ import torch
 from interleave import compare, options, record
 from sklearn.linear_model import Ridge
 
-from vitral.evaluate.least_squares import CONSTANT_FEATURE, L2, STD_OFFSET, fewshot
+from vitral.evaluate.ridge import CONSTANT_FEATURE, L2, STD_OFFSET, fewshot
 
 CASES = [(100, 5, 768, 5_000), (1_000, 1, 2_048, 5_000), (1_000, 10, 1_024, 50_000)]
 """Classes, shots, dimensions, test rows; the quickest first."""

@@ -19,17 +19,17 @@ from interleave import compare, options, record
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from vitral.data.batches import mirrored
-from vitral.data.encode import encode_jpeg
+from vitral.config.preprocessing import default_preprocessing
+from vitral.config.run import AugmentSettings
+from vitral.data.dataset import open_images
+from vitral.data.device_transforms import mirrored
+from vitral.data.examples import Examples
 from vitral.data.geometry import NUM_UNIFORMS, inception_box
-from vitral.data.images import Examples, open_images
 from vitral.data.jpeg import decode_whole
 from vitral.data.loader import TrainingBatches
 from vitral.data.order import uniforms
 from vitral.data.pack import pack
-from vitral.data.pack_shard import PackSettings
-from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.run import AugmentSettings
+from vitral.data.pack_shard import PackSettings, encode_jpeg
 
 SIZE, BATCH_SIZE, PACKED_SIDE = 224, 64, 256
 NUM_IMAGES = 960

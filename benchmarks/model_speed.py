@@ -12,11 +12,11 @@ import transformers
 from interleave import compare, options, record
 from torch import Tensor, nn
 
+from vitral.config.run import OptimizerSettings
 from vitral.models.build import create_model
 from vitral.models.vit import ViT
 from vitral.runtime.device import autocast
-from vitral.spec.run import OptimizerSettings
-from vitral.train.optimizer import build_optimizer, clip_gradients
+from vitral.training.optimizer import build_optimizer, clip_gradients
 
 # Name, image size, channels, classes, batch of a training step, batch of inference.
 CASES = (

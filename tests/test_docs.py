@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import pattern_images
 from PIL import Image
-from result_rows import result_row
-from vtab_tree import write_vtab_tree
+from support.result_rows import result_row
+from support.runs import pattern_images
+from support.vtab_tree import write_vtab_tree
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.datasets.class_names import class_names
+from vitral.config.catalogue import read_catalogue
+from vitral.data.datasets.published import class_names
 from vitral.files.results import RESULTS_PATH, append_result
-from vitral.spec.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

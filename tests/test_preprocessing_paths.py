@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.batches import to_model
-from vitral.data.images import open_images
+from vitral.config.preprocessing import change_preprocessing, default_preprocessing
+from vitral.data.dataset import open_images
+from vitral.data.device_transforms import to_model
 from vitral.data.loader import evaluation_batches
 from vitral.errors import RequestError
-from vitral.evaluate.accuracy import evaluate
+from vitral.evaluate.evaluate import evaluate
 from vitral.models.model import Model
-from vitral.spec.preprocessing import change_preprocessing, default_preprocessing
 
 HOWS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vitral.models.layers import Attention
-from vitral.models.position_resize import resize_position_table
+from vitral.models.position import resize_position_table
 
 
 def test_tensors_that_are_not_as_annotated_are_found_while_tests_run() -> None:

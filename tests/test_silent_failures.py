@@ -15,12 +15,12 @@ from PIL import Image
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.images import open_images
+from vitral.config.preprocessing import default_preprocessing
+from vitral.config.run import AugmentSettings
+from vitral.data.dataset import open_images
 from vitral.data.loader import TrainingBatches
 from vitral.errors import DataError
-from vitral.evaluate.accuracy import evaluate
-from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.run import AugmentSettings
+from vitral.evaluate.evaluate import evaluate
 
 HOW = default_preprocessing((16, 16), channels=3)
 
@@ -160,7 +160,7 @@ def test_9_every_file_is_used_or_listed(tmp_path: Path) -> None:
 def test_16_and_17_each_image_is_scored_once_at_any_batch_size(
     tmp_path: Path, batch_size: int
 ) -> None:
-    """On several processes too: tests/train/test_accumulation.py and test_families.py."""
+    """On several processes too: tests/training/test_accumulation.py and test_families.py."""
     root = tree(tmp_path / "data", [f"{c}/{n}.png" for c in "abb" for n in range(11)])
     model = constant_model(tmp_path / "model", ("a", "b"), answer=1)
     result = evaluate(model, root, batch_size=batch_size)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import pattern_images, write_patterns
+from support.runs import pattern_images, write_patterns
 
 import vitral
 from vitral.cli.main import main
-from vitral.evaluate.frozen import open_model, open_task
-from vitral.evaluate.frozen_fewshot import score_fewshot
+from vitral.evaluate.frozen.fewshot import score_fewshot
+from vitral.evaluate.frozen.task import open_model, open_task
 from vitral.files.results import RESULTS_PATH, read_results
 
 pytestmark = pytest.mark.usefixtures("results_in_runs")

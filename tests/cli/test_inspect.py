@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import photograph
 from PIL import Image
-from small_models import build_small
+from support.runs import photograph
+from support.small_models import build_small
 
 from vitral import save_model
 from vitral.cli.inspect import PHOTOS

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_MODEL, pattern_images, write_patterns
 from PIL import Image
+from support.runs import TINY_MODEL, pattern_images, write_patterns
 
 import vitral
 from vitral.cli.main import VERBS, main
 from vitral.files.results import read_results
-from vitral.models.fingerprint import weights_hash
 from vitral.models.weights.load import load_model
+from vitral.models.weights.provenance import weights_hash
 from vitral.version import __version__
 
 TINY = [f"--set={path}={value}" for path, value in TINY_MODEL.items()]

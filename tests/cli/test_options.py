@@ -108,7 +108,7 @@ def test_a_folder_of_files_is_one_beside_data_and_data_itself_without(
 
 
 def test_every_alias_leads_to_an_option_or_a_setting() -> None:
-    from vitral.spec.settings import setting_types
+    from vitral.config.settings import setting_types
 
     names = {option.name.removeprefix("--") for option in train.OPTIONS}
     assert all(target in names or target in setting_types() for target in ALIASES.values())

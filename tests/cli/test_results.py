@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from result_rows import result_row
+from support.result_rows import result_row
 
 from vitral.cli.main import main
 from vitral.files.results import RESULTS_PATH, append_result

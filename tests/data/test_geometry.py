@@ -3,11 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from helpers import noise, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support.runs import noise, photograph
 
+from vitral.config.preprocessing import GEOMETRIES, default_preprocessing
+from vitral.config.run import AugmentSettings
 from vitral.data.geometry import (
     CROP_TRIES,
     NUM_UNIFORMS,
@@ -28,8 +30,6 @@ from vitral.data.geometry import (
 from vitral.data.jpeg import REDUCTIONS
 from vitral.data.order import uniforms
 from vitral.errors import DataError, RequestError
-from vitral.spec.preprocessing import GEOMETRIES, default_preprocessing
-from vitral.spec.run import AugmentSettings
 
 SIDES = st.integers(1, 300)
 SIZES = st.tuples(SIDES, SIDES)

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vitral.config.preprocessing import default_preprocessing
+from vitral.config.run import AugmentSettings
+from vitral.data.dataset import open_images
 from vitral.data.decode import decode_image
+from vitral.data.examples import Examples
 from vitral.data.geometry import flips
-from vitral.data.images import Examples, open_images
 from vitral.data.loader import TrainingBatches, evaluation_batches
-from vitral.data.loading import choose_workers, decode
 from vitral.data.needs import Draw, Needs
 from vitral.data.order import epoch_order, mixup_shares, steps_per_epoch, uniforms
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
 from vitral.data.transforms import augment, num_uniforms, preprocess
-from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.run import AugmentSettings
+from vitral.data.workers import choose_workers, decode
 
 HOW = default_preprocessing((8, 8), channels=3)
 MIXED = AugmentSettings(mixup=0.4)

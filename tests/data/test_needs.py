@@ -5,19 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from example_objectives import Pairs, with_masks
-from helpers import pattern_images
 from hypothesis import given
 from hypothesis import strategies as st
+from support.example_objectives import Pairs, with_masks
+from support.runs import pattern_images
 
-from vitral.data.images import Examples, ImageData, open_images
+from vitral.config.preprocessing import default_preprocessing
+from vitral.config.run import AugmentSettings
+from vitral.data.dataset import ImageData, open_images
+from vitral.data.examples import Examples
 from vitral.data.loader import TrainingBatches, evaluation_batches, own_share
-from vitral.data.loading import Batch
 from vitral.data.needs import UNCOUNTED, Draw, Needs, View
 from vitral.data.order import uniforms
+from vitral.data.workers import Batch
 from vitral.errors import DataError, RequestError
-from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.run import AugmentSettings
 
 HOW = default_preprocessing((8, 8), channels=1)
 PLAIN = AugmentSettings()

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitral.data import pack as pack_module
+from vitral.data.dataset import open_images
 from vitral.data.decode import decode_image
-from vitral.data.images import open_images
 from vitral.data.order import epoch_order
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
@@ -59,7 +59,7 @@ def test_what_is_packed_is_what_was_there(folder, tmp_path, size):
 
 def test_a_pack_is_opened_without_reading_an_image(folder, tmp_path, monkeypatch):
     packed(folder, tmp_path / "packed")
-    monkeypatch.setattr("vitral.data.survey.look_into", None)
+    monkeypatch.setattr("vitral.data.scan.look_into", None)
     data = open_images(tmp_path / "packed")
     assert sum(map(len, data.splits.values())) == 18
     assert {finding.format for finding in data.findings} == {"PNG"}
@@ -298,7 +298,7 @@ def pack_archive(pack):
 
 def test_a_table_is_packed_block_by_block(tmp_path, picture, encode, monkeypatch):
     monkeypatch.setattr("vitral.data.order.WINDOW", 20)
-    monkeypatch.setattr("vitral.data.stores.arrow._ROWS_KEPT", 40)
+    monkeypatch.setattr("vitral.data.sources.arrow._ROWS_KEPT", 40)
     images = [encode(picture(n)) for n in range(200)]
     table = pa.table({"image": images, "label": ["a", "b"] * 100, "split": ["train"] * 200})
     path = tmp_path / "train.parquet"
@@ -317,5 +317,5 @@ def test_a_table_is_packed_block_by_block(tmp_path, picture, encode, monkeypatch
 
 def test_a_pack_of_many_images_knows_what_they_are(folder, tmp_path, monkeypatch):
     packed(folder, tmp_path / "packed")
-    monkeypatch.setattr("vitral.data.survey.MAX_FILES_READ", 3)
+    monkeypatch.setattr("vitral.data.scan.MAX_FILES_READ", 3)
     assert all(finding.digest for finding in open_images(tmp_path / "packed").findings)

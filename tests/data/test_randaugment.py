@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from helpers import noise, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
+from support.runs import noise, photograph
 
 from vitral.data import randaugment as module
 from vitral.data.order import uniforms

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.data import file_splits
 from vitral.data import report as report_module
-from vitral.data import survey as survey_module
-from vitral.data.images import open_images
+from vitral.data import scan as survey_module
+from vitral.data import splits as file_splits
+from vitral.data.dataset import open_images
 from vitral.data.report import data_report, describe_report
 
 

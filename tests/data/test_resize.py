@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import noise, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.runs import noise, photograph
 
+from vitral.config.preprocessing import default_preprocessing
 from vitral.data.resize import crop, in_order, resize
-from vitral.spec.preprocessing import default_preprocessing
 
 SIDES = st.integers(1, 40)
 SIZES = st.tuples(SIDES, SIDES)

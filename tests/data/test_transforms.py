@@ -3,12 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import noise, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from support.runs import noise, photograph
 
+from vitral.config.preprocessing import (
+    INTERPOLATIONS,
+    RESIZES,
+    ROUNDINGS,
+    Preprocessing,
+    default_preprocessing,
+)
+from vitral.config.run import AugmentSettings
 from vitral.data.decode import decode_image
 from vitral.data.geometry import NUM_UNIFORMS, draw_geometry, inception_box
 from vitral.data.order import uniforms
@@ -25,14 +33,6 @@ from vitral.data.transforms import (
     preprocess,
 )
 from vitral.errors import DataError
-from vitral.spec.preprocessing import (
-    INTERPOLATIONS,
-    RESIZES,
-    ROUNDINGS,
-    Preprocessing,
-    default_preprocessing,
-)
-from vitral.spec.run import AugmentSettings
 
 SIDES = st.integers(1, 300)
 SIZES = st.tuples(SIDES, SIDES)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import pattern_images
 from PIL import Image
+from support.runs import pattern_images
 
-from vitral.data.images import Examples, open_images
+from vitral.data.dataset import open_images
+from vitral.data.examples import Examples
 from vitral.data.report import data_report, describe_report
 from vitral.errors import DataError
 
@@ -103,7 +104,7 @@ def test_its_report_speaks_of_no_classes(tmp_path: Path) -> None:
 
 
 def test_a_run_without_classes_writes_no_label(tmp_path: Path) -> None:
-    from example_objectives import COMMON, Masked
+    from support.example_objectives import COMMON, Masked
 
     import vitral
 

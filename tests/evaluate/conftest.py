@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import pattern_images, write_patterns
 from PIL import Image
+from support.runs import pattern_images, write_patterns
 
 import vitral
 from vitral.models.model import Model

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import pattern_images
 from hypothesis import given
 from hypothesis import strategies as st
+from support.runs import pattern_images
 
-from vitral.data.images import Examples
-from vitral.data.stores.arrays import ArrayStore
+from vitral.config.preprocessing import default_preprocessing
+from vitral.data.examples import Examples
+from vitral.data.sources.arrays import ArrayStore
 from vitral.evaluate.evaluator import LOSS, MeanEvaluator, Metric, WithMetrics, score
-from vitral.runtime.ranks import Ranks
-from vitral.spec.preprocessing import default_preprocessing
+from vitral.runtime.distributed import Ranks
 
 HOW: dict[str, Any] = {
     "preprocessing": default_preprocessing((8, 8), channels=1),

@@ -3,22 +3,33 @@
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from extraction import extract, opened, same
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from support.extraction import extract, opened, same
+from support.files import CountingStore, fill
+from support.runs import noise
 
 import vitral
-from vitral.data.images import Examples, open_images
+from vitral.data.dataset import open_images
+from vitral.data.examples import Examples
+from vitral.data.scan import look_into
+from vitral.data.sources.arrays import ArrayStore
 from vitral.evaluate import features as features_module
+from vitral.evaluate.feature_cache import WatchedStore, content_digests, digest_of
 from vitral.models.model import Model
 
 
@@ -230,3 +241,105 @@ def test_real_photographs_are_kept_under_their_contents(
     loaded = vitral.load_model(tmp_path / "model")
     assert same(extract(loaded, examples, cache=tmp_path / "cache"), found[0])
     assert computed.count == 1
+
+
+FILES = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(3)]
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """The examples of a folder, with a store that counts what is read."""
+    everything = open_images(fill(tmp_path / "data", FILES)).everything()
+    return replace(everything, store=CountingStore(everything.store))
+
+
+def test_what_the_survey_has_read_is_not_read_again(counted):
+    digests = content_digests(counted)
+    assert counted.store.reads == []
+    assert digests == content_digests(replace(counted, findings=None))
+    assert sorted(counted.store.reads) == list(range(6))
+    assert len(set(digests)) == 6
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 3])
+def test_digests_are_in_the_order_of_the_examples(counted, workers):
+    digests = content_digests(counted)
+    order = np.array([4, 0, 4, 2])
+    wanted = [digests[number] for number in order]
+    assert content_digests(counted.select(order), workers=workers) == wanted
+    assert digests == [digest_of(counted.read(index)) for index in range(6)]
+
+
+def test_a_file_that_was_changed_after_the_survey_is_read(counted, tmp_path):
+    before = content_digests(counted)
+    path = tmp_path / "data" / counted.name(2)
+    path.write_bytes(path.read_bytes() + b" ")
+    after = content_digests(counted)
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, False] + [True] * 3
+    assert counted.store.reads == [int(counted.numbers[2])]
+
+
+def test_where_an_example_can_not_be_read_there_are_none(counted, tmp_path):
+    (tmp_path / "data" / counted.name(2)).unlink()
+    assert content_digests(counted) is None
+
+
+PIXELS = arrays.arrays(np.uint8, st.sampled_from([(2, 6, 1), (3, 4, 1), (2, 2, 3)]))
+
+
+@given(PIXELS, PIXELS)
+def test_arrays_are_equal_in_shape_type_and_pixels_or_not_at_all(one, other):
+    assert (digest_of(one) == digest_of(other)) == np.array_equal(one, other)
+    assert digest_of(one) != digest_of(one.astype(np.uint16))
+    assert digest_of(one[:, ::-1]) == digest_of(one[:, ::-1].copy())
+
+
+class StampedArrays(ArrayStore):
+    """Arrays of which it is known when they change."""
+
+    def stamp(self, number):
+        return "unchanged"
+
+
+def test_arrays_of_a_survey_count_with_their_shape_too():
+    pixels, digests = noise(4, 8), []
+    for shape in ((4, 8, 3), (8, 4, 3)):
+        store = StampedArrays(pixels.reshape(1, *shape), path="memory")
+        finding = replace(look_into(store, 0, channels=3), stamp="unchanged")
+        digests += content_digests(Examples(store, np.zeros(1, int), np.zeros(1), [finding]))
+    assert digests[0] != digests[1]
+
+
+def swap(path, other):
+    path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(7, 7))
+
+
+CHANGES = {
+    "nothing": (lambda path, other: None, False),
+    "another content": (swap, True),
+    "gone": (lambda path, other: path.unlink(), True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("surveyed", [True, False])
+def test_a_watched_store_sees_that_a_content_is_another_one(counted, tmp_path, change, surveyed):
+    examples = counted if surveyed else replace(counted, findings=None)
+    watched = WatchedStore(examples, content_digests(examples))
+    act, is_change = CHANGES[change]
+    assert watched.read(1) == counted.store.read(1)
+    act(*(tmp_path / "data" / counted.store.names[number] for number in (1, 3)))
+    if change == "gone":
+        with pytest.raises(FileNotFoundError):
+            watched.read(1)
+    else:
+        assert watched.read(1) == counted.store.read(1)
+    assert watched.has_changed == is_change
+
+
+def test_a_watched_store_is_else_the_store(counted):
+    watched = WatchedStore(counted, content_digests(counted))
+    assert watched.names == counted.store.names
+    assert watched.stamp(1) == counted.store.stamp(1)
+    assert watched.blocks() is None

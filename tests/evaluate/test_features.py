@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from extraction import extract, opened
-from helpers import pattern_images
-from small_models import FAMILIES, build_small, small_batch
+from support.extraction import extract, opened
+from support.runs import pattern_images
+from support.small_models import FAMILIES, build_small, small_batch
 from torch import nn
 
-from vitral.data.images import Examples
-from vitral.data.stores.arrays import ArrayStore
+from vitral.data.examples import Examples
+from vitral.data.sources.arrays import ArrayStore
 from vitral.errors import DataError, ModelFileError, RequestError
 from vitral.models.model import Model
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from frozen_features import overlapping_classes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
+from support.frozen_features import overlapping_classes
 
 from vitral.errors import DataError, RequestError
 from vitral.evaluate import choose_knn, knn, neighbours

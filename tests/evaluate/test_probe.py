@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from frozen_features import overlapping_classes
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from support.frozen_features import overlapping_classes
 
 from vitral.errors import DataError, RequestError
 from vitral.evaluate import linear_probe

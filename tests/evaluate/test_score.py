@@ -1,18 +1,22 @@
 import numpy as np
 import pytest
 import torch
-from helpers import pattern_images
 from hypothesis import given
 from hypothesis import strategies as st
+from support.runs import pattern_images
 
 import vitral.models.vit
-from vitral.data.images import Examples
-from vitral.data.stores.arrays import ArrayStore
-from vitral.evaluate.classification import predict_examples
+from vitral.config.preprocessing import default_preprocessing
+from vitral.data.examples import Examples
+from vitral.data.sources.arrays import ArrayStore
+from vitral.evaluate.classification import (
+    attention_to_patches,
+    confident_mistakes,
+    predict_examples,
+)
 from vitral.evaluate.controls import majority_control, pixel_accuracy
-from vitral.evaluate.mistakes import attention_to_patches, confident_mistakes
-from vitral.evaluate.score import Predictions, summarise, wilson_interval
-from vitral.spec.preprocessing import default_preprocessing
+from vitral.evaluate.score import Predictions, summarise
+from vitral.statistics import wilson_interval
 
 CPU = torch.device("cpu")
 READY = default_preprocessing((8, 8), channels=1)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from vitral.figures.finished_run import RunFolder, read_run_folder
 from vitral.figures.report import write_report
-from vitral.figures.run_folder import RunFolder, read_run_folder
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

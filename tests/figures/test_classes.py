@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from vitral.figures.classes import calibration_section, classes_section
-from vitral.figures.run_folder import read_run_folder
+from vitral.figures.finished_run import read_run_folder
 
 
 def _scored(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vitral.figures.measures import calibrate
 from vitral.figures.plots import (
     class_labels,
     draw_confusions,
@@ -17,6 +16,7 @@ from vitral.figures.plots import (
     running_mean,
     save_figure,
 )
+from vitral.metrics import calibrate
 
 HOSTILE = [
     "$x^2$ {\\frac",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from vitral.figures.head import head
+from vitral.figures.report_header import head
 from vitral.figures.result import result_section
 
 

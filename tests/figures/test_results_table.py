@@ -1,20 +1,26 @@
 import csv
 import io
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from result_rows import result_row, result_rows
+from support.result_rows import result_row, result_rows
 
+from vitral.errors import RequestError
 from vitral.figures.results_table import (
     HEADINGS,
     PAPER_COLUMNS,
+    aligned,
     csv_columns,
+    filter_results,
     format_rows,
+    markdown,
     record,
     result_cells,
+    without_empty_columns,
 )
 from vitral.files.results import ResultRow, row_from_record
 
@@ -136,3 +142,95 @@ def test_json_has_every_published_figure_with_its_source() -> None:
     assert [paper["value"] for paper in told["paper"]] == [98.13, 98.95, 99.0]
     del told["paper"]
     assert row_from_record(told) == result_row(pretraining="")
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_categories=["Zs", "Zl", "Zp", "Cc"]))
+tables = st.integers(1, 4).flatmap(
+    lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), min_size=1, max_size=4)
+)
+
+
+def read_markdown(text: str) -> list[list[str]]:
+    """Read a Markdown table by its rules: a cell ends at a sign that no backslash takes away."""
+    rows = [line[2:-2] for number, line in enumerate(text.split("\n")) if number != 1]
+    parts = [re.findall(r"((?:\\.|[^\\|])*?)(?: \| |$)", row) for row in rows]
+    return [[re.sub(r"\\(.)", r"\1", cell) for cell in row[:-1] or row] for row in parts]
+
+
+@given(tables)
+def test_markdown_gives_back_its_cells(table: list[list[str]]) -> None:
+    text = markdown(table)
+    assert len(text.split("\n")) == len(table) + 1
+    filled = [[f"{cell}x" for cell in row] for row in table]
+    assert read_markdown(markdown(filled)) == filled
+
+
+def test_a_line_break_does_not_end_a_row_of_markdown() -> None:
+    assert markdown([["a"], ["b\nc"]]) == "| a |\n| --- |\n| b c |"
+
+
+@given(tables)
+def test_columns_are_aligned(table: list[list[str]]) -> None:
+    lines = aligned(table).split("\n")
+    starts = [sum(max(map(len, column)) + 2 for column in list(zip(*table, strict=True))[:number])
+              for number in range(len(table[0]))]  # fmt: skip
+    for row, line in zip(table, lines, strict=True):
+        assert all(line[start : start + len(cell)] == cell.rstrip() or line.startswith(cell, start)
+                   for start, cell in zip(starts, row, strict=True))  # fmt: skip
+
+
+def test_columns_with_a_heading_alone_are_left_out() -> None:
+    rows = [("a", "b", "c"), ("1", "", ""), ("2", "", "3")]
+    assert without_empty_columns(rows) == [("a", "c"), ("1", ""), ("2", "3")]
+
+
+ROWS = [
+    result_row(),
+    result_row(model="R50x1+ViT-B/16", path="runs/birds", time="2026-11-21T10:00:00Z"),
+    result_row(model="ViT-g/14", data="vtab-dtd", protocol="vtab", path=""),
+    result_row(model="ViT-G/14", protocol="knn", metric="f1_macro", path=""),
+    result_row(model="my model", data="photos", protocol="finetune", path=""),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"model": "vit_base_patch16_224"}, [0]),
+        ({"model": "r50+vit_b16"}, [1]),
+        ({"model": "b16"}, [0, 1]),
+        ({"model": "ViT-g/14"}, [2]),
+        ({"model": "vit_G14"}, [3]),
+        ({"model": "My-Model"}, [4]),
+        ({"model": "birds"}, [1]),
+        ({"data": "CIFAR_10"}, [0, 1, 3]),
+        ({"data": "VTAB_dtd"}, [2]),
+        ({"protocol": "finetune"}, [0, 1, 4]),
+        ({"protocol": "finetune/paper"}, [0, 1]),
+        ({"metric": "f1-macro"}, [3]),
+        ({"since": "2026-11-21"}, [1]),
+        ({"since": "2026-11-20T12:00:00+02:00"}, [0, 1, 2, 3, 4]),
+        ({"since": "2026-11-20T10:00:01Z"}, [1]),
+        ({"model": "b16", "since": "2026-11-01", "protocol": "finetune"}, [0, 1]),
+    ],
+)
+def test_rows_are_chosen_by_what_is_asked_for(wanted: dict[str, Any], found: list[int]) -> None:
+    assert filter_results(ROWS, **wanted) == [ROWS[number] for number in found]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"model": "vit-l/16"}, "no result has --model vit-l/16: did you mean"),
+        ({"data": "cifar100"}, "no result has --data cifar100: did you mean 'cifar10'?"),
+        ({"protocol": "fine"}, "no result has --protocol fine: did you mean 'finetune'?"),
+        ({"metric": "xyz"}, "no result has --metric xyz: use one of accuracy, f1_macro"),
+        ({"data": "photos", "protocol": "knn"}, "no result has --protocol knn and the rest too"),
+        ({"since": "2027-01-01"}, "no result is as new as --since 2027-01-01: give an earlier"),
+        ({"since": "yesterday"}, "--since yesterday: give a day or time, such as 2026-11-26"),
+    ],
+)
+def test_what_finds_nothing_is_named(wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        filter_results(ROWS, **wanted)

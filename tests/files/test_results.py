@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from result_rows import WEIGHTS, result_row, result_rows
+from support.result_rows import WEIGHTS, result_row, result_rows
 
 from vitral.errors import RequestError
 from vitral.files.results import (
@@ -104,7 +104,7 @@ def test_processes_that_append_at_once_lose_no_row(tmp_path: Path) -> None:
     """The rows are longer than the buffers of files and pipes."""
     path = tmp_path / "results.jsonl"
     code = (
-        "import sys; from pathlib import Path; from result_rows import result_row\n"
+        "import sys; from pathlib import Path; from support.result_rows import result_row\n"
         "from vitral.files.results import append_result\n"
         "for seed in range(25):\n"
         "    row = result_row(model=sys.argv[2], seed=seed, settings={'x': 'long ' * 20_000})\n"

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import photograph
 from PIL import Image
-from small_models import FAMILIES, build_small
+from support.runs import photograph
+from support.small_models import FAMILIES, build_small
 
-from vitral.data.batches import to_model
-from vitral.data.images import Examples
+from vitral.data.device_transforms import to_model
+from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
-from vitral.data.stores.arrays import ArrayStore
+from vitral.data.sources.arrays import ArrayStore
 from vitral.errors import DataError, ModelFileError, RequestError
 from vitral.inspection import (
     attention_maps,
@@ -23,16 +23,16 @@ from vitral.inspection import (
     patch_similarity,
     pooled_rollout,
 )
+from vitral.inspection.attention_distance import attention_reach
 from vitral.inspection.inspect import (
     Arrays,
     InspectSettings,
     class_number,
     inspect_model,
 )
-from vitral.inspection.reach import attention_reach
 from vitral.models.model import Model
 from vitral.models.vit import ViT
-from vitral.predict.given import given_examples
+from vitral.predict.runner import given_examples
 
 CPU = torch.device("cpu")
 SIDES = {"image_size": (32, 48)}

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from small_models import FAMILIES, build_small, small_batch
+from support.small_models import FAMILIES, build_small, small_batch
 from torch import Tensor
 
 from vitral.errors import RequestError

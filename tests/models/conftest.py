@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from small_models import build_small
+from support.small_models import build_small
 
 from vitral.models.vit import ViT
 

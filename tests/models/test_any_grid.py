@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import FAMILIES, build_small, small_batch
+from support.small_models import FAMILIES, build_small, small_batch
 from torch import Tensor
 
+from vitral.config.vit import RESIZES
 from vitral.errors import RequestError
 from vitral.models.position import RelativePosition
 from vitral.models.vit import ViT
 from vitral.models.weights.load import change_model
-from vitral.spec.vit import RESIZES
 
 Build = Callable[..., ViT]
 POSITIONS: list[dict[str, Any]] = [

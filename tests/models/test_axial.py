@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from small_models import build_small, small_batch
+from support.small_models import build_small, small_batch
 from torch import Tensor
 
 from vitral.models.axial import AxialBlock

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import build_small, small_batch
+from support.small_models import build_small, small_batch
 from torch import Tensor, nn
 
+from vitral.config.resnet import AxialResNetConfig
 from vitral.models.axial_resnet import AxialAttention, AxialResNet, AxialUnit
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
-from vitral.spec.axial_resnet import AxialResNetConfig
 
 
 def scramble(module: nn.Module) -> nn.Module:

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 import vitral
+from vitral.config.model import ModelConfig
+from vitral.config.names import model_config
+from vitral.config.variants import AXIAL_STAGES, AXIAL_WIDTHS, COMMON_NAMES, RESNET_STAGES, VARIANTS
+from vitral.config.vit import ViTConfig
 from vitral.errors import RequestError
 from vitral.models.axial_resnet import AxialResNet
 from vitral.models.build import build_model
 from vitral.models.model import Model
 from vitral.models.resnet import ResNet
 from vitral.models.vit import ViT
-from vitral.spec.model import ModelConfig
-from vitral.spec.names import model_config
-from vitral.spec.variants import AXIAL_STAGES, AXIAL_WIDTHS, COMMON_NAMES, RESNET_STAGES, VARIANTS
-from vitral.spec.vit import ViTConfig
 
 # ViTs: counted from the official code (the trunk; with a head of 1000; the trunk with pre_logits),
 # and M, mu, e from big_vision's; Mi, patches of 8 and So400m by the formula below.

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import erf
 
+from vitral.config.names import model_config
 from vitral.models.layers import (
     MLP,
     Attention,
@@ -11,7 +12,6 @@ from vitral.models.layers import (
     scale_branch,
 )
 from vitral.models.vit import ViT
-from vitral.spec.names import model_config
 
 
 def dense(layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:

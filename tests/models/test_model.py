@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import FAMILIES, build_small, small_batch
+from support.small_models import FAMILIES, build_small, small_batch
 from torch import Tensor, nn
 
 from vitral.errors import ModelFileError, RequestError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch.multiprocessing
-from sharding_group import CASES, NUM_PROCESSES, TIMEOUT, run_process
+from support.sharding_group import CASES, NUM_PROCESSES, TIMEOUT, run_process
 
 Found = list[dict[str, dict[str, Any]]]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import pattern_images
 from PIL import Image
+from support.runs import pattern_images
 
 import vitral
 from vitral.errors import DataError, RequestError

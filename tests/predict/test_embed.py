@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import pattern_images
 from PIL import Image
+from support.runs import pattern_images
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.images import open_images
+from vitral.data.dataset import open_images
 from vitral.errors import ModelFileError, RequestError
 from vitral.evaluate.features import extract_features
 from vitral.models.model import Model
 from vitral.predict import embed as embed_module
 from vitral.predict.embed import embed, write_features
-from vitral.predict.prepared import prepare_model
+from vitral.predict.runner import prepare_model
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitral.config.names import parse_model_name
+from vitral.config.preprocessing import default_preprocessing
+from vitral.config.settings import build_run_config, setting_types
 from vitral.errors import RequestError
-from vitral.recipes.facts import Facts
+from vitral.recipes import Facts
 from vitral.recipes.recipe import (
     MEDIUM_BELOW_IMAGES,
     RECIPES,
@@ -11,10 +14,7 @@ from vitral.recipes.recipe import (
     choose_recipe,
     default_model,
 )
-from vitral.spec.names import parse_model_name
-from vitral.spec.preprocessing import default_preprocessing
-from vitral.spec.settings import build_run_config, setting_types
-from vitral.train.objectives.classification import ClassificationSettings
+from vitral.training.objectives.classification import ClassificationSettings
 
 IMAGENET = {"num_images": 1_281_167, "num_classes": 1000, "image_size": (224, 224)}
 

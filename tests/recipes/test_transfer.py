@@ -2,11 +2,11 @@
 
 import pytest
 
-from vitral.recipes.facts import Facts
+from vitral.config.cost import images_at_once
+from vitral.config.names import model_config
+from vitral.recipes import Facts
 from vitral.recipes.recipe import RECIPES, choose_recipe
 from vitral.recipes.transfer import hyperrule_sizes
-from vitral.spec.activations import images_at_once
-from vitral.spec.names import model_config
 
 # Table 4: name, training images, steps.
 TABLE_4 = [

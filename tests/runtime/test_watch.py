@@ -23,7 +23,7 @@ import sys, time
 from pathlib import Path
 import torch
 from vitral.errors import DataError, ProcessLostError, VitralError
-from vitral.runtime.ranks import process_group, ranks_from_environment
+from vitral.runtime.distributed import process_group, ranks_from_environment
 
 def note(reason):
     Path(f"reason-{ranks_from_environment().rank}").write_text(reason)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import TINY_MODEL, pattern_images
+from support.runs import TINY_MODEL, pattern_images
 
 import vitral
 

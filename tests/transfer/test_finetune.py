@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers import stopped_at
+from support.runs import stopped_at
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.dev_split import without_split
-from vitral.data.images import open_images
+from vitral.data.dataset import open_images
+from vitral.data.splits import without_split
 from vitral.errors import DataError, RequestError
-from vitral.evaluate.accuracy import evaluate
+from vitral.evaluate.evaluate import evaluate
 from vitral.files.results import read_results
 from vitral.files.rows import read_rows
 from vitral.models.weights.folder import WEIGHTS_NAME
-from vitral.train.resolve import facts_of
-from vitral.train.run import RunRequest
-from vitral.train.site import training_site
+from vitral.training.context import training_site
+from vitral.training.resolve import facts_of
+from vitral.training.train import RunRequest
 from vitral.transfer.finetune import FineTuned, finetune
+from vitral.transfer.pretrained import open_source
 from vitral.transfer.protocols import choose_protocol
 from vitral.transfer.series import Series
-from vitral.transfer.start import open_source
 
 PLAIN: dict[str, Any] = {"augment.flip": False, "augment.crop": "none", "augment.mixup": 0.0}
 QUICK: dict[str, Any] = {"train.steps": 6, "train.batch_size": 16}

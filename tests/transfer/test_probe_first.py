@@ -4,15 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
-from vitral.data.dev_split import hold_out
-from vitral.data.images import ImageData, open_images
+from vitral.data.dataset import ImageData, open_images
+from vitral.data.splits import hold_out
 from vitral.evaluate.features import extract_features
+from vitral.evaluate.probe import linear_probe
 from vitral.models.model import Model
-from vitral.train.site import training_site
+from vitral.training.context import training_site
 from vitral.transfer import probe_first as module
-from vitral.transfer.probe_first import probe_first
-from vitral.transfer.start import open_source, starting_model
+from vitral.transfer.pretrained import open_source, starting_model
+from vitral.transfer.probe_first import probe_first, probe_seen_classes
 
 Write = Callable[..., Path]
 
@@ -81,3 +84,34 @@ def test_without_every_class_the_head_stays_zero(start: Model, images: ImageData
     images.splits["train"] = train.select(np.flatnonzero(train.labels != 1))
     assert probed(start, images) is None
     assert not start.head.weight.any()
+
+
+CENTRES = np.random.default_rng(3).normal(size=(6, 5)) * 1.5
+
+
+def draw(counts, *, seed):
+    """Return noisy points (N, 5) float32 about the centres, as many of each class as stated."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    noise = np.random.default_rng(seed).normal(size=(len(labels), 5))
+    return (CENTRES[labels] + noise).astype(np.float32), labels
+
+
+def test_with_every_class_it_is_the_linear_probe():
+    train, validation, test = (draw([12] * 6, seed=seed) for seed in range(3))
+    probe = linear_probe(*train, *test, num_classes=6, validation=validation)
+    right, l2 = probe_seen_classes(train, validation, test)
+    assert (right / len(test[1]), l2) == (pytest.approx(probe.accuracy), probe.l2)
+
+
+# Classes 0 and 4 have no training image; class 4 none in validation either.
+@pytest.mark.parametrize("held", [[5, 5, 5, 5, 0, 5], [0, 5, 5, 5, 0, 5]])
+def test_without_some_classes_it_is_as_scikit_learn_has_it(held):
+    train, validation = draw([0, 15, 15, 15, 0, 15], seed=0), draw(held, seed=1)
+    test = draw([10] * 6, seed=2)
+    right, l2 = probe_seen_classes(train, validation, test)
+    features, labels = (np.concatenate(parts) for parts in zip(train, validation, strict=True))
+    scaler = StandardScaler().fit(features)
+    other = LogisticRegression(C=1 / l2, max_iter=5000, tol=1e-8)
+    other.fit(scaler.transform(features), labels)
+    assert right == (other.predict(scaler.transform(test[0])) == test[1]).sum()
+    assert right <= 10 * len(set(labels))

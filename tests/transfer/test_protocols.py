@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from vitral.data.datasets.class_names import class_names
-from vitral.data.images import open_images
+from vitral.config.names import model_config
+from vitral.config.run import DataSettings
+from vitral.data.dataset import open_images
+from vitral.data.datasets.published import class_names
 from vitral.errors import RequestError
-from vitral.recipes.facts import Facts
+from vitral.recipes import Facts
 from vitral.recipes.recipe import RECIPES
-from vitral.spec.names import model_config
-from vitral.spec.run import DataSettings
-from vitral.train.resolve import facts_of
+from vitral.training.resolve import facts_of
 from vitral.transfer.protocols import PROTOCOLS, choose_protocol
 
 MODELS = ["ViT-B/16", "ViT-L/16", "ViT-H/14", "R50x1+ViT-B/16", "R50x1", "R152x4", "ViT-Mi/8"]

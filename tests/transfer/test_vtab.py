@@ -13,26 +13,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import photograph
 from hypothesis import given
 from hypothesis import strategies as st
-from result_rows import result_row
-from vtab_tree import NUM_TEST, NUM_VALIDATION, write_vtab_tree
+from support.result_rows import result_row
+from support.runs import photograph
+from support.vtab_tree import NUM_TEST, NUM_VALIDATION, write_vtab_tree
 
 import vitral
 from vitral.cli.main import main
+from vitral.config.paper_results import VTAB_GROUPS, read_paper_results
+from vitral.config.preprocessing import preprocessing_from
+from vitral.config.run import AugmentSettings
 from vitral.data.datasets.table import TASKS
 from vitral.data.geometry import NUM_UNIFORMS
 from vitral.data.resize import resize
 from vitral.data.transforms import augment
 from vitral.errors import RequestError
 from vitral.files.results import read_results
-from vitral.spec.paper_results import VTAB_GROUPS, read_paper_results
-from vitral.spec.preprocessing import preprocessing_from
-from vitral.spec.run import AugmentSettings
 from vitral.transfer.protocols import Candidate
 from vitral.transfer.vtab import RATES, SCHEDULES, best_on_average, find_tasks, list_candidates
-from vitral.transfer.vtab_rows import mean_rows
+from vitral.transfer.vtab_tasks import mean_rows
 
 # BiT (arXiv 1912.11370), appendix F.
 WITHOUT_FLIPS = {"dsprites-loc", "dsprites-ori", "smallnorb-azim"}

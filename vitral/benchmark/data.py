@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitral.data.batches import to_model
-from vitral.data.images import Examples, ImageData
+from vitral.config.preprocessing import Preprocessing, default_preprocessing
+from vitral.config.run import AugmentSettings, DataSettings
+from vitral.data.dataset import ImageData
+from vitral.data.decoded import bytes_to_keep
+from vitral.data.device_transforms import to_model
+from vitral.data.examples import Examples
 from vitral.data.jpeg import decode_whole
 from vitral.data.loader import TrainingBatches
-from vitral.data.loading import decode
 from vitral.data.order import steps_per_epoch
-from vitral.data.stages import Stages, advise, describe_advice, measure_stages
-from vitral.data.stores.decoded import bytes_to_keep
-from vitral.data.stores.store import Content
+from vitral.data.profile import Stages, advise, describe_advice, measure_stages
+from vitral.data.sources.store import Content
+from vitral.data.workers import decode
 from vitral.models.build import create_model
-from vitral.spec.preprocessing import Preprocessing, default_preprocessing
-from vitral.spec.run import AugmentSettings, DataSettings
 
 _BATCH = 64
 _SECONDS = 2.0

@@ -42,11 +42,11 @@ def _data(tokens: Sequence[str]) -> int:
     asked = parse_options("bench data", OPTIONS, tokens, description=DESCRIPTION)
     workers = _numbers(asked.threads)
     from vitral.benchmark.data import benchmark_data
-    from vitral.cli.progress import progress
-    from vitral.data.images import open_images
+    from vitral.cli.console import progress
+    from vitral.config.names import parse_model_name
+    from vitral.config.run import DataSettings
+    from vitral.data.dataset import open_images
     from vitral.runtime.device import choose_device
-    from vitral.spec.names import parse_model_name
-    from vitral.spec.run import DataSettings
 
     name = parse_model_name(asked.model)["name"]
     settings = DataSettings(source=asked.data, directory=asked.data_dir or "", validation_share=0.0)

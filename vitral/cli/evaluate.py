@@ -40,13 +40,13 @@ def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     asked = parse_options("evaluate", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.cli.train import summary_lines
+    from vitral.config.settings import parse_preprocessing
     from vitral.errors import RequestError
-    from vitral.evaluate.accuracy import evaluate
-    from vitral.figures.paper_beside import paper_cell
+    from vitral.evaluate.evaluate import evaluate
+    from vitral.figures.paper_comparison import paper_cell
     from vitral.files.atomic import write_text
     from vitral.files.results import keep_results, results_path
     from vitral.files.rows import csv_text
-    from vitral.spec.settings import parse_preprocessing
 
     if asked.output and not Path(asked.output).absolute().parent.is_dir():
         raise RequestError(f"--output {asked.output}: there is no such folder")

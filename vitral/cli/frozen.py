@@ -1,11 +1,13 @@
-"""What the verbs that score frozen features share: options, opening, rows."""
+"""`vitral fewshot`, `vitral probe`, `vitral knn`: scores of frozen features."""
 
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitral.cli.console import progress
 from vitral.cli.options import (
     DATA_DIR_OPTION,
     FROM_FORMAT_OPTION,
@@ -13,15 +15,16 @@ from vitral.cli.options import (
     PREPROCESSING_OPTION,
     RESULTS_OPTION,
     Option,
+    parse_options,
 )
-from vitral.cli.progress import progress
+from vitral.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vitral.evaluate.frozen import FrozenModel, FrozenTask
-    from vitral.evaluate.frozen_rows import FrozenResult
+    from vitral.evaluate.frozen.task import FrozenModel, FrozenResult, FrozenTask
     from vitral.files.results import ResultRow
+
 
 POSITIONALS = (
     HEADLESS_MODEL_OPTION,
@@ -70,10 +73,9 @@ def score(
     with_validation: bool,
 ) -> "FrozenResult":
     """Open model and data, score them, keep the rows, and say what should be known."""
-    from vitral.errors import RequestError
-    from vitral.evaluate.frozen import open_model, open_task
+    from vitral.config.settings import parse_preprocessing
+    from vitral.evaluate.frozen.task import open_model, open_task
     from vitral.files.results import keep_results, results_path
-    from vitral.spec.settings import parse_preprocessing
 
     path = Path(asked.results or results_path())
     if asked.results and not path.absolute().parent.is_dir():
@@ -140,4 +142,145 @@ def shared_facts(result: "FrozenResult", row: "ResultRow") -> dict[str, Any]:
         "model": row.model,
         "data": row.data,
         "precision": row.precision,
+    }
+
+
+PROBE_DESCRIPTION = "Score a model's features by logistic regression on all training images."
+PROBE_OPTIONS = (*POSITIONALS, *SHARED_OPTIONS)
+
+
+def probe(tokens: Sequence[str]) -> int:
+    """Run `vitral probe` and return its exit status."""
+    asked = parse_options("probe", PROBE_OPTIONS, tokens, description=PROBE_DESCRIPTION)
+    from vitral.evaluate.frozen.probes import score_probe
+
+    result = score(
+        asked,
+        lambda model, task: score_probe(model, task, controls=asked.controls == "on"),
+        with_validation=True,
+    )
+    return show(asked, result, summary_of(result))
+
+
+KNN_DESCRIPTION = "Score a model's features by the votes of the nearest training images."
+KNN_OPTIONS = (
+    *POSITIONALS,
+    Option("--k", "neighbours that vote; left out: 20", metavar="N", type=int),
+    Option(
+        "--temperature",
+        "the smaller, the more the nearest count; left out: 0.07",
+        metavar="X",
+        type=float,
+    ),
+    Option("--choose", "choose both, by leaving training images out in turn"),
+    *SHARED_OPTIONS,
+)
+
+
+def knn(tokens: Sequence[str]) -> int:
+    """Run `vitral knn` and return its exit status."""
+    asked = parse_options("knn", KNN_OPTIONS, tokens, description=KNN_DESCRIPTION)
+    from vitral.evaluate.frozen.probes import Vote, score_knn
+
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (("k", asked.k), ("temperature", asked.temperature))
+        if value is not None
+    }
+    result = score(
+        asked,
+        lambda model, task: score_knn(
+            model,
+            task,
+            vote=Vote(**given) if given else None,
+            choose=asked.choose,
+            controls=asked.controls == "on",
+        ),
+        with_validation=False,
+    )
+    return show(asked, result, summary_of(result))
+
+
+FEWSHOT_DESCRIPTION = "Score a model's features after few images of each class, by least squares."
+FEWSHOT_OPTIONS = (
+    *POSITIONALS,
+    Option(
+        "--shots",
+        "images a class, such as 1,5; left out: of 1,5,10,25 those that every class has",
+        metavar="N,N",
+    ),
+    Option("--seeds", "draws of these images", metavar="N", type=int, default=3),
+    Option(
+        "--l2",
+        "strength of the penalty, or sweep: chosen on images that are neither learnt from nor "
+        "scored",
+        metavar="X",
+        default="1024",
+    ),
+    *SHARED_OPTIONS,
+)
+
+
+def fewshot(tokens: Sequence[str]) -> int:
+    """Run `vitral fewshot` and return its exit status."""
+    asked = parse_options("fewshot", FEWSHOT_OPTIONS, tokens, description=FEWSHOT_DESCRIPTION)
+    from vitral.evaluate.frozen.fewshot import SWEEP, score_fewshot
+
+    shots, l2 = _shots(asked.shots), _l2(asked.l2, SWEEP)
+    result = score(
+        asked,
+        lambda model, task: score_fewshot(
+            model, task, shots=shots, num_seeds=asked.seeds, l2=l2, controls=asked.controls == "on"
+        ),
+        with_validation=l2 == SWEEP,
+    )
+    return show(asked, result, _fewshot_facts(result))
+
+
+def _shots(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"--shots {text}: give whole numbers, such as 1,5,10,25") from None
+
+
+def _l2(text: str, sweep: str) -> float | str:
+    if text == sweep:
+        return sweep
+    try:
+        return float(text)
+    except ValueError:
+        raise RequestError(f"--l2 {text}: give a number, or {sweep}") from None
+
+
+def _fewshot_facts(result: "FrozenResult") -> dict[str, Any]:
+    singles = [row for row in result.rows if isinstance(row.seed, int)]
+    means = [row for row in result.rows if isinstance(row.seed, tuple)]
+    varying = ("shots", "chosen")
+    settings = {k: v for k, v in singles[0].settings.items() if k not in varying}
+    return {
+        "results": [
+            {
+                "shots": row.settings["shots"],
+                "seed": row.seed,
+                "accuracy": row.value,
+                "accuracy_interval": row.interval,
+                **row.settings.get("chosen", {}),
+                "controls": row.controls,
+            }
+            for row in singles
+        ],
+        "means": [
+            {
+                "shots": row.settings["shots"],
+                "seeds": row.seed,
+                "accuracy": row.value,
+                "accuracy_interval": row.interval,
+                "controls": row.controls,
+            }
+            for row in means
+        ],
+        "protocol": {"name": "fewshot", **settings, **shared_facts(result, singles[0])},
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitral.cli.console import progress
 from vitral.cli.options import (
     FROM_FORMAT_OPTION,
     HEADLESS_MODEL_OPTION,
@@ -14,13 +15,12 @@ from vitral.cli.options import (
     Option,
     parse_options,
 )
-from vitral.cli.progress import progress
 from vitral.errors import RequestError
 
 if TYPE_CHECKING:
     from vitral.figures.inspection.inspected import Inspected
     from vitral.inspection.inspect import InspectSettings
-    from vitral.predict.prepared import PreparedModel
+    from vitral.predict.runner import PreparedModel
 
 DESCRIPTION = (
     "Look inside a model: attention, rollout, occlusion, features, filters, positions, as a page "
@@ -142,10 +142,10 @@ def _check(asked: argparse.Namespace) -> None:
 
 def _prepare(name: str, asked: argparse.Namespace) -> "PreparedModel":
     """Load a model; a head that tells no classes apart is said."""
+    from vitral.config.settings import parse_preprocessing, parse_settings
     from vitral.models.model import Model, check_classifier
     from vitral.models.weights.load import load_model
-    from vitral.predict.prepared import prepare_model
-    from vitral.spec.settings import parse_preprocessing, parse_settings
+    from vitral.predict.runner import prepare_model
 
     size = {}
     if asked.image_size is not None:
@@ -168,7 +168,7 @@ def _measure(
     """Measure all that is drawn of a model."""
     from vitral.figures.inspection.inspected import Inspected
     from vitral.inspection.inspect import inspect_model
-    from vitral.predict.given import given_examples
+    from vitral.predict.runner import given_examples
 
     with progress(f"looking inside {prepared.model.config.name}") as update:
         arrays = inspect_model(

@@ -10,23 +10,26 @@ from collections.abc import Sequence
 from vitral.errors import ProcessLostError, RequestError, VitralError, nearest
 from vitral.version import __version__
 
-# The module of each verb has `run(tokens) -> int`; what the verb does stands here for the help.
+# Each verb is a function (tokens) -> exit status: of a module `run`, or the one named behind it.
 VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
-    "finetune": ("vitral.cli.finetune", "train a pretrained model on your images"),
-    "vtab": ("vitral.cli.vtab", "score a pretrained model on VTAB's 19 tasks"),
+    "finetune": ("vitral.cli.transfer:finetune", "train a pretrained model on your images"),
+    "vtab": ("vitral.cli.transfer:vtab", "score a pretrained model on VTAB's 19 tasks"),
     "evaluate": ("vitral.cli.evaluate", "score a model on images"),
-    "fewshot": ("vitral.cli.fewshot", "score features after few images of each class"),
-    "probe": ("vitral.cli.probe", "score features by logistic regression"),
-    "knn": ("vitral.cli.knn", "score features by their nearest neighbours"),
-    "predict": ("vitral.cli.predict", "name the classes of images"),
-    "embed": ("vitral.cli.embed", "write the features of images"),
+    "fewshot": ("vitral.cli.frozen:fewshot", "score features after few images of each class"),
+    "probe": ("vitral.cli.frozen:probe", "score features by logistic regression"),
+    "knn": ("vitral.cli.frozen:knn", "score features by their nearest neighbours"),
+    "predict": ("vitral.cli.predict:predict", "name the classes of images"),
+    "embed": ("vitral.cli.predict:embed", "write the features of images"),
     "inspect": ("vitral.cli.inspect", "look inside: attention, filters, positions"),
     "data": ("vitral.cli.data", "check images and labels, say what there is, pack it"),
     "bench": ("vitral.cli.bench", "measure how fast data is loaded"),
-    "convert": ("vitral.cli.convert", "read anyone's weights, and write them in another format"),
+    "convert": (
+        "vitral.cli.weights:convert",
+        "read anyone's weights, and write them in another format",
+    ),
     "results": ("vitral.cli.results", "list and compare results, the paper's beside them"),
-    "models": ("vitral.cli.models", "list the models and public weights that are known"),
+    "models": ("vitral.cli.weights:models", "list the models and public weights that are known"),
 }
 VERB_ALIASES = {"eval": "evaluate", "val": "evaluate", "validate": "evaluate"}
 
@@ -68,7 +71,8 @@ def _run(tokens: list[str]) -> int:
     verb = VERB_ALIASES.get(tokens[0], tokens[0])
     if verb not in VERBS:
         raise RequestError(f"there is no verb {verb!r}{nearest(verb, VERBS)}")
-    status: int = importlib.import_module(VERBS[verb][0]).run(tokens[1:])
+    module, _, function = VERBS[verb][0].partition(":")
+    status: int = getattr(importlib.import_module(module), function or "run")(tokens[1:])
     return status
 
 

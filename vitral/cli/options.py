@@ -64,8 +64,6 @@ VALUES = {
     "compile": {"true": "on", "false": "off"},
     "device": {"gpu": "cuda", "0": "cuda:0"},
 }  # fmt: skip
-
-
 MODEL_OPTION = Option(
     "model",
     "a run folder, a model folder, anyone's weights, or hf://owner/name",
@@ -213,7 +211,7 @@ def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
     if name in known:
         return name
     if "set" in known and "." in name:
-        from vitral.spec.settings import setting_types
+        from vitral.config.settings import setting_types
 
         path = name.replace("-", "_")
         return path if path in setting_types() or path.startswith("objective.") else None

@@ -1,19 +1,26 @@
-"""`vitral predict`."""
+"""`vitral predict` and `vitral embed`."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitral.cli.options import (
     FROM_FORMAT_OPTION,
+    HEADLESS_MODEL_OPTION,
     MODEL_OPTION,
     PREPROCESSING_OPTION,
     Option,
     parse_options,
 )
 
-DESCRIPTION = "Name the classes of images, one row each."
-OPTIONS = (
+if TYPE_CHECKING:
+    from vitral.predict.embed import Embedded
+
+
+PREDICT_DESCRIPTION = "Name the classes of images, one row each."
+PREDICT_OPTIONS = (
     MODEL_OPTION,
     Option("images", "files or folders", metavar="IMAGES", required=True, repeat=True),
     Option("--top", "how many classes a row names", metavar="N", type=int, default=5),
@@ -33,13 +40,13 @@ OPTIONS = (
 )
 
 
-def run(tokens: Sequence[str]) -> int:
-    """Run the verb and return its exit status; an unreadable image is a row with its error."""
-    asked = parse_options("predict", OPTIONS, tokens, description=DESCRIPTION)
+def predict(tokens: Sequence[str]) -> int:
+    """Run `vitral predict` and return its status; an unreadable image is a row with its error."""
+    asked = parse_options("predict", PREDICT_OPTIONS, tokens, description=PREDICT_DESCRIPTION)
+    from vitral.config.settings import parse_preprocessing
     from vitral.errors import RequestError
     from vitral.predict.output import FORMATS, list_images, write_predictions
     from vitral.predict.predictor import Predictor
-    from vitral.spec.settings import parse_preprocessing
 
     if asked.json and (asked.output or asked.format):
         raise RequestError("--json prints to standard output: leave --output and --format out")
@@ -65,3 +72,68 @@ def run(tokens: Sequence[str]) -> int:
     top = min(asked.top, len(predictor.classes))
     write_predictions(predictor.predict(images), format=chosen, path=path, top=top)
     return 0
+
+
+EMBED_DESCRIPTION = "Write the features of images: what a model's head reads."
+EMBED_OPTIONS = (
+    HEADLESS_MODEL_OPTION,
+    Option("images", "files or folders", metavar="IMAGES", required=True, repeat=True),
+    Option("--output", "a file that ends in .npz or .parquet", metavar="FILE", required=True),
+    Option("--batch-size", "images at once", metavar="N", type=int, default=64),
+    Option("--device", "auto, cpu, cuda or mps", metavar="NAME", default="auto"),
+    Option("--precision", "auto, float32 or bfloat16", metavar="NAME", default="auto"),
+    FROM_FORMAT_OPTION,
+    PREPROCESSING_OPTION,
+    Option("--json", "print one JSON object"),
+)
+_MOST_SAID = 5
+
+
+def embed(tokens: Sequence[str]) -> int:
+    """Run `vitral embed` and return its status; an unreadable image is a row with its error."""
+    asked = parse_options("embed", EMBED_OPTIONS, tokens, description=EMBED_DESCRIPTION)
+    from vitral.config.settings import parse_preprocessing
+    from vitral.predict.embed import check_output, embed, write_features
+    from vitral.predict.output import list_images
+    from vitral.predict.runner import check_batch_size, prepare_model
+
+    path = Path(asked.output)
+    check_output(path)
+    check_batch_size(asked.batch_size)
+    images = list_images(asked.images)
+    prepared = prepare_model(
+        asked.model,
+        device=asked.device,
+        precision=asked.precision,
+        format=asked.from_format,
+        preprocessing=parse_preprocessing(asked.set or []),
+    )
+    dimension = prepared.model.config.feature_dim
+    errors: dict[str, str] = {}
+    batches = embed(prepared, images, batch_size=asked.batch_size)
+    write_features(_noting(batches, errors), path, dimension=dimension)
+    for name, reason in list(errors.items())[:_MOST_SAID]:
+        print(f"{name}: {reason}", file=sys.stderr)
+    if errors:
+        print(
+            f"{len(errors):,} of {len(images):,} images could not be read: their features are NaN",
+            file=sys.stderr,
+        )
+    facts = {
+        "output": str(path),
+        "num_images": len(images),
+        "num_errors": len(errors),
+        "dimension": dimension,
+        "precision": str(prepared.precision).removeprefix("torch."),
+    }
+    if asked.json:
+        print(json.dumps({"paths": images, **facts}, ensure_ascii=False))
+    else:
+        print(f"{path}: {len(images):,} images, {dimension:,} features each")
+    return 0
+
+
+def _noting(batches: "Iterator[Embedded]", errors: dict[str, str]) -> "Iterator[Embedded]":
+    for batch in batches:
+        errors.update((p, e) for p, e in zip(batch.paths, batch.errors, strict=True) if e)
+        yield batch

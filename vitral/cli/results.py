@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitral.cli.console import print_table
 from vitral.cli.options import RESULTS_OPTION, Option, parse_options
-from vitral.cli.tables import print_table
 
 if TYPE_CHECKING:
     from vitral.files.results import ResultRow
@@ -70,7 +70,7 @@ def run(tokens: Sequence[str]) -> int:
 def _rows(asked: Any) -> "list[ResultRow]":
     """Return the rows that are asked for; none where there is none at all, which is said."""
     from vitral.errors import RequestError
-    from vitral.figures.results_filter import filter_results
+    from vitral.figures.results_table import filter_results
     from vitral.files.results import read_results, results_path
 
     path = Path(asked.results or results_path())
@@ -136,8 +136,8 @@ def _compare(asked: Any, rows: "list[ResultRow]") -> int:
 
 
 def _average(asked: Any, rows: "list[ResultRow]") -> int:
-    from vitral.figures.results_average import average_cells, averages
-    from vitral.figures.text_table import aligned, markdown
+    from vitral.figures.results_compare import average_cells, averages
+    from vitral.figures.results_table import aligned, markdown
     from vitral.files.rows import csv_text
 
     records = averages(rows)

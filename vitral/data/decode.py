@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from vitral.data.file_types import START_BYTES, is_read, kind_of
 from vitral.data.jpeg import TURNS, Reduce, Scratch, decode_stored, plain_size
-from vitral.data.kinds import START_BYTES, is_read, kind_of
 from vitral.data.levels import check_deep
 from vitral.errors import DataError
 

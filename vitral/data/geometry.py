@@ -4,16 +4,20 @@ The same value is applied to the image by its filter, to its mask by the nearest
 boxes by arithmetic, so that what belongs together stays together.
 """
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vitral.data.jpeg import REDUCTIONS
 from vitral.data.resize import Box, Size, crop, resize
 from vitral.errors import DataError, RequestError
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.run import AugmentSettings
+
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
+    from vitral.config.run import AugmentSettings
 
 CROP_TRIES = 10
 # Two numbers a try, two for the place, one for the flip.
@@ -50,7 +54,7 @@ class Geometry(NamedTuple):
         spare = min(self.crop[2] / self.resized[0], self.crop[3] / self.resized[1])
         return max((reduction for reduction in REDUCTIONS if reduction <= spare), default=1)
 
-    def reduced(self, size: Size) -> "Geometry":
+    def reduced(self, size: Size) -> Geometry:
         """Return the same geometry for the source decoded smaller.
 
         A JPEG decoder that divides the sides by r makes of the pixels r i to r i + r - 1 the pixel

@@ -1,27 +1,19 @@
 """From examples to batches: which images with which random numbers, step by step."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vitral.data.geometry import apply_to_mask, central_geometry, flips, size_of
-from vitral.data.images import Examples
 from vitral.data.jpeg import Scratch
-from vitral.data.loading import (
-    Arrays,
-    Batch,
-    Job,
-    Prepare,
-    decode,
-    join_batches,
-    stream_batches,
-)
 from vitral.data.needs import CLASSIFICATION, MASK, UNCOUNTED, VALUE, Needs
 from vitral.data.order import (
     StepPlan,
@@ -35,11 +27,15 @@ from vitral.data.order import (
     steps_per_epoch,
     uniforms,
 )
-from vitral.data.stores.store import Content
 from vitral.data.transforms import decode_and_augment, moves_pixels, num_uniforms, preprocess
+from vitral.data.workers import Arrays, Batch, Job, Prepare, decode, join_batches, stream_batches
 from vitral.errors import RequestError
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.run import AugmentSettings
+
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
+    from vitral.config.run import AugmentSettings
+    from vitral.data.examples import Examples
+    from vitral.data.sources.store import Content
 
 Span = tuple[int, int]
 """Positions of an epoch's order: first and beyond the last."""

@@ -1,12 +1,17 @@
 """What a batch must hold, as the objective that trains on it declares."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitral.errors import RequestError
-from vitral.spec.run import AugmentSettings
+
+if TYPE_CHECKING:
+    from vitral.config.run import AugmentSettings
 
 VALUE, MASK = "value", "mask"
 TARGETS = (VALUE, MASK)

@@ -5,7 +5,7 @@ micro-batches changes nothing.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -221,3 +221,19 @@ def _hash(key: np.ndarray | np.uint64, counter: np.ndarray) -> np.ndarray:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed: np.ndarray = z ^ (z >> np.uint64(31))
     return mixed
+
+
+def tfds_order(split: str, keys: Sequence[str]) -> np.ndarray:
+    """Return the numbers (N,) int64 of the examples in the stored order.
+
+    Args:
+        split: as TensorFlow Datasets calls it, such as "train" or "validation".
+        keys: of the N examples: a file's name, or a number as text, by data set.
+    """
+    digests = [hashlib.md5(f"{split}{key}".encode()).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=digests.__getitem__), np.int64)
+
+
+def share_of(count: int, percent: int) -> int:
+    """Return where `[:percent%]` ends among `count` examples: to the nearest, halves to even."""
+    return round(percent * count / 100)

@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.images import ImageData
+from vitral.data.dataset import ImageData
 from vitral.data.order import epoch_order
 from vitral.data.pack_shard import PackSettings, write_shard
-from vitral.data.sources.packed import FORMAT_VERSION, PACK_NAME, is_packed, read_pack
-from vitral.data.stores.packed import load_index
+from vitral.data.sources.packed import FORMAT_VERSION, PACK_NAME, is_packed, load_index, read_pack
 from vitral.errors import RequestError
-from vitral.files.atomic import remove_leftovers, write_json, write_text
-from vitral.files.manifest import sha256
+from vitral.files.atomic import remove_leftovers, sha256, write_json, write_text
 from vitral.files.rows import csv_text
 from vitral.version import __version__
 

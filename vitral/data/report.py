@@ -9,10 +9,10 @@ import numpy as np
 from vitral.data.check.check import check
 from vitral.data.check.checked import checked_of
 from vitral.data.check.problems import ERROR, NOTE, Problem
-from vitral.data.images import ImageData
-from vitral.data.labels import class_counts
+from vitral.data.dataset import ImageData
 from vitral.data.order import WINDOW
-from vitral.data.survey import MAX_FILES_READ
+from vitral.data.scan import MAX_FILES_READ
+from vitral.data.sources.listing import class_counts
 
 _MAX_EXAMPLES = 20
 # Problems that the lines of what is skipped and the notes tell already.

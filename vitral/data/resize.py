@@ -1,13 +1,17 @@
 """Resizing pixels to the grey levels that other libraries give; pure functions."""
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitral.spec.preprocessing import Preprocessing
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
 
 Size = tuple[int, int]
 """Height, width in pixels."""

@@ -1,6 +1,9 @@
 """From decoded pixels to the model's size and range, with or without random changes."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,14 +18,16 @@ from vitral.data.geometry import (
     draw_geometry,
     size_of,
 )
-from vitral.data.jpeg import Scratch
 from vitral.data.levels import to_eight_bit_range
 from vitral.data.randaugment import CHANGES, SHAPE_CHANGES, UNIFORMS_OF_CHANGE, randaugment
-from vitral.data.resize import Size
-from vitral.data.stores.store import Content
 from vitral.errors import DataError
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.run import AugmentSettings
+
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
+    from vitral.config.run import AugmentSettings
+    from vitral.data.jpeg import Scratch
+    from vitral.data.resize import Size
+    from vitral.data.sources.store import Content
 
 
 def preprocess(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

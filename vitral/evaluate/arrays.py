@@ -1,16 +1,36 @@
-"""What features and labels given as arrays must be, before anything is computed from them."""
+"""Features and labels as arrays: the record of them, and what given ones must be."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from vitral.errors import DataError, RequestError
 
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the head of a model reads, for the examples that could be read, in their order."""
+
+    values: np.ndarray
+    """(N, D) float32, finite."""
+    labels: np.ndarray
+    """(N,) int64; where images may have any classes (N, K) uint8 of 0 and 1."""
+    indices: np.ndarray
+    """(N,) int64: which examples these are."""
+    errors: dict[int, str]
+    """Why an example could not be read, by index."""
+
+
 FeatureArray = np.ndarray | torch.Tensor
 LabelArray = np.ndarray | torch.Tensor | Sequence[int]
-
 _VALUES_AT_ONCE = 1 << 24
 """Of a temporary array: at most 128 MB of float64."""
 
@@ -27,7 +47,7 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.features)
 
-    def select(self, rows: np.ndarray) -> "Labelled":
+    def select(self, rows: np.ndarray) -> Labelled:
         """Return some of the rows."""
         chosen = torch.from_numpy(rows).to(self.features.device)
         return Labelled(self.features[chosen], self.labels[chosen])
@@ -185,3 +205,75 @@ def _tensor(name: str, features: np.ndarray) -> torch.Tensor:
     kind = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
     # torch takes neither memory that may not be written nor rows that run backwards.
     return torch.from_numpy(np.require(array, dtype=kind, requirements=["C", "W"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """How features are standardised: (x - mean) / scale."""
+
+    mean: torch.Tensor
+    """(D,) float64."""
+    scale: torch.Tensor
+    """(D,) float64, above 0."""
+
+    def rows(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features (N, D) standardised, float64."""
+        return (features.double() - self.mean).div_(self.scale)
+
+    def parts(self, features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Give features standardised, some rows at a time."""
+        for part in chunks(len(features), width=features.shape[1]):
+            yield part, self.rows(features[part])
+
+    def folded(self, weights: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return weights (D, K) and bias (K,) of standardised features as of the original ones."""
+        own = weights / self.scale[:, None]
+        return own, bias - self.mean @ own
+
+
+def moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean (D,) and population standard deviation (D,) of features (N, D), float64."""
+    count, width = features.shape
+    mean = torch.zeros(width, dtype=torch.float64, device=features.device)
+    for part in chunks(count, width=width):
+        mean += features[part].double().sum(dim=0) / count
+    square = torch.zeros_like(mean)
+    for part in chunks(count, width=width):
+        square += (features[part].double() - mean).square_().sum(dim=0) / count
+    return mean, square.sqrt()
+
+
+def smaller_gram(features: torch.Tensor, standard: Standard) -> torch.Tensor:
+    """Return Z^T Z (D, D) or Z Z^T (N, N) of the standardised features Z, whichever is smaller."""
+    count, width = features.shape
+    if count < width:
+        return _gram(standard.rows(features).T)
+    gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+    for _, rows in standard.parts(features):
+        gram += _gram(rows)
+    return gram
+
+
+def _gram(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows^T rows."""
+    if rows.is_cuda:
+        return rows.T @ rows
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)  # NumPy computes one half and mirrors it
+
+
+def principal_axes(features: torch.Tensor, standard: Standard) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decompose the standardised features Z of rank r once: Z^T Z = axes diag(squares) axes^T.
+
+    Returns:
+        axes (D, r), orthonormal columns, and squares (r,), ascending and above 0. Directions whose
+        square is within the rounding of the largest are left out.
+    """
+    gram = smaller_gram(features, standard)
+    parts = np.linalg.eigh(gram.cpu().numpy())  # faster than torch's on the CPU
+    squares, vectors = (torch.from_numpy(part).to(gram.device) for part in parts)
+    kept = squares > squares[-1].clamp(min=0) * len(gram) * torch.finfo(torch.float64).eps
+    squares, vectors = squares[kept], vectors[:, kept]
+    if len(gram) == features.shape[1]:
+        return vectors, squares
+    return standard.rows(features).T @ (vectors / squares.sqrt()), squares

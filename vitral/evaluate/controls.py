@@ -1,20 +1,24 @@
 """What a score must be compared with: the majority class, and a linear model on the pixels."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitral.data.images import Examples
-from vitral.data.labels import is_multi_label, label_text
 from vitral.data.loader import evaluation_batches
-from vitral.data.loading import Batch
 from vitral.data.order import epoch_order
+from vitral.data.sources.listing import is_multi_label, label_text
 from vitral.errors import DataError
-from vitral.evaluate.features import Features
-from vitral.evaluate.linear import fit_logistic_regression
-from vitral.spec.preprocessing import Preprocessing
+from vitral.evaluate.arrays import Features
+from vitral.evaluate.logistic_regression import fit_logistic_regression
+
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
+    from vitral.data.examples import Examples
+    from vitral.data.workers import Batch
 
 # 28 x 28 grey or 16 x 16 coloured pixels; with the number of images it bounds the memory.
 MAX_PIXEL_VALUES = 784

@@ -1,23 +1,28 @@
 """What is measured of a model on a split, batch by batch, on any number of processes."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.images import Examples, ImageData
 from vitral.data.loader import evaluation_batches
-from vitral.data.loading import Batch
 from vitral.data.needs import CLASSIFICATION, Needs
-from vitral.evaluate.outputs import Apply, as_model_sees, forward_batches
-from vitral.runtime.ranks import Ranks
-from vitral.spec.preprocessing import Preprocessing
+from vitral.evaluate.forward import Apply, as_model_sees, forward_batches
+from vitral.runtime.distributed import Ranks
+
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
+    from vitral.data.dataset import ImageData
+    from vitral.data.examples import Examples
+    from vitral.data.workers import Batch
 
 
 class Metric(NamedTuple):
@@ -73,7 +78,7 @@ class Evaluator(ABC):
         """
 
     @abstractmethod
-    def merge(self, other: "Evaluator") -> None:
+    def merge(self, other: Evaluator) -> None:
         """Take in what an evaluator of other examples has."""
 
     @abstractmethod

@@ -1,35 +1,32 @@
 """The features of examples, what a model's head reads: computed once, and kept if wanted."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from vitral.data.contents import WatchedStore, content_digests
-from vitral.data.images import Examples
 from vitral.errors import DataError, ModelFileError, RequestError
-from vitral.evaluate.feature_cache import Kept, feature_key, load_features, save_features
-from vitral.evaluate.outputs import evaluating, model_outputs
+from vitral.evaluate.arrays import Features
+from vitral.evaluate.feature_cache import (
+    Kept,
+    WatchedStore,
+    content_digests,
+    feature_key,
+    load_features,
+    save_features,
+)
+from vitral.evaluate.forward import evaluating, model_outputs
 from vitral.models.model import Model
-from vitral.spec.preprocessing import Preprocessing
 
-
-@dataclass(frozen=True)
-class Features:
-    """What the head of a model reads, for the examples that could be read, in their order."""
-
-    values: np.ndarray
-    """(N, D) float32, finite."""
-    labels: np.ndarray
-    """(N,) int64; where images may have any classes (N, K) uint8 of 0 and 1."""
-    indices: np.ndarray
-    """(N,) int64: which examples these are."""
-    errors: dict[int, str]
-    """Why an example could not be read, by index."""
+if TYPE_CHECKING:
+    from vitral.config.preprocessing import Preprocessing
+    from vitral.data.examples import Examples
 
 
 def extract_features(

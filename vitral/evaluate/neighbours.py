@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vitral.config.checks import check_positive
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.arrays import (
     FeatureArray,
@@ -20,7 +21,6 @@ from vitral.evaluate.arrays import (
     labelled_pair,
     score,
 )
-from vitral.spec.checks import check_positive
 
 K, TEMPERATURE = 20, 0.07
 KS, TEMPERATURES = (10, 20, 100, 200), (0.03, 0.07, 0.2)

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vitral.config.checks import check_positive
 from vitral.errors import RequestError
 from vitral.evaluate.arrays import (
     FeatureArray,
     LabelArray,
     Labelled,
+    Standard,
     beside,
     check_every_class,
     chunks,
     labelled_pair,
+    moments,
     score,
 )
-from vitral.evaluate.axes import Standard, moments
-from vitral.evaluate.linear import TurnedRows, turned
-from vitral.spec.checks import check_positive
+from vitral.evaluate.logistic_regression import TurnedRows, turned
 
 L2_GRID = (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0)
 VALIDATION_SHARE = 0.2

@@ -1,4 +1,4 @@
-"""What a classifier's predictions are worth: accuracy, interval, rows, likelihoods."""
+"""What a classifier's predictions are worth: accuracy, likelihoods, rows."""
 
 import math
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.batches import class_marks
-from vitral.data.images import Examples
-from vitral.data.labels import is_multi_label, label_text
-from vitral.figures.measures import (
+from vitral.data.device_transforms import class_marks
+from vitral.data.examples import Examples
+from vitral.data.sources.listing import is_multi_label, label_text
+from vitral.metrics import (
     THRESHOLD,
     answers_within,
     average_precisions,
@@ -20,8 +20,7 @@ from vitral.figures.measures import (
     f1_scores,
     right_answers,
 )
-
-_NORMAL_95 = 1.959963984540054
+from vitral.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,6 @@ def _mean(values: np.ndarray) -> float | None:
     """Return the mean over what is a number, or None."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
-
-
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion.
-
-    Source: Wilson, JASA 22 (1927), pages 209 to 212.
-    """
-    z2 = _NORMAL_95**2
-    centre = (right + z2 / 2) / (count + z2)
-    half = _NORMAL_95 / (count + z2) * math.sqrt(right * (count - right) / count + z2 / 4)
-    return (max(0.0, centre - half), min(1.0, centre + half))
 
 
 def prediction_rows(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.figures.page import (
+from vitral.figures.html import (
     Html,
     count,
     document,

@@ -2,21 +2,8 @@
 
 import numpy as np
 
-from vitral.figures.measures import (
-    THRESHOLD,
-    Calibration,
-    Floats,
-    Integers,
-    average_precisions,
-    calibrate,
-    count_confusions,
-    decision_counts,
-    f1_scores,
-    frequent_confusions,
-    precision_and_recall,
-    ratio,
-)
-from vitral.figures.page import (
+from vitral.figures.finished_run import RunFolder
+from vitral.figures.html import (
     Html,
     count,
     element,
@@ -40,7 +27,20 @@ from vitral.figures.plots import (
     draw_reliability,
     save_figure,
 )
-from vitral.figures.run_folder import RunFolder
+from vitral.metrics import (
+    THRESHOLD,
+    Calibration,
+    Floats,
+    Integers,
+    average_precisions,
+    calibrate,
+    count_confusions,
+    decision_counts,
+    f1_scores,
+    frequent_confusions,
+    precision_and_recall,
+    ratio,
+)
 
 ABSENT = "This folder has no test_predictions.npz, so there is nothing to count."
 NUM_CONFUSIONS = 8

@@ -3,7 +3,8 @@
 import statistics
 from typing import Any
 
-from vitral.figures.page import (
+from vitral.figures.finished_run import Record, RunFolder
+from vitral.figures.html import (
     DASH,
     Html,
     count,
@@ -18,7 +19,6 @@ from vitral.figures.page import (
     section,
     table,
 )
-from vitral.figures.run_folder import Record, RunFolder
 
 MAX_LISTED = 30
 """Classes up to which every class has its row."""

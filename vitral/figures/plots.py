@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vitral.figures.measures import Calibration, ratio
-from vitral.figures.page import shorten
+from vitral.figures.html import shorten
+from vitral.metrics import Calibration, ratio
 
 COBALT, RUBY, AMBER, EMERALD = "#2450b8", "#b4233f", "#d68a00", "#14805e"
 INK, MUTED, LINES = "#1c2333", "#667085", "#e3e6ed"
@@ -57,8 +57,6 @@ MAX_SMALL, MAX_COUNTED, MAX_NAMED = 5, 25, 60
 """Classes up to which a confusion matrix is small, shows the counts, and shows the names."""
 MAX_LABEL_LENGTH = 22
 DOTS_PER_INCH = 200
-
-
 MOST_CURVES = 6
 """Panels of the curves: what rows name first."""
 _NOT_MEASURED = ("step", "epoch", "split", "learning_rate", "grad_norm")

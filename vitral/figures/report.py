@@ -4,13 +4,16 @@ from pathlib import Path
 
 from vitral.figures.classes import calibration_section, classes_section
 from vitral.figures.dataset import data_section
-from vitral.figures.head import head
-from vitral.figures.mistakes import mistakes_section
-from vitral.figures.page import Html, document, element
+from vitral.figures.finished_run import RunFolder, read_run_folder
+from vitral.figures.html import Html, document, element
+from vitral.figures.report_header import head
+from vitral.figures.report_sections import (
+    mistakes_section,
+    origins_section,
+    training_section,
+    usage_section,
+)
 from vitral.figures.result import result_section
-from vitral.figures.run_folder import RunFolder, read_run_folder
-from vitral.figures.training import training_section
-from vitral.figures.usage import origins_section, usage_section
 
 OF_CLASSES = (classes_section, calibration_section, mistakes_section)
 """Sections of a run that has predictions of classes."""

@@ -1,12 +1,16 @@
-"""Rows of results as a table, each with its controls and the paper's figure beside it."""
+"""Rows of results, filtered, as a table for a terminal, Markdown or CSV."""
 
 import dataclasses
+import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from vitral.figures.paper_beside import flat_settings, paper_beside, paper_cell
-from vitral.figures.text_table import aligned, markdown, without_empty_columns
+from vitral.config.catalogue import fold
+from vitral.config.names import parse_model_name
+from vitral.config.paper_results import canonical_model, is_kind_of
+from vitral.errors import RequestError, nearest
+from vitral.figures.paper_comparison import flat_settings, paper_beside, paper_cell
 from vitral.files.results import NOT_SHARES, ResultRow, parsed_time
 from vitral.files.rows import csv_text
 
@@ -160,3 +164,106 @@ def csv_record(row: ResultRow) -> dict[str, Any]:
         told = (f"{best.value / 100:.6g}", best.source, best.pretraining)
         cells |= dict(zip(PAPER_COLUMNS, told, strict=True))
     return cells
+
+
+Cells = Sequence[Sequence[str]]
+
+
+def aligned(rows: Cells) -> str:
+    """Return rows with aligned columns, two spaces apart; the first row holds the headings."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(rows: Cells) -> str:
+    """Return rows as a Markdown table; what would end a cell or a line is escaped."""
+    headings, *rest = rows
+    lines = [headings, ["---"] * len(headings), *rest]
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def without_empty_columns(rows: Cells) -> list[tuple[str, ...]]:
+    """Return rows without the columns that have a heading alone."""
+    _, *rest = rows
+    kept = [number for number in range(len(rows[0])) if any(row[number] for row in rest)]
+    return [tuple(row[number] for number in kept) for row in rows]
+
+
+def filter_results(
+    rows: Sequence[ResultRow],
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    protocol: str | None = None,
+    metric: str | None = None,
+    since: str | None = None,
+) -> list[ResultRow]:
+    """Return the rows that have all that is given, in their order.
+
+    Args:
+        rows: all.
+        model: its name in any spelling, or a part of the model's or path's.
+        data: its name, whatever case and separators.
+        protocol: its name, or that of all its kinds (`finetune`).
+        metric: its name.
+        since: a day or time, ISO 8601; in UTC where it does not say.
+
+    Raises:
+        RequestError: nothing is left; the nearest value is named.
+    """
+    first = _moment(since) if since else None
+    kept = list(rows)
+    for name, wanted, matches in (
+        ("model", model, _has_model),
+        ("data", data, lambda row, text: fold(row.data) == fold(text)),
+        ("protocol", protocol, lambda row, text: is_kind_of(row.protocol, text)),
+        ("metric", metric, lambda row, text: fold(row.metric) == fold(text)),
+    ):
+        kept = kept if wanted is None else _keep(rows, kept, name, wanted, matches)
+    if first is not None:
+        kept = [row for row in kept if parsed_time(row.time) >= first]
+        if not kept:
+            raise RequestError(f"no result is as new as --since {since}: give an earlier day")
+    return kept
+
+
+def _keep(
+    rows: Sequence[ResultRow],
+    kept: list[ResultRow],
+    name: str,
+    wanted: str,
+    matches: Callable[[ResultRow, str], Any],
+) -> list[ResultRow]:
+    found = [row for row in kept if matches(row, wanted)]
+    if not found:
+        if any(matches(row, wanted) for row in rows):
+            raise RequestError(
+                f"no result has --{name} {wanted} and the rest too: leave an option out"
+            )
+        known = sorted({str(getattr(row, name)) for row in rows})
+        raise RequestError(f"no result has --{name} {wanted}{nearest(wanted, known)}")
+    return found
+
+
+def _has_model(row: ResultRow, text: str) -> bool:
+    """Say whether a row is of a model; a full name is no part of another's."""
+    try:
+        return canonical_model(row.model) == parse_model_name(text)["name"]
+    except RequestError:
+        return fold(text) in fold(row.model) or text in row.path
+
+
+def _moment(text: str) -> datetime.datetime:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise RequestError(f"--since {text}: give a day or time, such as 2026-11-26") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)

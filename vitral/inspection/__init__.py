@@ -1,10 +1,11 @@
 """Looking inside a model: images in, arrays out. Drawing is `vitral.figures`'.
 
-Names are loaded when they are first used.
+Names are imported when they are first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vitral._lazy import lazy_names
 
 if TYPE_CHECKING:
     from vitral.inspection.attention import (
@@ -13,33 +14,21 @@ if TYPE_CHECKING:
         full_attention,
         pixels_per_patch,
     )
-    from vitral.inspection.distance import mean_attention_distance
-    from vitral.inspection.entropy import attention_entropy
-    from vitral.inspection.filters import embedding_filters, principal_filters
+    from vitral.inspection.attention_distance import (
+        attention_entropy,
+        attention_reach,
+        mean_attention_distance,
+    )
+    from vitral.inspection.embedding import (
+        embedding_filters,
+        feature_colors,
+        patch_similarity,
+        position_similarity,
+        principal_filters,
+    )
     from vitral.inspection.occlusion import occlusion_sensitivity
-    from vitral.inspection.patches import feature_colors, patch_similarity
-    from vitral.inspection.positions import position_similarity
-    from vitral.inspection.reach import attention_reach
     from vitral.inspection.rollout import attention_rollout, attention_rollouts, pooled_rollout
 
-_PLACES = {
-    "AxialMaps": "attention",
-    "attention_entropy": "entropy",
-    "attention_maps": "attention",
-    "attention_reach": "reach",
-    "attention_rollout": "rollout",
-    "attention_rollouts": "rollout",
-    "embedding_filters": "filters",
-    "feature_colors": "patches",
-    "full_attention": "attention",
-    "mean_attention_distance": "distance",
-    "occlusion_sensitivity": "occlusion",
-    "patch_similarity": "patches",
-    "pixels_per_patch": "attention",
-    "pooled_rollout": "rollout",
-    "position_similarity": "positions",
-    "principal_filters": "filters",
-}
 __all__ = [
     "AxialMaps",
     "attention_entropy",
@@ -58,13 +47,24 @@ __all__ = [
     "position_similarity",
     "principal_filters",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"vitral.inspection.{_PLACES[name]}"), name)
-    raise AttributeError(f"module 'vitral.inspection' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "attention_entropy": "vitral.inspection.attention_distance",
+        "attention_maps": "vitral.inspection.attention",
+        "attention_reach": "vitral.inspection.attention_distance",
+        "attention_rollout": "vitral.inspection.rollout",
+        "attention_rollouts": "vitral.inspection.rollout",
+        "AxialMaps": "vitral.inspection.attention",
+        "embedding_filters": "vitral.inspection.embedding",
+        "feature_colors": "vitral.inspection.embedding",
+        "full_attention": "vitral.inspection.attention",
+        "mean_attention_distance": "vitral.inspection.attention_distance",
+        "occlusion_sensitivity": "vitral.inspection.occlusion",
+        "patch_similarity": "vitral.inspection.embedding",
+        "pixels_per_patch": "vitral.inspection.attention",
+        "pooled_rollout": "vitral.inspection.rollout",
+        "position_similarity": "vitral.inspection.embedding",
+        "principal_filters": "vitral.inspection.embedding",
+    },
+)

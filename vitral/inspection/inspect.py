@@ -10,20 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data.batches import to_model
-from vitral.data.images import Examples
+from vitral.config.preprocessing import Preprocessing
+from vitral.data.device_transforms import to_model
+from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.errors import DataError, ModelFileError, RequestError, nearest
 from vitral.inspection.attention import has_attention, num_heads, step_names
-from vitral.inspection.budget import gallery_size, kept_steps
-from vitral.inspection.filters import principal_filters
-from vitral.inspection.look import Kept, Look, look_at
+from vitral.inspection.attention_distance import Reach, ReachMeter
+from vitral.inspection.embedding import (
+    feature_colors,
+    has_positions,
+    patch_similarity,
+    position_similarity,
+    principal_filters,
+)
 from vitral.inspection.occlusion import cells, occlusion_sensitivity
-from vitral.inspection.patches import feature_colors, patch_similarity
-from vitral.inspection.positions import has_positions, position_similarity
-from vitral.inspection.reach import Reach, ReachMeter
+from vitral.inspection.per_image import Kept, Look, gallery_size, kept_steps, look_at
 from vitral.models.model import Model
-from vitral.spec.preprocessing import Preprocessing
 
 REACH_IMAGES = 128
 """Images over which attention distance is averaged at most (Figure 11)."""

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitral.config.checks import show_size
+from vitral.config.preprocessing import Preprocessing
+from vitral.config.resnet import AXIAL_EXPANSION, AxialResNetConfig
 from vitral.errors import RequestError
 from vitral.models.layout import AttentionLayer, Kind, Layout, stage_depth
 from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import Heads
-from vitral.spec.axial_resnet import EXPANSION, AxialResNetConfig
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.sizes import show_size
 
 _KINDS: tuple[Kind, ...] = ("column", "row")
 
@@ -124,7 +124,7 @@ class AxialUnit(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        out_width = width * EXPANSION
+        out_width = width * AXIAL_EXPANSION
         self.conv1 = nn.Conv2d(in_width, width, kernel_size=1, bias=False)
         self.norm1 = nn.BatchNorm2d(width, eps=config.norm_eps)
         self.column, self.row = (
@@ -348,7 +348,7 @@ def _build_stages(config: AxialResNetConfig, *, in_width: int) -> list[nn.Module
             units.append(
                 AxialUnit(config, in_width=in_width, width=width, grid=grid, stride=stride)
             )
-            in_width = width * EXPANSION
+            in_width = width * AXIAL_EXPANSION
         stages.append(units)
     return stages
 

@@ -2,16 +2,15 @@
 
 from typing import Any
 
+from vitral.config.model import ModelConfig
+from vitral.config.names import model_config
+from vitral.config.preprocessing import Preprocessing
+from vitral.config.resnet import AxialResNetConfig, ResNetConfig
+from vitral.config.vit import ViTConfig
 from vitral.models.axial_resnet import AxialResNet
 from vitral.models.model import Model, note_untiled
 from vitral.models.resnet import ResNet
 from vitral.models.vit import ViT
-from vitral.spec.axial_resnet import AxialResNetConfig
-from vitral.spec.model import ModelConfig
-from vitral.spec.names import model_config
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.resnet import ResNetConfig
-from vitral.spec.vit import ViTConfig
 
 _FAMILIES: dict[type[ModelConfig], type[ViT] | type[ResNet] | type[AxialResNet]] = {
     ViTConfig: ViT,

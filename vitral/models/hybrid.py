@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitral.config.resnet import ResNetConfig
 from vitral.models.layers import PatchEmbedding
 from vitral.models.model import Run, call
 from vitral.models.resnet import ResNetTrunk
-from vitral.spec.resnet import ResNetConfig
 
 
 class HybridEmbedding(nn.Module):

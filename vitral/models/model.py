@@ -12,17 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitral.config.checks import check_choice, show_size
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing, default_preprocessing
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.drop_path import DropPathUniforms
 from vitral.models.layout import AttentionLayer, Layout, tables_of
 from vitral.models.position import Heads
-from vitral.spec.checks import check_choice
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing, default_preprocessing
-from vitral.spec.sizes import show_size
 
 if TYPE_CHECKING:
-    from vitral.models.weights.report import LoadReport
+    from vitral.models.weights.source import LoadReport
 
 OUTPUTS = ("softmax", "sigmoid")
 """How logits become probabilities: shares of 1, or each class by itself."""

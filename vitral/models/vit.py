@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vitral.config.checks import show_size
+from vitral.config.preprocessing import Preprocessing
+from vitral.config.vit import ViTConfig
 from vitral.errors import RequestError
 from vitral.models.axial import AxialBlock
 from vitral.models.drop_path import stochastic_depth
@@ -20,9 +23,6 @@ from vitral.models.layers import (
 from vitral.models.layout import AttentionLayer, Kind, Layout, stage_depth
 from vitral.models.model import Model, build_head, zero_head
 from vitral.models.position import ADDED_POSITIONS, Grid, Heads, Relative, RelativePosition
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.sizes import show_size
-from vitral.spec.vit import ViTConfig
 
 
 class ViT(Model):

@@ -9,10 +9,9 @@ import numpy as np
 
 from vitral.errors import RequestError
 from vitral.evaluate.features import check_finite
-from vitral.files.arrow import import_pyarrow
 from vitral.files.atomic import new_file
-from vitral.predict.given import given_names
-from vitral.predict.prepared import PreparedModel, check_batch_size
+from vitral.files.optional import import_pyarrow
+from vitral.predict.runner import PreparedModel, check_batch_size, given_names
 
 ENDINGS = (".npz", ".parquet")
 _ROWS_A_GROUP = 4096

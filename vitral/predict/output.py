@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, kind_of
+from vitral.data.file_types import IMAGE_SUFFIXES, START_BYTES, kind_of
 from vitral.data.sources.folders import walk_files
 from vitral.errors import DataError, RequestError
 from vitral.files import atomic

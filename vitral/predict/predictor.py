@@ -11,9 +11,8 @@ import torch
 
 from vitral.errors import RequestError
 from vitral.models.model import Model, check_classifier
-from vitral.predict.backends.backend import Backend
-from vitral.predict.given import given_names
-from vitral.predict.prepared import prepare_model
+from vitral.predict.backends import Backend
+from vitral.predict.runner import given_names, prepare_model
 
 
 @dataclass(frozen=True)

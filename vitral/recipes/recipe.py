@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitral.errors import RequestError, nearest
-from vitral.recipes import transfer
-from vitral.recipes.facts import Facts
+from vitral.recipes import Facts, transfer
 
 SMALL_BELOW_IMAGES = 50_000
 MEDIUM_BELOW_IMAGES = 500_000

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from vitral.recipes.facts import Facts
-from vitral.spec.activations import images_at_once
+from vitral.config.cost import images_at_once
+from vitral.recipes import Facts
 
 # Table 4, for its data sets under the names that they have here.
 TABLE_4_STEPS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from vitral.config.checks import check_choice
+from vitral.config.run import PRECISIONS
 from vitral.errors import RequestError
-from vitral.spec.checks import check_choice
-from vitral.spec.run import PRECISIONS
 
 # Below this width the matrix products are too small for bfloat16 to pay for its conversions on a
 # CPU.

@@ -28,11 +28,10 @@ from typing import Any, NoReturn
 
 import torch.distributed as dist
 
+from vitral.config.run import TrainSettings
 from vitral.errors import ProcessLostError, VitralError
 from vitral.runtime.liveness import Judge, Loss, Sign
-from vitral.runtime.peers import Neighbours, SignBoard, pid_space
-from vitral.runtime.telling import Telling
-from vitral.spec.run import TrainSettings
+from vitral.runtime.peers import Neighbours, SignBoard, Telling, pid_space
 
 _INTERVAL_SECONDS = 0.25
 _RANKS_PER_INTERVAL_SECOND = 64  # all read the signs of all: larger groups look less often

@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitral.config.checks import check_choice
+from vitral.config.settings import parse_settings
+from vitral.data.dataset import ImageData
 from vitral.data.datasets.names import data_name, is_published
-from vitral.data.dev_split import check_overlap, find_overlap, hold_out
-from vitral.data.images import ImageData
+from vitral.data.splits import check_overlap, find_overlap, hold_out
 from vitral.errors import RequestError
-from vitral.evaluate.support import mean_interval
 from vitral.files import atomic
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
-from vitral.spec.checks import check_choice
-from vitral.spec.settings import parse_settings
-from vitral.train.resolve import facts_of
-from vitral.train.result import Result
-from vitral.train.run import RunRequest, train_on
-from vitral.train.site import Site, open_training_data, source_text, training_site
+from vitral.statistics import mean_interval
+from vitral.training.context import Site, open_training_data, source_text, training_site
+from vitral.training.resolve import facts_of
+from vitral.training.results import Result
+from vitral.training.train import RunRequest, train_on
+from vitral.transfer.pretrained import (
+    Source,
+    append_new,
+    mean_row,
+    open_source,
+    run_row,
+    starting_model,
+)
 from vitral.transfer.probe_first import probe_first
 from vitral.transfer.protocols import choose_protocol
-from vitral.transfer.rows import append_new, mean_row, run_row
 from vitral.transfer.series import Series
-from vitral.transfer.start import Source, open_source, starting_model
 
 HEADS = ("zero", "probe")
 LOAD_FIELDS = ("dropout", "drop_path", "position_resize")

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vitral.config.resnet import ResNetConfig
 from vitral.errors import RequestError, nearest
-from vitral.recipes.facts import Facts
+from vitral.recipes import Facts
 from vitral.recipes.transfer import MEDIUM_BELOW, SMALL_BELOW, hyperrule_sizes
-from vitral.spec.resnet import ResNetConfig
 
 # Table 4, by the names that the data sets have here: rates swept, and the share held out for it.
 IMAGENET_RATES = (0.003, 0.01, 0.03, 0.06)

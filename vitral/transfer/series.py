@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitral.data.dev_split import all_for_training, hold_out, without_split
-from vitral.data.images import ImageData
+from vitral.config.run import PLACE_SETTINGS
+from vitral.config.settings import identity
+from vitral.data.dataset import ImageData
+from vitral.data.splits import all_for_training, hold_out, without_split
 from vitral.errors import RequestError
 from vitral.files import atomic
-from vitral.spec.run import PLACE_SETTINGS
-from vitral.spec.settings import identity
-from vitral.train.run import RunRequest, train_on
-from vitral.train.site import Site
+from vitral.training.context import Site
+from vitral.training.train import RunRequest, train_on
+from vitral.transfer.pretrained import Source, starting_model
 from vitral.transfer.protocols import Candidate, Protocol
-from vitral.transfer.start import Source, starting_model
 
 _PLAN_NAME = "protocol.json"
 

@@ -12,23 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitral.config.catalogue import fold
+from vitral.config.paper_results import vtab_means
+from vitral.config.run import PLACE_SETTINGS
+from vitral.config.settings import identity, parse_settings
 from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
 from vitral.errors import RequestError, nearest
 from vitral.files import atomic
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
-from vitral.spec.catalogue import fold
-from vitral.spec.paper_results import vtab_means
-from vitral.spec.run import PLACE_SETTINGS
-from vitral.spec.settings import identity, parse_settings
-from vitral.train.site import training_site
+from vitral.training.context import training_site
+from vitral.transfer.pretrained import Source, append_new, open_source
 from vitral.transfer.protocols import DROPOUT, PAPER_SIZE, Candidate
-from vitral.transfer.rows import append_new
 from vitral.transfer.series import claim_folder
-from vitral.transfer.start import Source, open_source
-from vitral.transfer.vtab_rows import mean_rows
-from vitral.transfer.vtab_tasks import TaskRuns
+from vitral.transfer.vtab_tasks import TaskRuns, mean_rows
 
 RATES, SCHEDULES = (0.01, 0.003), (2500, 500)
 """Compared by a sweep: the paper compares two of each and does not name them; the first of both are

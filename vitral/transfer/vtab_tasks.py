@@ -1,4 +1,4 @@
-"""What is done on each of VTAB's tasks; outcomes are kept, and found by the same command again."""
+"""What is done on each of VTAB's tasks and kept, and the means over their results."""
 
 import dataclasses
 import json
@@ -10,26 +10,29 @@ from typing import Any
 
 import torch
 
+from vitral.config.paper_results import VTAB, VTAB_GROUPS, vtab_means
+from vitral.config.run import CROP_OF_SETTING
+from vitral.data.dataset import SPLITS, ImageData
 from vitral.data.datasets.names import THOUSAND, VTAB_PREFIX
-from vitral.data.dev_split import find_overlap, without_split
-from vitral.data.images import SPLITS, ImageData
+from vitral.data.datasets.table import TASKS
+from vitral.data.splits import find_overlap, without_split
 from vitral.errors import DataError, RequestError
-from vitral.evaluate.features import Features, extract_features
-from vitral.evaluate.score import wilson_interval
+from vitral.evaluate.arrays import Features
+from vitral.evaluate.features import extract_features
+from vitral.figures.paper_comparison import flat_settings
 from vitral.files import atomic
-from vitral.files.places import cache_dir
-from vitral.files.results import ResultRow, row_from_record
+from vitral.files.layout import cache_dir
+from vitral.files.results import ResultRow, row_from_record, utc_now
 from vitral.models.model import Model
 from vitral.models.weights.load import change_model
 from vitral.runtime.device import choose_precision
-from vitral.spec.run import CROP_OF_SETTING
-from vitral.train.run import RunRequest
-from vitral.train.site import Site, open_training_data
+from vitral.statistics import wilson_interval
+from vitral.training.context import Site, open_training_data
+from vitral.training.train import RunRequest
+from vitral.transfer.pretrained import Source, run_row
+from vitral.transfer.probe_first import probe_seen_classes
 from vitral.transfer.protocols import Candidate, Protocol
-from vitral.transfer.rows import run_row
 from vitral.transfer.series import Outcome, Series
-from vitral.transfer.start import Source
-from vitral.transfer.vtab_probe import probe_seen_classes
 
 SETTINGS_OF_CHANGE = {"flip": ("augment.flip",), "crop": ("augment.crop", *CROP_OF_SETTING)}
 """That nobody's wish brings to a task for which the change is off."""
@@ -208,3 +211,41 @@ class TaskRuns:
 
 def _data(name: str, *, thousand: bool) -> str:
     return f"{VTAB_PREFIX}{name}{THOUSAND if thousand else ''}"
+
+
+def mean_rows(rows: Sequence[ResultRow], folder: Path) -> list[ResultRow]:
+    """Return the rows of the means over groups of tasks that are complete, and over all 19.
+
+    Args:
+        rows: one a task.
+        folder: where all of them are.
+    """
+    means = vtab_means({row.data: row.value for row in rows})
+    return [_mean_row(rows, group, value, folder) for group, value in means.items()]
+
+
+def _mean_row(rows: Sequence[ResultRow], group: str, value: float, folder: Path) -> ResultRow:
+    tasks = VTAB_GROUPS.get(group, tuple(TASKS))
+    own = [row for row in rows if row.data.removeprefix(VTAB_PREFIX) in tasks]
+    return dataclasses.replace(
+        own[0],
+        data=f"{VTAB_PREFIX}{group}" if group in VTAB_GROUPS else VTAB,
+        settings=_shared_settings(own),
+        value=value,
+        num_examples=sum(row.num_examples for row in own),
+        interval=None,
+        interval_over=None,
+        controls={},
+        time=utc_now(),
+        path=str(folder),
+    )
+
+
+def _shared_settings(rows: Sequence[ResultRow]) -> dict[str, Any]:
+    """Return the settings that rows have alike, by path."""
+    first, *rest = (flat_settings(row.settings) for row in rows)
+    return {
+        path: own
+        for path, own in first.items()
+        if all(path in other and other[path] == own for other in rest)
+    }

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitral.config.run import DataSettings
 from vitral.data.check.check import check
 from vitral.data.check.checked import open_checked
 from vitral.data.check.fix import cleaned_rows, folds_of
-from vitral.data.images import open_images
+from vitral.data.dataset import open_images
 from vitral.errors import RequestError
 from vitral.files.rows import csv_text
-from vitral.spec.run import DataSettings
 
 
 def fixed(root, path, *, against=None, folds=0, **options):

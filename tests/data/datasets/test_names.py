@@ -3,16 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitral.data.dataset import open_images
 from vitral.data.datasets.names import (
     BUILTIN,
     DEFAULT_NAME,
-    LABEL_SETS,
     data_name,
     list_data,
     name_of,
 )
-from vitral.data.datasets.table import DATASETS, TASKS
-from vitral.data.images import open_images
+from vitral.data.datasets.table import DATASETS, LABEL_SETS, TASKS
 from vitral.data.report import data_report
 from vitral.errors import RequestError
 
@@ -139,7 +138,7 @@ def test_missing_files_are_named_with_where_they_come_from_and_go_to(name, tmp_p
     files = (
         TASKS[short].files
         if name.startswith("vtab-")
-        else (DATASETS[name].files if name in DATASETS else LABEL_SETS[name][0])
+        else (DATASETS[name].files if name in DATASETS else LABEL_SETS[name].files)
     )
     assert all(f"{own.name} from {own.source}" in said for own in files if not own.optional)
     assert f"into {tmp_path}" in said

@@ -1,6 +1,8 @@
 import pytest
 
 from vitral.cli.main import main
+from vitral.config.run import DataSettings
+from vitral.data.dataset import open_images
 from vitral.data.datasets.published import (
     File,
     NamedDataset,
@@ -10,10 +12,8 @@ from vitral.data.datasets.published import (
     check_counts,
 )
 from vitral.data.datasets.table import DATASETS, TASKS
-from vitral.data.images import open_images
-from vitral.data.stores.folder import FolderStore
+from vitral.data.sources.store import FolderStore
 from vitral.errors import DataError
-from vitral.spec.run import DataSettings
 
 FILES = (File("a.tar", "https://a", "aa", unpacked="inner/a"), File("b.mat", "https://b"))
 

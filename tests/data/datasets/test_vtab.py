@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vitral.data.dataset import open_images
 from vitral.data.datasets.names import check_task
 from vitral.data.datasets.published import Part, Published
 from vitral.data.datasets.table import TASKS
-from vitral.data.datasets.tfds_order import tfds_order
 from vitral.data.datasets.vtab import list_published, list_task, list_tree
-from vitral.data.images import open_images
-from vitral.data.stores.arrays import ArrayStore
+from vitral.data.order import tfds_order
+from vitral.data.sources.arrays import ArrayStore
 from vitral.errors import DataError, RequestError
 
 
@@ -117,7 +117,7 @@ def test_a_named_task_is_opened_and_its_counts_are_compared(tmp_path, fill, pict
 
 
 def _settings(directory):
-    from vitral.spec.run import DataSettings
+    from vitral.config.run import DataSettings
 
     return DataSettings(source="", directory=str(directory), validation_share=0.0)
 

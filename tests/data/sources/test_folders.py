@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from listings import skipped, splits, used
 from PIL import Image
+from support.listings import skipped, splits, used
 
 from vitral.data.sources.find import list_source
 from vitral.data.sources.folders import walk_files

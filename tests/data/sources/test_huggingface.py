@@ -1,7 +1,7 @@
 import datasets
 import pytest
 
-from vitral.data.images import open_images
+from vitral.data.dataset import open_images
 from vitral.data.sources.find import list_source
 from vitral.data.sources.huggingface import RowsStore
 from vitral.errors import DataError, RequestError

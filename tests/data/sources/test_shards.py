@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from listings import skipped, splits, used
+from support.listings import skipped, splits, used
 
 from vitral.data.sources.find import list_source
 from vitral.data.sources.shards import expand_pattern, list_shards

@@ -6,15 +6,19 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from inspected_models import inspect_small
 from matplotlib import pyplot
 from PIL import Image, ImageFilter
-from small_models import FAMILIES
+from support.inspected_models import inspect_small
+from support.small_models import FAMILIES
 
 from vitral.errors import RequestError
-from vitral.figures.inspection.depth import draw_by_depth
-from vitral.figures.inspection.draw import draw_figures, remove_figures
-from vitral.figures.inspection.filters import draw_filters
+from vitral.figures.inspection.draw import (
+    draw_by_depth,
+    draw_figures,
+    draw_filters,
+    draw_positions,
+    remove_figures,
+)
 from vitral.figures.inspection.inspected import Inspected, read_inspected, write_inspected
 from vitral.figures.inspection.overlays import (
     answers,
@@ -26,9 +30,10 @@ from vitral.figures.inspection.overlays import (
     draw_rollouts,
     lit_by,
     over,
+    spread,
+    tile_centres,
+    tiled,
 )
-from vitral.figures.inspection.positions import draw_positions
-from vitral.figures.inspection.tiles import spread, tile_centres, tiled
 
 OF_ALL = {"occlusion", "features", "filters"}
 OF_TOKENS = {"rollout", "heads", "positions"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Page, browsing, find_browser
-from inspected_models import inspect_small
+from support.browser import Page, browsing, find_browser
+from support.inspected_models import inspect_small
 
 from vitral.figures.inspection.draw import draw_figures
 from vitral.figures.inspection.inspected import Inspected

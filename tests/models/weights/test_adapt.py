@@ -5,20 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import FAMILIES, build_small, small_batch
+from support.small_models import FAMILIES, build_small, small_batch
 from torch import Tensor
 
+from vitral.config.preprocessing import Preprocessing, channels_preprocessing, default_preprocessing
 from vitral.models.model import Model
-from vitral.models.weights.adapt import channels_preprocessing, fit_tensors, spread_channels
+from vitral.models.weights.adapt import fit_tensors, spread_channels
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
-from vitral.spec.preprocessing import Preprocessing, default_preprocessing
 
 # One of each stem.
 STEMS = ["ViT", "hybrid", "BiT", "ResNet v1", "AxialViT gap", "AxialResNet"]
 each_family = pytest.mark.parametrize("family", STEMS)
-
-
 # Two channels to a group of the norms, which would undo the scale of a filter that is alone.
 WIDE: dict[str, dict[str, Any]] = {
     "BiT": {"width_factor": 1},

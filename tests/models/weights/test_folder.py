@@ -9,16 +9,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, build_small, small_batch
+from support.small_models import FAMILIES, build_small, small_batch
 from torch import Tensor, nn
 
 import vitral
+from vitral.config.preprocessing import default_preprocessing
 from vitral.errors import ModelFileError, RequestError
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import read_model_folder, read_reference, write_model_files
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
-from vitral.spec.preprocessing import default_preprocessing
 
 Build = Callable[..., ViT]
 CLASSES = ("kingfisher", "käuzchen", "翠鳥", "owl", "wren")

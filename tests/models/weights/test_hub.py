@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vitral.config.catalogue import read_catalogue
 from vitral.errors import RequestError
 from vitral.models.build import create_model
 from vitral.models.weights import hub
 from vitral.models.weights.hub import HubAddress, find_address, parse_address
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
-from vitral.spec.catalogue import read_catalogue
 
 # Names.
 

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from official_arrays import official_arrays
 from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, build_small, small_batch
+from support.official_arrays import official_arrays
+from support.small_models import FAMILIES, build_small, small_batch
 
 import vitral
+from vitral.config.names import model_config
 from vitral.errors import ModelFileError, RequestError
 from vitral.models.build import build_model
 from vitral.models.model import check_classifier
 from vitral.models.vit import ViT
 from vitral.models.weights.folder import find_model_folder
-from vitral.models.weights.formats.shapes import heads_of
 from vitral.models.weights.load import change_model, load_model
+from vitral.models.weights.mapping import heads_of
 from vitral.models.weights.save import save_model
 from vitral.models.weights.source import Source
-from vitral.spec.names import model_config
 
 Build = Callable[..., ViT]
 CLASSES = ("a", "b", "c", "d", "e")

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import SMALL_RESNET, build_small
+from support.small_models import SMALL_RESNET, build_small
 
+from vitral.config.resnet import V1_FIELDS
 from vitral.errors import RequestError
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import WRITABLE, save_model
-from vitral.spec.resnet import V1_FIELDS
 
 
 @pytest.mark.parametrize("wanted", ["onnx", "offical"])

@@ -1,6 +1,8 @@
 """A source with all that a check looks at: findings, labels and splits of all its files."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,20 +10,147 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.check.duplicates import MOST_COMPARED, exact_copies, near_copies
+from vitral.config.run import DataSettings
+from vitral.data.dataset import ImageData, own_channels
 from vitral.data.datasets.names import check_files, list_data
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
-from vitral.data.file_splits import file_shares, file_splits
-from vitral.data.finding import Finding
-from vitral.data.images import ImageData, own_channels
-from vitral.data.labels import names_in, number_labels
-from vitral.data.sources.grouping import group_by_pattern
-from vitral.data.sources.listing import Label, Listing, class_order
-from vitral.data.stores.store import Store
-from vitral.data.survey import survey
-from vitral.data.visual import thumbnail
+from vitral.data.scan import likeness, survey, thumbnail
+from vitral.data.sources.listing import (
+    Finding,
+    Label,
+    Listing,
+    class_order,
+    group_by_pattern,
+    names_in,
+    number_labels,
+)
+from vitral.data.sources.store import Store
+from vitral.data.splits import file_shares, file_splits
 from vitral.errors import DataError
-from vitral.spec.run import DataSettings
+
+RADIUS = 6
+"""Bits of 64 in which the visual hashes of two images may differ to be compared."""
+LIKENESS = 0.98
+"""Correlation from which two images are near duplicates. Photographs that are shrunk to half,
+enlarged, compressed again or made darker lie above it, no pair of different ones does; small
+pictures of simple things (clothes of 28 x 28 pixels) do in one of some hundred."""
+MOST_COMPARED = 200_000
+"""Pairs of images with alike hashes whose pictures are compared."""
+_QUARTERS = 4
+_QUARTER_BITS = 16
+_CHUNK = 4096
+_BITS_SET = np.array([number.bit_count() for number in range(1 << _QUARTER_BITS)], np.uint8)
+
+
+def exact_copies(digests: Sequence[str]) -> list[list[int]]:
+    """Return the groups of files of one content, each in order; "" is not known and no copy."""
+    groups: dict[str, list[int]] = {}
+    for number, digest in enumerate(digests):
+        if digest:
+            groups.setdefault(digest, []).append(number)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_copies(
+    visuals: Sequence[str],
+    look: Callable[[int], np.ndarray | None],
+    *,
+    most: int = MOST_COMPARED,
+) -> list[tuple[int, int]]:
+    """Return pairs of files that look alike.
+
+    Of many files with one visual hash each is compared to the first of them only. Films and series
+    may have more alike hashes than can be compared: of those the first ones are.
+
+    Args:
+        visuals: of each file, from `visual_hash`; "" takes no part.
+        look: gives the thumbnail of a file; None if it can't be read any more.
+        most: pairs whose pictures are compared.
+
+    Returns:
+        Pairs (first, second), first < second, in order.
+    """
+    known = [number for number, visual in enumerate(visuals) if visual]
+    hashes = np.array([int(visuals[number], 16) for number in known], np.uint64)
+    values, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    candidates = [
+        (known[firsts[group]], known[place])
+        for place, group in enumerate(inverse.tolist())
+        if firsts[group] != place
+    ]
+    for one, other in pairs_within(values, RADIUS, most=most)[:most].tolist():
+        candidates.append(tuple(sorted((known[firsts[one]], known[firsts[other]]))))
+    return sorted(_alike(candidates[:most], look))
+
+
+def pairs_within(hashes: np.ndarray, radius: int, *, most: int = MOST_COMPARED) -> np.ndarray:
+    """Return the pairs (P, 2) of different hashes (N,) uint64 that differ in at most `radius` bits.
+
+    Of four quarters of 16 bits one differs in at most radius // 4 of them: only hashes with such a
+    quarter are compared. The search ends when more than `most` have been found.
+    """
+    assert radius < 2 * _QUARTERS
+    found, count = [np.empty((0, 2), np.int64)], 0
+    for quarter in range(_QUARTERS):
+        keys = (hashes >> np.uint64(_QUARTER_BITS * quarter)) & np.uint64(0xFFFF)
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        for mask in _masks(radius // _QUARTERS):
+            for start in range(0, len(hashes), _CHUNK):
+                wanted = keys[start : start + _CHUNK] ^ mask
+                begin = np.searchsorted(ordered, wanted, side="left")
+                counts = np.searchsorted(ordered, wanted, side="right") - begin
+                own = np.repeat(np.arange(start, start + len(wanted)), counts)
+                offsets = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
+                other = order[np.repeat(begin, counts) + offsets]
+                near = _count_bits(hashes[own] ^ hashes[other]) <= radius
+                found.append(np.stack([own, other], axis=1)[near & (own < other)])
+                count += len(found[-1])
+                if count > _QUARTERS * most:  # each may have been found in every quarter
+                    return np.unique(np.concatenate(found), axis=0)
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def clusters(pairs: Sequence[tuple[int, int]], *, count: int) -> np.ndarray:
+    """Return for each of `count` files the first file (N,) int64 that pairs connect it with."""
+    parent = np.arange(count)
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = int(parent[number])
+        return number
+
+    for one, other in pairs:
+        first, second = sorted((root(one), root(other)))
+        parent[second] = first
+    return np.array([root(number) for number in range(count)], np.int64)
+
+
+def _count_bits(values: np.ndarray) -> np.ndarray:
+    """Return the bits that are set of values (N,) uint64."""
+    quarters = values.view(np.uint16).reshape(-1, _QUARTERS)
+    counts: np.ndarray = _BITS_SET[quarters].sum(axis=1, dtype=np.uint8)
+    return counts
+
+
+def _masks(most: int) -> list[np.uint64]:
+    """Return what at most `most` (0 or 1) changed bits of a quarter make of zero."""
+    ones = [np.uint64(1 << bit) for bit in range(_QUARTER_BITS)]
+    return [np.uint64(0), *(ones if most else [])]
+
+
+def _alike(
+    candidates: Sequence[tuple[int, int]], look: Callable[[int], np.ndarray | None]
+) -> Iterator[tuple[int, int]]:
+    wanted = sorted({number for pair in candidates for number in pair})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        thumbnails = dict(zip(wanted, pool.map(look, wanted), strict=True))
+    for one, other in candidates:
+        first, second = thumbnails[one], thumbnails[other]
+        if first is not None and second is not None and likeness(first, second) >= LIKENESS:
+            yield one, other
+
 
 MOST_COMPARED_QUICKLY = 10_000
 """Of these pairs before a training."""

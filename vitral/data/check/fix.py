@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.check.check import Check
-from vitral.data.check.checked import CheckedData
-from vitral.data.check.copies import found_in
-from vitral.data.check.duplicates import clusters
-from vitral.data.images import SPLITS
-from vitral.data.labels import names_in, number_labels
-from vitral.data.sources.listing import class_order
-from vitral.data.split import group_shares, hash_shares, stratified_folds
+from vitral.data.check.check import Check, found_in
+from vitral.data.check.checked import CheckedData, clusters
+from vitral.data.dataset import SPLITS
+from vitral.data.sources.listing import class_order, names_in, number_labels
+from vitral.data.splits import group_shares, hash_shares, stratified_folds
 from vitral.errors import RequestError
 from vitral.files.rows import Row
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Place
-from vitral.data.datasets.publishers.imagenet import VALIDATION
+from vitral.data.datasets.imagenet import VALIDATION
+from vitral.data.datasets.published import File, LabelSet, Place
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.sources.listing import Label, Listing, Skipped
-from vitral.data.stores.store import Content, Store
+from vitral.data.sources.store import Content, Store
 from vitral.errors import DataError
 
 NUM_CLASSES = 1000
@@ -194,3 +194,9 @@ def _read_json(content: bytes, *, where: str | Path) -> Any:
         return json.loads(content)
     except ValueError as error:
         raise DataError(f"{where} can't be read: {error}") from None
+
+
+LABEL_SETS = {
+    "imagenet-real": LabelSet(files=REAL, read=list_real),
+    "objectnet": LabelSet(files=OBJECTNET, read=list_objectnet),
+}

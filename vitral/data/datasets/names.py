@@ -6,23 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vitral.data.datasets.label_sets import OBJECTNET, REAL, list_objectnet, list_real
 from vitral.data.datasets.published import NamedDataset, Place, check_counts
-from vitral.data.datasets.table import DATASETS, TASKS
+from vitral.data.datasets.table import DATASETS, LABEL_SETS, TASKS
 from vitral.data.datasets.vtab import NUM_TRAIN, NUM_VALIDATION, find_task, list_task
 from vitral.data.sources.find import list_source
 from vitral.data.sources.listing import Listing, join_listings
 from vitral.data.sources.lists import find_list, list_file
 from vitral.data.sources.shards import CLASSES_NAME, is_pattern, read_classes
 from vitral.errors import RequestError, nearest
-from vitral.files.manifest import sha256
+from vitral.files.atomic import sha256
 
 # 10,000 training and 2,000 test images of Fashion-MNIST (arXiv 1708.07747), MIT licence.
 BUILTIN = {"fashion-mnist": Path(__file__).parents[1] / "builtin" / "fashion_mnist.npz"}
 DEFAULT_NAME = "fashion-mnist"
 VTAB_PREFIX, THOUSAND = "vtab-", "-1000"
 JFT = "jft300m"
-LABEL_SETS = {"imagenet-real": (REAL, list_real), "objectnet": (OBJECTNET, list_objectnet)}
 
 
 def list_data(
@@ -63,10 +61,10 @@ def _list_named(name: str, directory: str | Path | None) -> Listing:
     if name == JFT:
         return _list_jft(folder)
     if name in LABEL_SETS:
-        files, read = LABEL_SETS[name]
-        place = Place(folder, name, files)
+        label_set = LABEL_SETS[name]
+        place = Place(folder, name, label_set.files)
         place.check()
-        return replace(read(place), in_standard_order=True)
+        return replace(label_set.read(place), in_standard_order=True)
     dataset = DATASETS[name]
     place = Place(folder, name, dataset.files)
     place.check()
@@ -101,7 +99,7 @@ def check_files(data: Any, *, directory: str | Path | None = None) -> list[str]:
     if name is None or name in (*BUILTIN, JFT):
         return []
     if name in LABEL_SETS:
-        folder, files = name, LABEL_SETS[name][0]
+        folder, files = name, LABEL_SETS[name].files
     elif name in DATASETS:
         folder, files = name, DATASETS[name].files
     else:

@@ -1,16 +1,17 @@
 """A data set as its publisher distributes it: files, where they are found, and what they hold."""
 
+import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from vitral.data.sources.archives import open_archive
 from vitral.data.sources.folders import walk_files
-from vitral.data.sources.listing import Label
-from vitral.data.stores.archives import open_archive
-from vitral.data.stores.folder import FolderStore
-from vitral.data.stores.store import SelectedStore, Store
+from vitral.data.sources.listing import Label, Listing
+from vitral.data.sources.store import FolderStore, SelectedStore, Store
 from vitral.errors import DataError, RequestError
 
 
@@ -158,6 +159,14 @@ class NamedDataset:
     """From our splits to the publisher's."""
 
 
+@dataclass(frozen=True)
+class LabelSet:
+    """Other labels of images that are published elsewhere, or images for a test alone."""
+
+    files: tuple[File, ...]
+    read: Callable[[Place], Listing]
+
+
 def check_counts(name: str, dataset: NamedDataset, published: Published) -> list[str]:
     """Return what is not as the publisher states it."""
     complaints = []
@@ -180,3 +189,15 @@ def keys_of_numbers(count: int) -> list[str]:
 def read_numbers(content: bytes, dtype: str, *, shape: tuple[int, ...]) -> np.ndarray:
     """Return the numbers of a file of them alone, as an array of a shape."""
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Return the names of a data set's classes, in order."""
+    return tuple(_all_names()[name])
+
+
+@functools.cache
+def _all_names() -> dict[str, list[str]]:
+    path = Path(__file__).with_name("class_names.json")
+    names: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    return names

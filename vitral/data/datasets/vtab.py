@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.datasets.published import File, Place, Published, Reader
-from vitral.data.datasets.tfds_order import share_of, tfds_order
+from vitral.data.order import share_of, tfds_order
 from vitral.data.sources.listing import Listing, join_listings
-from vitral.data.stores.folder import FolderStore
-from vitral.data.stores.store import SelectedStore
+from vitral.data.sources.store import FolderStore, SelectedStore
 from vitral.errors import DataError
 
 NUM_TRAIN, NUM_VALIDATION = 800, 200

@@ -1,16 +1,185 @@
-"""Tables with images in their rows: Parquet and Arrow files."""
+"""Tables with images in their rows, read a block at a time: Parquet and Arrow files."""
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+
+from vitral.data.order import WINDOW
 from vitral.data.sources.listing import Listing
-from vitral.data.sources.lists import list_file
-from vitral.data.sources.rows import LABEL_COLUMNS, STATED_COLUMNS, class_namer, take_rows
-from vitral.data.stores.arrow import TableStore, is_parquet
+from vitral.data.sources.lists import (
+    LABEL_COLUMNS,
+    STATED_COLUMNS,
+    class_namer,
+    list_file,
+    take_rows,
+)
+from vitral.data.sources.store import Content, file_stamp
 from vitral.errors import DataError, RequestError
-from vitral.files.arrow import ArrowFile, import_pyarrow, read_parquet_rows
+from vitral.files.optional import ArrowFile, import_pyarrow, read_parquet_rows
+
+# Blocks of two windows of the order are in use where one ends and the next begins.
+_ROWS_KEPT = 2 * WINDOW
+_BLOCKS_KEPT = 4
+
+
+class _Table(Protocol):
+    """One column of one file."""
+
+    block_sizes: list[int]
+    """Rows that are read together."""
+    names_files: bool
+    """Whether a row may name a file instead of holding the image."""
+
+    def read_block(self, block: int) -> Any:
+        """Return a block's cells."""
+        ...
+
+
+@dataclass
+class _Block:
+    """Cells, once a thread has read them."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    cells: Any = None
+
+
+class TableStore:
+    """The image column of files of one schema, one after the other."""
+
+    def __init__(self, paths: Sequence[Path], column: str, *, names: Sequence[str]) -> None:
+        """Open the files.
+
+        Args:
+            paths: `.parquet` or `.arrow` files.
+            column: of bytes, of paths relative to the file, or of both.
+            names: of all rows.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        self.names = names
+        self._paths = paths
+        self._tables = [_open_table(path, column) for path in paths]
+        self._places = [
+            (file, block)
+            for file, table in enumerate(self._tables)
+            for block in range(len(table.block_sizes))
+        ]
+        sizes = [size for table in self._tables for size in table.block_sizes]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._stamps = [file_stamp(path) for path in paths]
+        self._kept: OrderedDict[int, _Block] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, number: int) -> Content:
+        """Return an image's bytes."""
+        block, row = self._find(number)
+        cell = self._cells(block)[row].as_py()
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            return cell
+        if not cell:
+            raise OSError("the row has no image")
+        file, _ = self._places[block]
+        return (self._paths[file].parent / str(cell)).read_bytes()
+
+    def stamp(self, number: int) -> str | None:
+        """Return the file's size and time of change, and the place in it.
+
+        Rows are numbered over all files, so a number alone may come to mean another row. None
+        where rows may name files, whose changes the table's own stamp would not tell.
+        """
+        place, row = self._find(number)
+        file, block = self._places[place]
+        return None if self._tables[file].names_files else f"{self._stamps[file]}-{block}-{row}"
+
+    def blocks(self) -> np.ndarray | None:
+        """Return the block of each row."""
+        return np.repeat(np.arange(len(self._places)), np.diff(self._starts))
+
+    def _find(self, number: int) -> tuple[int, int]:
+        block = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return block, number - int(self._starts[block])
+
+    def _cells(self, number: int) -> Any:
+        """Return a block's cells; those used last are kept, and read by one thread each."""
+        with self._lock:
+            block = self._kept.setdefault(number, _Block())
+            self._kept.move_to_end(number)
+            while len(self._kept) > _BLOCKS_KEPT and self._rows_kept() > _ROWS_KEPT:
+                self._kept.popitem(last=False)
+        with block.lock:
+            if block.cells is None:
+                file, inner = self._places[number]
+                block.cells = self._tables[file].read_block(inner)
+            return block.cells
+
+    def _rows_kept(self) -> int:
+        return sum(int(self._starts[number + 1] - self._starts[number]) for number in self._kept)
+
+
+class _ParquetTable:
+    """A column of a Parquet file, whose blocks are its row groups."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self._path, self._column = path, column
+        self._metadata = import_pyarrow("pyarrow.parquet").read_metadata(path)
+        groups = [self._metadata.row_group(n) for n in range(self._metadata.num_row_groups)]
+        self.block_sizes = [group.num_rows for group in groups]
+        self.names_files = any(_may_lack_bytes(group, column) for group in groups)
+
+    def read_block(self, block: int) -> Any:
+        """Read a row group; the file is opened for each, since there may be thousands of files."""
+        parquet = import_pyarrow("pyarrow.parquet")
+        with parquet.ParquetFile(self._path, metadata=self._metadata) as file:
+            return file.read_row_group(block, columns=[self._column]).column(0)
+
+
+class _ArrowTable:
+    """A column of an Arrow file, whose blocks are its batches."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self._file, self._column = ArrowFile(path), column
+        self.block_sizes = self._file.batch_sizes(heavy=column)
+        self.names_files = _has_paths(self._file.schema.field(column).type)
+
+    def read_block(self, block: int) -> Any:
+        """Read a batch."""
+        return self._file.read_batch(block, self._column)
+
+
+def _open_table(path: Path, column: str) -> _Table:
+    try:
+        return (_ParquetTable if is_parquet(path) else _ArrowTable)(path, column)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} can't be read: {error}") from None
+
+
+def _may_lack_bytes(group: Any, column: str) -> bool:
+    """Say whether rows of a Parquet row group may have no bytes but the path of a file."""
+    parts = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+    if f"{column}.path" not in parts:
+        return False
+    statistics = parts[f"{column}.bytes"].statistics
+    return statistics is None or not statistics.has_null_count or statistics.null_count > 0
+
+
+def _has_paths(kind: Any) -> bool:
+    is_struct = import_pyarrow().types.is_struct(kind)
+    return bool(is_struct and kind.get_field_index("path") >= 0)
+
+
+def is_parquet(path: Path) -> bool:
+    """Say whether a file is Parquet by its name."""
+    return path.suffix.lower() == ".parquet"
+
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vitral.data.sources.archives import list_archive
+from vitral.data.sources.archives import is_archive, open_archive
 from vitral.data.sources.arrays import list_npz, list_object
 from vitral.data.sources.arrow import (
     TABLE_SUFFIXES,
@@ -18,13 +18,27 @@ from vitral.data.sources.arrow import (
     list_table,
     list_tables,
 )
-from vitral.data.sources.folders import list_folder, walk_files
+from vitral.data.sources.folders import common_lead, list_class_folders, list_folder, walk_files
 from vitral.data.sources.huggingface import is_saved_dataset, list_saved_dataset
-from vitral.data.sources.listing import READ_HINT, Listing, Skipped, split_of_file
-from vitral.data.sources.lists import LIST_SUFFIXES, find_list, list_file
+from vitral.data.sources.listing import (
+    READ_HINT,
+    SPLIT_NAMES,
+    Listing,
+    Skipped,
+    join_listings,
+    split_of_file,
+)
+from vitral.data.sources.lists import LIST_SUFFIXES, find_list, list_by_file_in, list_file
 from vitral.data.sources.packed import is_packed, list_packed
-from vitral.data.sources.shards import expand_pattern, find_shards, is_pattern, list_shards
-from vitral.data.stores.archives import is_archive
+from vitral.data.sources.shards import (
+    LABEL_SUFFIX,
+    expand_pattern,
+    find_shards,
+    is_pattern,
+    list_shard,
+    list_shards,
+)
+from vitral.data.sources.store import SelectedStore, Store
 from vitral.errors import RequestError
 
 
@@ -121,3 +135,48 @@ def _find_tables(folder: Path) -> list[Path]:
         if tables and (not may_be_classes or holds_examples(tables[0])):
             return tables
     return []
+
+
+def list_archive(path: Path, *, label: bool = True) -> Listing:
+    """List the examples of a .tar, .tar.gz, .tgz or .zip.
+
+    Args:
+        path: of the file.
+        label: whether classes are read; without, images at any depth are examples.
+
+    Raises:
+        DataError: it is damaged, or a list in it can't be read.
+    """
+    store, source = open_archive(path), str(path.resolve())
+    if listing := list_by_file_in(source, store):
+        return listing
+    if any(name.endswith(LABEL_SUFFIX) for name in store.names):
+        return list_shard(store, source=source, split=None)
+    listing = list_splits_in(source, store) if label else None
+    return listing or list_class_folders(source, store, [], split=None, label=label)
+
+
+def list_splits_in(source: str, store: Store) -> Listing | None:
+    """List the class folders of each split of a store; None where its folders are no splits."""
+    names = [name.split("/") for name in store.names]
+    lead = common_lead(names)
+    deep = {parts[lead] for parts in names if len(parts) > lead + 2}
+    places = {place: SPLIT_NAMES.get(place.lower()) for place in sorted(deep)}
+    if len(set(places.values()) - {None}) < 2:
+        return None
+    owners = [own[lead] if len(own) > lead and own[lead] in places else "" for own in names]
+    parts, prefixes = [], []
+    for place, split in [*places.items(), ("", None)]:
+        inside = [number for number, own in enumerate(owners) if own == place]
+        prefix = "/".join([*names[inside[0]][:lead], place]) + "/" if inside and place else ""
+        short = [store.names[number].removeprefix(prefix) for number in inside]
+        part = SelectedStore(store, inside, names=short)
+        listing = list_class_folders(source, part, [], split=split) if split else _left_out(part)
+        parts.append(listing)
+        prefixes.append(prefix)
+    return join_listings(parts, prefixes, source=source)
+
+
+def _left_out(store: Store) -> Listing:
+    skipped = [Skipped(name, "not in a split's folder") for name in store.names]
+    return Listing("", SelectedStore(store, []), [], [], skipped)

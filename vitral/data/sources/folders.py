@@ -5,7 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from vitral.data.kinds import IMAGE_SUFFIXES, START_BYTES, is_read, kind_of
+from vitral.data.file_types import IMAGE_SUFFIXES, START_BYTES, is_read, kind_of
+from vitral.data.sources.archives import is_archive, open_archive
 from vitral.data.sources.listing import (
     EMPTY_FOLDER,
     NOT_AN_IMAGE,
@@ -15,9 +16,7 @@ from vitral.data.sources.listing import (
     Skipped,
     join_listings,
 )
-from vitral.data.stores.archives import is_archive, open_archive
-from vitral.data.stores.folder import FolderStore
-from vitral.data.stores.store import SelectedStore, Store
+from vitral.data.sources.store import FolderStore, SelectedStore, Store
 from vitral.errors import DataError
 
 

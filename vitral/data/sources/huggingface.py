@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from vitral.data.sources.listing import SPLIT_NAMES, Listing, join_listings
-from vitral.data.sources.rows import LABEL_COLUMNS, STATED_COLUMNS, class_namer, take_rows
-from vitral.data.stores.store import Content
+from vitral.data.sources.lists import LABEL_COLUMNS, STATED_COLUMNS, class_namer, take_rows
+from vitral.data.sources.store import Content
 from vitral.errors import DataError, RequestError
 
 _MARKS = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})

@@ -1,12 +1,48 @@
-"""What a source says of its examples: labels and a split each, and what is left out and why."""
+"""What a source says of its examples, label, split and group, and what it leaves out."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from vitral.data.finding import Finding
-from vitral.data.stores.store import JoinedStore, Store
-from vitral.data.stores.targets import Targets
+import numpy as np
+
+from vitral.data.sources.store import JoinedStore, Store, Targets
+from vitral.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one file is."""
+
+    digest: str = ""
+    """SHA-256 of the content, hex, first 32 digits; empty when not read."""
+    stamp: str = field(default="", compare=False)
+    """The store's stamp when it was read: as long as that stands, so does the digest."""
+    format: str = ""
+    mode: str = ""
+    height: int = 0
+    width: int = 0
+    turned: bool = False
+    num_frames: int = 1
+    depth: str = "uint8"
+    """The type of its values."""
+    lowest: float = 0.0
+    """Of its values."""
+    highest: float = 0.0
+    visual: str = ""
+    """What it looks like, from `visual_hash`; empty where there is nothing to be seen."""
+    is_flat: bool = False
+    """Whether all its pixels are equal."""
+    problem: str = ""
+    """Why the image can't be used; empty when it can."""
+    damaged: bool = False
+    """Whether the problem is damage, not a kind of image that is not read yet."""
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the values are of more than eight bits."""
+        return self.depth != "uint8"
+
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -20,7 +56,6 @@ READ_HINT = (
     "a list (.csv, .jsonl, .parquet) of path,label[,split], shards (.tar of KEY.jpg and KEY.cls), "
     "tables with images (.parquet, .arrow), or an .npz of images and labels"
 )
-
 Label = str | tuple[str, ...]
 """The class of an image, or all of its classes where it may have several."""
 
@@ -112,3 +147,92 @@ def split_of_file(name: str) -> str | None:
 def class_order(name: str) -> tuple[int, int, str]:
     """Order class names: numbers by value, then text."""
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+
+
+def group_by_pattern(listing: Listing, pattern: str | None) -> Listing:
+    """Return a listing whose groups are what a pattern finds in the names of its files.
+
+    Args:
+        listing: of any source.
+        pattern: a regular expression; a file's group is what its first parentheses match, or all
+            that it matches; a file that it does not fit is a group of its own. None: no change.
+
+    Raises:
+        RequestError: it is no regular expression, or fits no name.
+    """
+    if pattern is None:
+        return listing
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise RequestError(f"group_pattern={pattern!r} is no regular expression: {error}") from None
+    names = listing.store.names
+    matches = [expression.search(name) for name in names]
+    if names and not any(matches):
+        raise RequestError(
+            f"group_pattern={pattern!r} fits no file's name, such as {names[0]!r}: give one that "
+            "finds a file's group in its name"
+        )
+    groups = [
+        name if match is None else match[1 if expression.groups else 0] or name
+        for name, match in zip(names, matches, strict=True)
+    ]
+    return replace(listing, groups=groups)
+
+
+def names_in(labels: Iterable[Label]) -> set[str]:
+    """Return all class names that labels have."""
+    return {name for own in labels for name in ((own,) if isinstance(own, str) else own)}
+
+
+def number_labels(labels: Sequence[Label], classes: Sequence[str]) -> np.ndarray:
+    """Return labels as numbers.
+
+    Args:
+        labels: of N images: a class name each, or a tuple of them each.
+        classes: K names, in order.
+
+    Returns:
+        (N,) int64, -1 for a name that is not among the classes; for tuples (N, K) uint8 of 0 and 1.
+    """
+    number_of = {name: number for number, name in enumerate(classes)}
+    if not labels or isinstance(labels[0], str):
+        return np.array([number_of.get(str(name), -1) for name in labels], np.int64)
+    marks = np.zeros((len(labels), len(classes)), np.uint8)
+    for row, label in enumerate(labels):
+        marks[row, [number_of[name] for name in label if name in number_of]] = 1
+    return marks
+
+
+def is_multi_label(labels: np.ndarray) -> bool:
+    """Say whether labels from `number_labels` are of images with any number of classes."""
+    return labels.ndim == 2
+
+
+def class_counts(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+    """Return the number of images (K,) int64 of each class."""
+    if is_multi_label(labels):
+        return labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+
+def members_by_class(labels: np.ndarray) -> Iterable[np.ndarray]:
+    """Give for each class that has images which ones they are, (N,) bool."""
+    if is_multi_label(labels):
+        return (column.astype(bool) for column in labels.T if column.any())
+    return (labels == number for number in np.unique(labels))
+
+
+def rarest_class(marks: np.ndarray) -> np.ndarray:
+    """Return of each image (N,) int64 the class that fewest images have; K where it has none."""
+    counts = marks.sum(axis=0, dtype=np.int64)
+    ranks = np.where(marks.astype(bool), counts, np.iinfo(np.int64).max)
+    none = ~marks.any(axis=1)
+    return np.where(none, marks.shape[1], ranks.argmin(axis=1))
+
+
+def label_text(label: np.ndarray | int, classes: Sequence[str]) -> str:
+    """Return the class name of one image's label, or its class names joined by |; none: empty."""
+    if np.ndim(label) == 0:
+        return classes[int(label)] if label >= 0 else ""
+    return "|".join(classes[number] for number in np.flatnonzero(label).tolist())

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from vitral.data.kinds import IMAGE_SUFFIXES
+from vitral.data.file_types import IMAGE_SUFFIXES
+from vitral.data.sources.archives import is_archive, open_archive
 from vitral.data.sources.folders import list_class_folders
 from vitral.data.sources.listing import (
     NOT_AN_IMAGE,
@@ -15,8 +16,7 @@ from vitral.data.sources.listing import (
     join_listings,
     split_of_file,
 )
-from vitral.data.stores.archives import is_archive, open_archive
-from vitral.data.stores.store import SelectedStore, Store
+from vitral.data.sources.store import SelectedStore, Store
 from vitral.errors import DataError, RequestError
 
 CLASSES_NAME = "classes.txt"

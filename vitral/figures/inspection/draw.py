@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from vitral.errors import RequestError
-from vitral.figures.inspection.depth import draw_by_depth
-from vitral.figures.inspection.filters import draw_filters
 from vitral.figures.inspection.inspected import (
     ARRAYS_NAME,
     Inspected,
@@ -15,13 +18,160 @@ from vitral.figures.inspection.inspected import (
     read_inspected,
 )
 from vitral.figures.inspection.overlays import (
+    bare,
     draw_features,
     draw_heads,
     draw_occlusion,
     draw_rollouts,
+    spread,
+    tile_centres,
+    tiled,
 )
-from vitral.figures.inspection.positions import draw_positions
-from vitral.figures.plots import save_figure
+from vitral.figures.plots import INK, MUTED, STYLE, save_figure
+
+FILTER_COLUMNS, MAX_FILTER_ROWS = 7, 12
+"""Filters side by side, as in the paper; rows of a model of many channels."""
+MAX_FILTER_CHANNELS = 16
+
+
+@mpl.rc_context(STYLE)
+def draw_filters(model: Inspected) -> Figure:
+    """Draw the components (Figure 7, left).
+
+    Each is spread over the whole range by itself, so brightness says nothing across filters. Those
+    of three channels are colours, those of one are grey; of other numbers each component is a row,
+    a channel a column.
+    """
+    components = model["filters/components"]
+    channels = components.shape[-1]
+    if channels not in (1, 3):
+        components = components[:MAX_FILTER_ROWS, ..., :MAX_FILTER_CHANNELS]
+    figure = Figure(figsize=(5.6, 3.6 if channels in (1, 3) else 5.6), layout="constrained")
+    axes = figure.subplots()
+    if channels in (1, 3):
+        _draw_sheet(axes, spread(components), FILTER_COLUMNS)
+    else:
+        _draw_channels(axes, components)
+    share = 100 * model["filters/shares"][: len(components)].sum()
+    kind = "RGB embedding filters" if channels == 3 else "Embedding filters"
+    axes.set_title(f"{kind} of {model.title}\n(first {len(components)} principal components)")
+    shown = (
+        f", {MAX_FILTER_CHANNELS} of {channels} channels" if channels > MAX_FILTER_CHANNELS else ""
+    )
+    axes.set_xlabel(f"{share:.0f} % of the filters' variance{shown}", color=MUTED)
+    return figure
+
+
+def _draw_sheet(axes: Axes, pictures: np.ndarray, columns: int) -> None:
+    """Draw pictures (M, h, w, 1 or 3) as a sheet without axes."""
+    side = pictures.shape[1]
+    sheet = tiled(pictures.repeat(3 // pictures.shape[-1], axis=-1), columns, gap=max(1, side // 8))
+    axes.imshow(np.where(np.isnan(sheet), 1.0, sheet), interpolation="nearest")
+    bare(axes)
+
+
+def _draw_channels(axes: Axes, components: np.ndarray) -> None:
+    """Draw each component as a row of its channels, in grey: mid-grey is 0."""
+    rows, height, width, channels = components.shape
+    largest = np.abs(components).reshape(rows, -1).max(axis=1)[:, None, None, None]
+    pictures = (0.5 + 0.5 * components / np.maximum(largest, 1e-30)).transpose(0, 3, 1, 2)
+    gap = max(1, height // 8)
+    sheet = tiled(pictures.reshape(-1, height, width), channels, gap=gap)
+    axes.imshow(np.where(np.isnan(sheet), 1.0, sheet), cmap="gray", vmin=0, vmax=1)
+    bare(axes)
+    axes.set_xticks(tile_centres(channels, width, gap=gap), [str(n) for n in range(channels)])
+    axes.set_yticks(tile_centres(rows, height, gap=gap), [str(n + 1) for n in range(rows)])
+    axes.set_ylabel("component")
+    axes.xaxis.tick_top()
+
+
+POSITION_MEASURES = {"relative": "similarity to the key of no offset"}
+MAX_TICKS = 8
+
+
+@mpl.rc_context(STYLE)
+def draw_positions(models: Sequence[Inspected]) -> Figure:
+    """Draw a grid of tiles for each model, side by side: tile r, c is the map of patch r, c."""
+    rows, columns = models[0]["positions/similarity"].shape[:2]
+    height = 4.4 * min(1.6, max(0.5, (rows / columns) ** 2))
+    figure = Figure(figsize=(4.4 * len(models) + 1.0, height + 0.6), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    drawn = [
+        _draw_model(axes, model, model.title_among(models))
+        for axes, model in zip(panels, models, strict=True)
+    ]
+    kinds = {model.about["position"] for model in models}
+    measure = (
+        POSITION_MEASURES.get(kinds.pop(), "cosine similarity") if len(kinds) == 1 else "similarity"
+    )
+    bar = figure.colorbar(drawn[-1], ax=list(panels), shrink=0.85, label=measure)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_model(axes: Axes, model: Inspected, title: str) -> AxesImage:
+    similarity = model["positions/similarity"]
+    rows, columns = similarity.shape[:2]
+    gap = max(1, round(max(rows, columns) / 10))
+    sheet = tiled(similarity.reshape(rows * columns, rows, columns), columns, gap=gap)
+    image = axes.imshow(
+        np.ma.masked_invalid(sheet), vmin=-1, vmax=1, cmap="viridis", interpolation="nearest"
+    )
+    bare(axes)
+    for count, set_ticks in ((columns, axes.set_xticks), (rows, axes.set_yticks)):
+        step = -(-count // MAX_TICKS)
+        centres = tile_centres(count, count, gap=gap)[::step]
+        set_ticks(centres, [str(1 + step * number) for number in range(len(centres))])
+    axes.tick_params(length=0, colors=INK)
+    axes.set_xlabel("input patch column")
+    axes.set_ylabel("input patch row")
+    axes.set_title(title)
+    return image
+
+
+DEPTH_MEASURES = {
+    "distances": "mean attention distance (pixels)",
+    "entropies": "attention entropy (nats)",
+}
+
+
+@mpl.rc_context(STYLE)
+def draw_by_depth(models: Sequence[Inspected], measure: str) -> Figure:
+    """Draw one dot a head over the depth of the network, a panel a model.
+
+    Args:
+        models: whose attention was measured, side by side on one scale.
+        measure: "distances" or "entropies".
+    """
+    figure = Figure(figsize=(3.9 * len(models) + 0.6, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
+    for axes, model in zip(panels, models, strict=True):
+        _draw_heads(axes, model, measure, title=model.title_among(models))
+    panels[0].set_ylabel(DEPTH_MEASURES[measure])
+    panels[0].set_ylim(bottom=0)
+    return figure
+
+
+def _draw_heads(axes: Axes, model: Inspected, measure: str, *, title: str) -> None:
+    values = model[f"reach/{measure}"]
+    layers, heads = values.shape
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.95, heads))
+    size = 22 if layers * heads <= 200 else 12
+    for head in range(heads):
+        axes.scatter(
+            np.arange(layers), values[:, head], s=size, color=colors[head], lw=0, zorder=2,
+            label=f"head {head}" if head in (0, heads - 1) else None,
+        )  # fmt: skip
+    axes.plot(values.mean(axis=1), color=INK, lw=0.9, alpha=0.6, zorder=1, label="mean")
+    names = [str(name) for name in model["reach/layers"]]
+    is_axial = any(name.endswith("row_attention") for name in names)
+    axes.set_xlabel("network depth (rows, columns)" if is_axial else "network depth (layer)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    images = int(model["reach/num_images"])
+    noun = "image" if images == 1 else "images"
+    axes.set_title(f"{title}, mean over {images} {noun}")
+    axes.legend(loc="lower right", fontsize=8, labelcolor=MUTED, handletextpad=0.2)
+
 
 # Each figure with the array that it needs.
 OF_ONE: dict[str, tuple[str, Callable[[Inspected], Figure]]] = {

@@ -11,10 +11,9 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.figures.glass import draw_window
+from vitral.figures.html import Html, document, element, inline_image, join, paragraph, section
 from vitral.figures.inspection.inspected import Inspected
-from vitral.figures.page import Html, document, element, inline_image, join, paragraph, section
-from vitral.figures.pictures import to_picture, to_png
+from vitral.figures.pictures import draw_window, to_picture, to_png
 
 SCRIPT, STYLE = (Path(__file__).with_name(f"page.{ending}") for ending in ("js", "css"))
 PICTURE_PIXELS = 448

@@ -1,21 +1,16 @@
 """Fit a model's tensors to another resolution, number of channels or head."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vitral.models.position_resize import (
-    resize_axis_table,
-    resize_offset_table,
-    resize_position_table,
-)
-from vitral.models.standardized import StandardizedConv
-from vitral.spec.axial_resnet import AxialResNetConfig
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.resnet import ResNetConfig
-from vitral.spec.vit import ViTConfig
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing, channels_preprocessing
+from vitral.config.resnet import AxialResNetConfig, ResNetConfig
+from vitral.config.vit import ViTConfig
+from vitral.models.position import resize_axis_table, resize_offset_table, resize_position_table
+from vitral.models.resnet import StandardizedConv
 
 
 @dataclass
@@ -69,22 +64,6 @@ def keeps_head(old: ModelConfig, new: ModelConfig) -> bool:
     """Say whether a head means the same: as many classes, read from the same features."""
     heads = [(c.num_classes, c.feature_dim, c.representation_size) for c in (old, new)]
     return heads[0] == heads[1]
-
-
-def channels_preprocessing(preprocessing: Preprocessing, channels: int) -> Preprocessing:
-    """Return the preprocessing for other channels: means repeat in turn; grey has their average."""
-
-    def spread(values: tuple[float, ...]) -> tuple[float, ...]:
-        if channels == 1:
-            return (sum(values) / len(values),)
-        return tuple(values[channel % len(values)] for channel in range(channels))
-
-    return replace(
-        preprocessing,
-        channels=channels,
-        mean=spread(preprocessing.mean),
-        std=spread(preprocessing.std),
-    )
 
 
 def spread_channels(kernel: Tensor, channels: int) -> Tensor:

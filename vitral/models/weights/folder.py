@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vitral.config.checks import check_choice
+from vitral.config.model import config_from
+from vitral.config.preprocessing import Preprocessing, preprocessing_from
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
 from vitral.models.build import build_model
 from vitral.models.model import OUTPUTS, Model
-from vitral.models.weights.loaded import Loaded
-from vitral.spec.checks import check_choice
-from vitral.spec.model import config_from
-from vitral.spec.preprocessing import Preprocessing, preprocessing_from
+from vitral.models.weights.source import Loaded
 from vitral.version import __version__
 
 FORMAT_VERSION = 1

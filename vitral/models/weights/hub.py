@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+from vitral.config.catalogue import find_entry
 from vitral.errors import RequestError
 from vitral.models.weights.archive import read_json
 from vitral.models.weights.source import INDEX_NAMES, WEIGHT_NAMES, shard_names
-from vitral.spec.catalogue import find_entry
 from vitral.version import __version__
 
 # What lies beside weights, the conventions first: most repositories have them.

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitral.config.catalogue import find_entry
+from vitral.config.checks import as_pair, check_choice
+from vitral.config.model import FAMILIES, ModelConfig, config_from
+from vitral.config.preprocessing import channels_preprocessing, preprocessing_from
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.build import build_model
 from vitral.models.model import OUTPUTS, Model, note_untiled
-from vitral.models.weights.adapt import (
-    channels_preprocessing,
-    fit_tensors,
-    keeps_head,
-)
+from vitral.models.weights.adapt import fit_tensors, keeps_head
 from vitral.models.weights.folder import (
     WEIGHTS_NAME,
     find_model_folder,
@@ -24,15 +24,8 @@ from vitral.models.weights.folder import (
 )
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.hub import fetch, find_address
-from vitral.models.weights.loaded import Loaded
 from vitral.models.weights.mapping import read_entries
-from vitral.models.weights.report import LoadReport
-from vitral.models.weights.source import Source, read_source
-from vitral.spec.catalogue import find_entry
-from vitral.spec.checks import check_choice
-from vitral.spec.model import FAMILIES, ModelConfig, config_from
-from vitral.spec.preprocessing import preprocessing_from
-from vitral.spec.sizes import as_pair
+from vitral.models.weights.source import Loaded, LoadReport, Source, read_source
 
 # What may be changed on load without changing what the weights mean.
 CHANGEABLE = (

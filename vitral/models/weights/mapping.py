@@ -1,12 +1,18 @@
-"""Other people's tensors under our names: a table that is read in both directions."""
+"""Other people's tensors under our names, and what their shapes tell of the architecture."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitral.config.checks import as_pair
+from vitral.config.resnet import ResNetConfig
+from vitral.config.variants import RESNET_STAGES, VARIANTS
 from vitral.errors import ModelFileError
+from vitral.models.weights.source import Source
 
 Tensors = Mapping[str, Tensor]
 
@@ -127,3 +133,136 @@ def write_entries(tensors: Tensors, entries: Iterable[Entry]) -> dict[str, Tenso
         parts = entry.layout.write(tensors[entry.ours])
         written |= {name: part.contiguous() for name, part in zip(entry.theirs, parts, strict=True)}
     return written
+
+
+def side_of(
+    num_patches: int, pixels: tuple[int, int], stated: Mapping[str, Any], *, path: str
+) -> tuple[int, int]:
+    """Return the image size that a table of positions is for.
+
+    Args:
+        num_patches: rows of the table, without prefix tokens.
+        pixels: of the image for each patch, down and across.
+        stated: `stored_image_size` says it; else the grid is square, and where it can't be,
+            `image_size`, the one that is wanted, is believed if it fits.
+        path: for the message.
+
+    Raises:
+        ModelFileError: the grid is no square, and no image size was stated that fits it.
+    """
+    side = round(num_patches**0.5)
+    is_square = side * side == num_patches
+    name = "stored_image_size"
+    if stated.get(name) is None and not is_square:
+        name = "image_size"
+    if stated.get(name) is not None:
+        size = as_pair(stated[name], name=name)
+        if (size[0] // pixels[0]) * (size[1] // pixels[1]) == num_patches:
+            return size
+        if name == "stored_image_size":
+            raise ModelFileError(
+                f"{path} has positions for {num_patches} patches, which {name}={size} does not "
+                f"give with {pixels[0]} x {pixels[1]} pixels each"
+            )
+    if not is_square:
+        raise ModelFileError(
+            f"{path} has positions for {num_patches} patches, which is no square: state the "
+            "stored_image_size=(height, width) that the weights are for"
+        )
+    return (side * pixels[0], side * pixels[1])
+
+
+def heads_of(embed_dim: int, source: Source) -> int:
+    """Return the number of heads, which no shape tells: stated, or that of the known width.
+
+    Raises:
+        ModelFileError: a width that no variant has, and nothing was stated.
+    """
+    if source.stated.get("num_heads") is not None:
+        return int(source.stated["num_heads"])
+    for letter, variant in VARIANTS.items():
+        if variant.embed_dim == embed_dim:
+            source.assume(
+                f"{variant.num_heads} attention heads, as ViT-{letter} of that width has: the "
+                "weights do not tell; num_heads= states another number"
+            )
+            return variant.num_heads
+    raise ModelFileError(
+        f"{source.path} has tokens of width {embed_dim}, and a bare file does not tell the number "
+        "of attention heads: state num_heads="
+    )
+
+
+def check_depth(found: int, stated: Any, *, path: str) -> None:
+    """Compare the layers that are there with the number that `config.json` states, if it does.
+
+    Raises:
+        ModelFileError: they differ: layers are missing, or it is another model's.
+    """
+    if stated is not None and found != stated:
+        raise ModelFileError(
+            f"{path} has {found} layers, its config.json states {stated}: it is damaged or not "
+            "whole"
+        )
+
+
+def assume_depth(shape: Mapping[str, int], source: Source) -> None:
+    """Note a depth that is not that of the variant whose widths these are."""
+    for letter, variant in VARIANTS.items():
+        same = {name for name, value in vars(variant).items() if shape[name] == value}
+        if same == {"embed_dim", "mlp_dim", "num_heads"}:
+            source.assume(
+                f"that all {shape['depth']} layers are there: ViT-{letter} of these widths has "
+                f"{variant.depth}"
+            )
+
+
+def resnet_shape(
+    names: Iterable[str], pattern: str, root_width: int
+) -> tuple[tuple[int, ...], float]:
+    """Return the units of each stage and the width factor.
+
+    Args:
+        names: of all tensors.
+        pattern: of a unit's name, with its stage and unit as groups.
+        root_width: channels of the root.
+    """
+    units = {(int(m[1]), int(m[2])) for name in names if (m := re.match(pattern, name))}
+    stages = sorted({stage for stage, _ in units})
+    counts = tuple(sum(own == stage for own, _ in units) for stage in stages)
+    return counts, root_width / 64
+
+
+def name_of(stages: tuple[int, ...], width_factor: float) -> str:
+    """Return the name of a ResNet, such as R50x1; another one is named by its units."""
+    for layers, known in RESNET_STAGES.items():
+        if known == stages:
+            return f"R{layers}x{width_factor:g}"
+    return f"R({','.join(map(str, stages))})x{width_factor:g}"
+
+
+def stem_name(stages: tuple[int, ...], width_factor: float) -> str:
+    """Return the name of a hybrid's ResNet, such as R50x1; R is a root alone."""
+    if not stages:
+        return "R"
+    # At 16 the paper's hybrids have the fourth stage's units in the third.
+    shortened: dict[tuple[int, ...], tuple[int, ...]] = {
+        (*s[:2], s[2] + s[3]): s for s in RESNET_STAGES.values()
+    }
+    return name_of(shortened.get(stages, stages), width_factor)
+
+
+def vit_name(
+    shape: Mapping[str, int], *, patch: tuple[int, int], stem: ResNetConfig | None = None
+) -> str:
+    """Return the name of a ViT or hybrid, such as ViT-B/16; another one is named by its shape."""
+    letter = next((x for x, variant in VARIANTS.items() if vars(variant) == shape), None)
+    letter = letter or f"{shape['embed_dim']}x{shape['depth']}"
+    if stem is None:
+        size = str(patch[0]) if patch[0] == patch[1] else f"{patch[0]}x{patch[1]}"
+        return f"ViT-{letter}/{size}"
+    if not stem.stages:
+        return f"R+{letter}/{patch[0] * 2}"
+    ratio = stem.stride * patch[0]
+    resnet = stem_name(stem.stages, stem.width_factor)
+    return f"R26+{letter}/{ratio}" if resnet == "R26x1" else f"{resnet}+ViT-{letter}/{ratio}"

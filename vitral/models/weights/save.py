@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitral.config.preprocessing import describe_preprocessing
 from vitral.errors import RequestError, nearest
 from vitral.files import atomic
 from vitral.models.model import Model
@@ -18,7 +19,6 @@ from vitral.models.weights.folder import own_copies, save_model_folder
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.mapping import write_entries
 from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES, Source
-from vitral.spec.preprocessing import describe_preprocessing
 
 WRITABLE = ("vitral", *dict.fromkeys(kind.NAME for kind in FORMATS if kind.SUFFIX))
 _log = logging.getLogger("vitral")

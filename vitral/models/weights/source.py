@@ -1,16 +1,19 @@
-"""What lies at a path: tensors by their plain names, and the files that speak of them."""
+"""What lies at a path: tensors by their plain names, unwrapped, and the files beside them."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing
 from vitral.errors import ModelFileError
 from vitral.models.weights.archive import read_archive, read_json
-from vitral.models.weights.unwrap import unwrap
 
 # Names of weights in a folder, the one to use first.
 WEIGHT_NAMES = (
@@ -122,3 +125,139 @@ def _own_description(header: Mapping[str, str]) -> Mapping[str, Any] | None:
     except ValueError:
         return None
     return described if isinstance(described, dict) and "model" in described else None
+
+
+# Where training scripts keep a model's state, the one to use first: a teacher before its student.
+WRAPPERS = ("state_dict", "model", "teacher", "model_state", "model_state_dict", "module", "net")
+# What stands before every name: torch's wrappers, the official code's and timm's trees. A part of a
+# larger network, such as DINO's, has `backbone.`.
+PREFIXES = (
+    "module.", "_orig_mod.", "model.", "backbone.", "teacher.", "encoder_q.",
+    "opt/target/", "params/", "target/",
+)  # fmt: skip
+# What flax's training scripts keep beside the weights, in one tree of names.
+_OPTIMIZER = re.compile(r"(opt/(?!target/)|opt_state/|optimizer/|target_opt/)")
+# Of a model of images and texts, the part that is read here; the texts' has as many names.
+TOWER = "img/"
+
+
+def unwrap(tree: Mapping[str, Any], *, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the model that a file holds, by their plain names, in float32.
+
+    Raises:
+        ModelFileError: it holds no model, such as an optimizer's state alone.
+    """
+    inner = _find_state(tree)
+    tensors = {
+        str(name): value.detach() for name, value in inner.items() if isinstance(value, Tensor)
+    }
+    if not tensors:
+        keys = ", ".join(sorted(map(str, tree))[:6]) or "nothing"
+        raise ModelFileError(
+            f"{path} holds no model: it has {keys}. Give the file that holds the weights"
+        )
+    own = {name: tensor for name, tensor in tensors.items() if not _OPTIMIZER.match(name)}
+    return {name: _as_float32(tensor) for name, tensor in _strip(own, path=path).items()}
+
+
+def _find_state(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Open wrappers until tensors lie there."""
+    for wrapper in WRAPPERS:
+        if isinstance(tree.get(wrapper), Mapping):
+            return _find_state(tree[wrapper])
+    return tree
+
+
+def _strip(tensors: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
+    """Take off prefixes; what does not share a prefix that most names have is kept as it is.
+
+    Raises:
+        ModelFileError: two tensors would get one name.
+    """
+    names = dict(tensors)
+    while True:
+        for prefix in (*PREFIXES, TOWER):
+            own = [name for name in names if name.startswith(prefix)]
+            wanted = 0 if prefix == TOWER else len(names) / 2
+            if len(own) > wanted and not _is_layer(own, prefix):
+                stripped = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+                if len(stripped) < len(names):
+                    twice = next(n for n in own if n.removeprefix(prefix) in names)
+                    raise ModelFileError(
+                        f"{path} holds both {twice} and {twice.removeprefix(prefix)}: which one is "
+                        "the model's can't be told; save one model in a file"
+                    )
+                names = stripped
+                break
+        else:
+            return names
+
+
+def _is_layer(own: list[str], prefix: str) -> bool:
+    """Say whether what looks like a prefix is a part of the model: a list of layers."""
+    return any(re.match(r"\d+[./]", name.removeprefix(prefix)) for name in own)
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it lies on disk."""
+
+    config: ModelConfig
+    """What it is."""
+    preprocessing: Preprocessing
+    """What its images must become."""
+    tensors: dict[str, Tensor]
+    """By our names."""
+    format: str
+    """What it is written in."""
+    classes: tuple[str, ...] | None = None
+    """The names of its outputs."""
+    output: str = "softmax"
+    """How its logits become probabilities."""
+    reference: Mapping[str, Tensor] | None = None
+    """`images` and the `logits` that they gave."""
+    assumed: tuple[str, ...] = ()
+    """What the files do not tell and was taken for granted."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """`data`, `command` and `licence`, as far as they are known."""
+    left_over: tuple[str, ...] = ()
+    """Of the file's own names: belongs to no trunk, such as a decoder."""
+    unexpected: tuple[str, ...] = ()
+    """Of the file's own names: should have had a place."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load used, resized, made new and left over; names of our tensors, but left over."""
+
+    path: str
+    """Where the weights came from."""
+    format: str
+    """The format that they were in."""
+    used: tuple[str, ...]
+    """Taken from the file as they are."""
+    resized: tuple[str, ...] = ()
+    """Fitted to another resolution or number of channels."""
+    new: tuple[str, ...] = ()
+    """Not from the file: a fresh head, or what was missing and allowed to be."""
+    left_over: tuple[str, ...] = ()
+    """Of the file's own names: what the model has no place for."""
+    assumed: tuple[str, ...] = ()
+    """What the files do not tell and was taken for granted, such as a number of heads."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know, such as "no classifier"."""
+
+    def __str__(self) -> str:
+        """Say it in a line, and a line for each note."""
+        counts = [f"{len(self.used)} tensors used"]
+        for names, what in (
+            (self.resized, "resized"), (self.new, "new"), (self.left_over, "left over"),
+        ):  # fmt: skip
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            counts.append(f"{len(names)} {what}" + (f" ({shown})" if names else ""))
+        lines = [f"{self.path} ({self.format}): {', '.join(counts)}"]
+        return "\n".join([*lines, *(f"assumed: {own}" for own in self.assumed), *self.notes])

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitral.config.preprocessing import Preprocessing
 from vitral.data.transforms import normalise
 from vitral.runtime.device import autocast
-from vitral.spec.preprocessing import Preprocessing
 
 
 class TorchBackend:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from official_arrays import LINEN, RELEASED, official_arrays, stacked
-from small_models import build_small, small_batch
+from support.official_arrays import LINEN, RELEASED, official_arrays, stacked
+from support.small_models import build_small, small_batch
 from torch import Tensor
 
+from vitral.config.names import model_config
+from vitral.config.resnet import V1_FIELDS
 from vitral.errors import ModelFileError
 from vitral.models.build import build_model, create_model
 from vitral.models.model import Model
@@ -21,8 +23,6 @@ from vitral.models.weights.load import load_model
 from vitral.models.weights.mapping import read_entries, write_entries
 from vitral.models.weights.save import save_model
 from vitral.models.weights.source import Source
-from vitral.spec.names import model_config
-from vitral.spec.resnet import V1_FIELDS
 
 Arrays = dict[str, np.ndarray]
 Reference = Callable[[str], Arrays]
@@ -496,8 +496,6 @@ PARTS = [
     f"{BLOCK}/MlpBlock_3/Dense_1/bias", "Transformer/encoder_norm/scale", "pre_logits/kernel",
     "head/kernel",
 ]  # fmt: skip
-
-
 MISSING = {
     "embedding/kernel": "holds tensors of no format that is known, such as ",
     "embedding/bias": "lacks 1 tensors of the model, such as embedding.bias: it is damaged or",

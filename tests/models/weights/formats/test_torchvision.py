@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vitral.config.resnet import V1_FIELDS, ResNetConfig
 from vitral.errors import ModelFileError, RequestError
 from vitral.models.build import create_model
 from vitral.models.vit import ViT
@@ -16,7 +17,6 @@ from vitral.models.weights.formats import torchvision
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
 from vitral.models.weights.source import Source
-from vitral.spec.resnet import V1_FIELDS, ResNetConfig
 
 Arrays = dict[str, np.ndarray]
 Tensors = dict[str, Tensor]

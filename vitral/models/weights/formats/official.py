@@ -10,16 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing
+from vitral.config.resnet import V1_FIELDS, ResNetConfig
+from vitral.config.vit import ViTConfig
 from vitral.errors import ModelFileError
 from vitral.models.model import Model
-from vitral.models.weights.formats.shapes import (
-    assume_depth,
-    name_of,
-    resnet_shape,
-    side_of,
-    stem_name,
-    vit_name,
-)
 from vitral.models.weights.mapping import (
     FLAX_CONV,
     FLAX_DENSE,
@@ -27,16 +23,18 @@ from vitral.models.weights.mapping import (
     SAME,
     Entry,
     Tensors,
+    assume_depth,
     flax_out_kernel,
     flax_qkv_biases,
     flax_qkv_kernels,
+    name_of,
     pair,
+    resnet_shape,
+    side_of,
+    stem_name,
+    vit_name,
 )
 from vitral.models.weights.source import Source
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.resnet import V1_FIELDS, ResNetConfig
-from vitral.spec.vit import ViTConfig
 
 NAME = "official"
 SUFFIX = ".npz"

@@ -5,15 +5,22 @@ from typing import Any
 
 from torch import Tensor
 
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing
+from vitral.config.resnet import ResNetConfig
 from vitral.errors import ModelFileError
 from vitral.models.model import Model
 from vitral.models.weights.formats import official
-from vitral.models.weights.formats.shapes import name_of, resnet_shape
-from vitral.models.weights.mapping import FLAX_CONV, FLAX_CONV_HEAD, SAME, VECTOR, Entry
+from vitral.models.weights.mapping import (
+    FLAX_CONV,
+    FLAX_CONV_HEAD,
+    SAME,
+    VECTOR,
+    Entry,
+    name_of,
+    resnet_shape,
+)
 from vitral.models.weights.source import Source
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.resnet import ResNetConfig
 
 NAME = "official"
 SUFFIX = ".npz"

@@ -15,13 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing, imagenet_preprocessing
 from vitral.models.model import Model
-from vitral.models.weights.formats import timm
-from vitral.models.weights.formats.imagenet import imagenet_preprocessing
+from vitral.models.weights.formats.timm import vit as timm
 from vitral.models.weights.mapping import Entry
 from vitral.models.weights.source import Source
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing
 
 GIANT_DIM, GIANT_HEADS = 1536, 24
 """Of DINOv2's giant (`vit_giant2`)."""

@@ -4,20 +4,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing
 from vitral.models.model import Model
-from vitral.models.weights.formats import (
-    huggingface,
-    official,
-    official_bit,
-    timm,
-    timm_resnet,
-    torchvision,
-)
+from vitral.models.weights.formats import official, official_bit, torchvision
+from vitral.models.weights.formats.huggingface import folder as huggingface
 from vitral.models.weights.formats.selfsupervised import BARE_DINO, BARE_MAE, DINO, MAE
+from vitral.models.weights.formats.timm import resnet as timm_resnet
+from vitral.models.weights.formats.timm import vit as timm
 from vitral.models.weights.mapping import Entry
 from vitral.models.weights.source import Source
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing
 
 
 @runtime_checkable

@@ -8,15 +8,21 @@ from typing import Any
 
 from torch import Tensor
 
+from vitral.config.model import ModelConfig
+from vitral.config.preprocessing import Preprocessing, imagenet_preprocessing
+from vitral.config.vit import ViTConfig
 from vitral.errors import ModelFileError
 from vitral.models.model import Model
-from vitral.models.weights.formats.imagenet import imagenet_preprocessing
-from vitral.models.weights.formats.shapes import assume_depth, heads_of, side_of, vit_name
-from vitral.models.weights.mapping import SAME, Entry, pair
+from vitral.models.weights.mapping import (
+    SAME,
+    Entry,
+    assume_depth,
+    heads_of,
+    pair,
+    side_of,
+    vit_name,
+)
 from vitral.models.weights.source import Source
-from vitral.spec.model import ModelConfig
-from vitral.spec.preprocessing import Preprocessing
-from vitral.spec.vit import ViTConfig
 
 NAME = "torchvision"
 SUFFIX = ".safetensors"

@@ -1,1 +1,0 @@
-"""One file a publisher's format; nothing of it unpacks by hand, runs code or needs pickle."""

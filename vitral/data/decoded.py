@@ -1,0 +1,70 @@
+"""Images that are decoded once and kept in memory, where all of them fit."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from vitral.data.decode import decode_image
+from vitral.data.sources.listing import Finding
+from vitral.data.sources.store import Content, Store
+
+MOST_BYTES = 8 * 2**30
+SHARE_OF_MEMORY = 0.25
+"""Of the memory that is free: what decoded images may take."""
+
+
+class DecodedStore:
+    """The pixels of a store's images, each decoded when it is first read and kept from then on."""
+
+    def __init__(self, store: Store, *, channels: int) -> None:
+        self._store, self._channels = store, channels
+        self.names: Sequence[str] = store.names
+        self._kept: dict[int, np.ndarray] = {}
+
+    def read(self, number: int) -> Content:
+        """Return an image's pixels; raises what reading and decoding raise."""
+        pixels = self._kept.get(number)
+        if pixels is None:
+            content = self._store.read(number)
+            if not isinstance(content, bytes):
+                return content
+            # A turned image is a view into memory of another order.
+            pixels = np.ascontiguousarray(decode_image(content, channels=self._channels))
+            self._kept[number] = pixels
+        return pixels
+
+    def stamp(self, number: int) -> str | None:
+        """Return what changes when the content does."""
+        return self._store.stamp(number)
+
+    def blocks(self) -> np.ndarray | None:
+        """Return which files are read together."""
+        return self._store.blocks()
+
+
+def decoded_bytes(findings: Iterable[Finding], *, channels: int) -> int | None:
+    """Return the bytes of all images when they are decoded; None where a size is not known.
+
+    Images that are pixels already take no more than they do.
+    """
+    total = 0
+    for finding in findings:
+        if not finding.height:
+            return None
+        if finding.format != "array":
+            pixels = finding.height * finding.width * channels
+            total += pixels * np.dtype(finding.depth).itemsize
+    return total
+
+
+def bytes_to_keep(*, num_processes: int) -> int:
+    """Return how many bytes of decoded images each process of a machine may keep."""
+    return int(min(MOST_BYTES, SHARE_OF_MEMORY * _free_bytes()) / num_processes)
+
+
+def _free_bytes() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not told by this system
+        return 2**31

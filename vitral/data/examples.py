@@ -1,0 +1,49 @@
+"""The examples of a split: where their images are, and what they are labelled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vitral.data.sources.listing import Finding
+from vitral.data.sources.store import Content, Store, Targets
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one split: files of a store with their labels."""
+
+    store: Store
+    numbers: np.ndarray
+    """(N,) int64: the store's number of each example."""
+    labels: np.ndarray
+    """(N,) int64, -1 where there are no classes; where images have any number of them (N, K) uint8
+    of 0 and 1."""
+    findings: Sequence[Finding] | None = None
+    """What the files were found to be, by the store's number; None: not looked into."""
+    targets: Mapping[str, Targets] = field(default_factory=dict)
+    """What they have beside a class, by kind and the store's number."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> Content:
+        """Return the bytes or pixels of example `index`. Raises OSError."""
+        return self.store.read(int(self.numbers[index]))
+
+    def name(self, index: int) -> str:
+        """Return the path of example `index` within its source."""
+        return self.store.names[int(self.numbers[index])]
+
+    def target(self, kind: str, index: int) -> np.ndarray:
+        """Return the target of example `index`. Raises DataError."""
+        return self.targets[kind].read(int(self.numbers[index]))
+
+    def blocks(self) -> np.ndarray | None:
+        """Return which examples are read together, (N,) int64; None: each by itself."""
+        blocks = self.store.blocks()
+        return None if blocks is None else blocks[self.numbers]
+
+    def select(self, indices: np.ndarray) -> "Examples":
+        """Return some of the examples, in the given order."""
+        return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])

@@ -1,0 +1,210 @@
+"""One pass over all files before anything else: what each is, its hash, whether it decodes.
+
+Each file is read and decoded once, in threads; what was found is cached by path, size and time of
+change.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.decode import (
+    MODE_BY_CHANNELS,
+    UnreadableImageError,
+    UnsupportedImageError,
+    decode_image,
+    read_header,
+)
+from vitral.data.sources.listing import Finding, Listing
+from vitral.data.sources.store import Content, Store
+from vitral.data.transforms import fits_channels
+from vitral.errors import DataError
+from vitral.files.atomic import write_text
+from vitral.files.layout import cache_dir
+from vitral.files.rows import read_rows
+from vitral.version import __version__
+
+# Above this many files, a pass that reads all of them is left to a check that the user asks for.
+MAX_FILES_READ = 200_000
+_CHUNK = 512
+
+
+def survey(
+    listing: Listing,
+    *,
+    channels: int,
+    everything: bool = False,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> list[Finding]:
+    """Look into every file of a listing.
+
+    Args:
+        listing: what to look into.
+        channels: of the model, for which the images are decoded.
+        everything: read more than MAX_FILES_READ files too, whose findings are empty else.
+        report_progress: called with the number of files done and of all.
+
+    Returns:
+        One finding a file, in the listing's order: what the source says of them, if it does.
+    """
+    store, count = listing.store, len(listing.store.names)
+    if listing.findings is not None:
+        return list(listing.findings)
+    if count > MAX_FILES_READ and not everything:
+        return [Finding()] * count
+    cache = _Cache(listing.source, channels=channels)
+
+    def look(number: int) -> Finding:
+        stamp = store.stamp(number) or ""  # before reading: a change meanwhile is noticed later
+        known = cache.get(store.names[number], stamp)
+        return known or replace(look_into(store, number, channels=channels), stamp=stamp)
+
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, count, _CHUNK):
+            findings += pool.map(look, range(start, min(start + _CHUNK, count)))
+            if report_progress:
+                report_progress(len(findings), count)
+    cache.save(store, findings)
+    return findings
+
+
+def look_into(store: Store, number: int, *, channels: int) -> Finding:
+    """Read, hash and decode one file."""
+    try:
+        content = store.read(number)
+    except FileNotFoundError:
+        return Finding(problem="there is no such file", damaged=True)
+    except OSError as error:
+        return Finding(problem=f"can't be read: {error.strerror or error}", damaged=True)
+    except DataError as error:
+        return Finding(problem=str(error), damaged=True)
+    return look_into_content(content, channels=channels)
+
+
+def look_into_content(content: Content, *, channels: int) -> Finding:
+    """Hash and decode one file's bytes, or hash pixels."""
+    if isinstance(content, np.ndarray):
+        return _look_into_array(content, channels=channels)
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    try:
+        header = read_header(content)
+        pixels = decode_image(content, channels=channels)
+    except UnreadableImageError as error:
+        return Finding(digest=digest, problem=str(error), damaged=True)
+    except UnsupportedImageError as error:
+        return Finding(digest=digest, problem=str(error))
+    return Finding(digest=digest, **asdict(header), **_values(pixels))
+
+
+def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
+    height, width, own_channels = pixels.shape
+    if not fits_channels(own_channels, channels):
+        return Finding(problem=f"{own_channels} channels for a model of {channels}")
+    return Finding(
+        digest=hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32],
+        format="array",
+        mode=MODE_BY_CHANNELS.get(own_channels, f"{own_channels} channels"),
+        height=height,
+        width=width,
+        **_values(pixels),
+    )
+
+
+def _values(pixels: np.ndarray) -> dict[str, Any]:
+    visual = visual_hash(pixels)
+    return {
+        "depth": str(pixels.dtype),
+        "lowest": float(pixels.min()),
+        "highest": float(pixels.max()),
+        "visual": visual,
+        "is_flat": not visual and bool((pixels == pixels[:1, :1]).all()),
+    }
+
+
+class _Cache:
+    """Findings of earlier passes over the same source."""
+
+    def __init__(self, source: str, *, channels: int) -> None:
+        # What one version can't read, the next one may; and it may look for more.
+        fields = ",".join(field.name for field in dataclasses.fields(Finding))
+        text = f"{source}-{channels}-{__version__}-{fields}"
+        key = hashlib.sha256(text.encode()).hexdigest()[:24]
+        self._path = cache_dir() / "survey" / f"{key}.jsonl"
+        self._known = self._read()
+
+    def _read(self) -> dict[tuple[str, str], Finding]:
+        try:
+            rows = [(row["name"], Finding(**row["finding"])) for row in read_rows(self._path)]
+            return {(name, finding.stamp): finding for name, finding in rows}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # a damaged cache is made again
+
+    def get(self, name: str, stamp: str) -> Finding | None:
+        """Return what was found of a file that has not changed since."""
+        return self._known.get((name, stamp))
+
+    def save(self, store: Store, findings: list[Finding]) -> None:
+        """Keep what was found where a change would be noticed, if there is a place for it."""
+        lines = [
+            json.dumps({"name": name, "finding": asdict(finding)})
+            for name, finding in zip(store.names, findings, strict=True)
+            if finding.digest and finding.stamp
+        ]
+        if not lines:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, "\n".join(lines) + "\n")
+        except OSError:
+            return
+
+
+_SIDE = 32
+_KEPT = 8
+_MOST = 256
+# DCT-II of 32 values; scale does not matter.
+_ANGLES = np.pi / (2 * _SIDE) * np.outer(np.arange(_KEPT), 2 * np.arange(_SIDE) + 1)
+_COSINES = np.cos(_ANGLES).astype(np.float32)
+
+
+def visual_hash(pixels: np.ndarray) -> str:
+    """Return the visual hash of pixels (H, W, C) of any type: 16 hex digits; "" of a flat grey.
+
+    Each bit says whether one of the 8 x 8 lowest frequencies is above their median (pHash: Zauner,
+    "Implementation and benchmarking of perceptual image hash functions", 2010, section 3.2.2).
+    """
+    grey = thumbnail(pixels)
+    if grey.min() == grey.max():
+        return ""
+    frequencies = (_COSINES @ grey @ _COSINES.T).ravel()
+    bits = frequencies > np.median(frequencies[1:])
+    return np.packbits(bits).tobytes().hex()
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels (H, W, C) of any type as a grey image (32, 32) float32."""
+    step = max(1, min(pixels.shape[:2]) // _MOST)
+    grey = _grey(pixels[::step, ::step])
+    return np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.float32)
+
+
+def likeness(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the correlation of two thumbnails, 1 for equal ones of any brightness and contrast."""
+    first, second = (own.ravel() - own.mean() for own in (first, second))
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / norm if norm else 0.0
+
+
+def _grey(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
+    return Image.fromarray(pixels.mean(axis=2, dtype=np.float32))

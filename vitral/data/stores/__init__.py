@@ -1,1 +1,0 @@
-"""Where the bytes or pixels of images are, read by number from any thread."""

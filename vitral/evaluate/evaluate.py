@@ -1,0 +1,234 @@
+"""A model's accuracy on a data set."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.config.checks import check_choice, check_positive
+from vitral.config.preprocessing import change_preprocessing, describe_change
+from vitral.config.run import PRECISIONS, DataSettings
+from vitral.data.dataset import SPLITS, ImageData, open_images
+from vitral.data.datasets.names import data_name
+from vitral.data.examples import Examples
+from vitral.data.splits import describe_splits
+from vitral.errors import DataError, RequestError
+from vitral.evaluate.classification import predict_examples
+from vitral.evaluate.controls import majority_control
+from vitral.evaluate.score import Predictions, prediction_rows, summarise
+from vitral.files.results import ResultRow
+from vitral.models.model import check_classifier
+from vitral.models.weights.folder import find_model_folder, read_config
+from vitral.models.weights.load import load_model
+from vitral.models.weights.provenance import training_data_of, weights_hash
+from vitral.runtime.device import choose_device, choose_precision
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score and the rows behind it."""
+
+    summary: dict[str, Any]
+    """As in `summary.json`."""
+    examples: Examples
+    predictions: Predictions
+    classes: tuple[str, ...]
+    unreadable: list[tuple[str, str]]
+    """Name and reason of images that were found damaged beforehand."""
+    notes: list[str] = field(default_factory=list)
+    """What should be known of the data."""
+    any_label: bool = False
+    """Whether any of an image's classes is a right answer."""
+    row: ResultRow | None = None
+    """The score as a row of results."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Give a row an image: `path`, `label`, `class`, `probability`, `error`."""
+        yield from prediction_rows(
+            self.examples, self.predictions, self.classes, any_label=self.any_label
+        )
+        for name, reason in self.unreadable:
+            yield {"path": name, "error": reason}
+
+
+def evaluate(
+    model: str | Path,
+    data: Any,
+    *,
+    directory: str | Path | None = None,
+    split: str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    precision: str = "float32",
+    format: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model on a split of a data set, every image once.
+
+    Args:
+        model: a run folder, a model folder or file.
+        data: as for training. Of the data that the model was trained on, the run's own split is
+            scored; of other data without splits, every image.
+        directory: where the files of a named data set are.
+        split: "train", "validation" or "test"; None: test where there are splits.
+        batch_size: images at once; changes no score.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "float32", or "bfloat16" when asked.
+        format: read the model's file as this format, where its content does not tell.
+        preprocessing: fields of the model's preprocessing that shall differ; the notes then say
+            both. None: the model's own.
+        report_progress: called with the number of images done and of all.
+
+    Raises:
+        RequestError: nothing is there, or the data has no such split.
+        DataError: the contents can't be used, or have a class that the model does not know.
+        ModelFileError: the model can't be used, or has no head.
+    """
+    if split is not None and split not in SPLITS:
+        raise RequestError(f"split={split!r} is not known: use one of {', '.join(SPLITS)}")
+    check_positive(batch_size=batch_size)
+    check_choice(PRECISIONS, precision=precision)
+    path = Path(model)
+    network = load_model(path, format=format)
+    config = network.config
+    check_classifier(network, path)
+    images = open_images(
+        data,
+        channels=config.in_channels,
+        classes=network.classes or tuple(str(number) for number in range(config.num_classes)),
+        settings=DataSettings(
+            source=str(data), directory=str(directory or ""), validation_share=0.0
+        ),
+    )
+    any_label = images.listing.scoring == "any"
+    if images.is_multi_label and network.output != "sigmoid" and not any_label:
+        raise DataError(
+            f"{images.source} has several labels an image, the model was trained for one: give "
+            "data of one label, or a model trained on such data"
+        )
+    how = change_preprocessing(network.preprocessing, preprocessing or {})
+    notes = list(images.notes)
+    if how != network.preprocessing:
+        notes.append(describe_change(network.preprocessing, how))
+    scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
+    chosen_device = choose_device(device)
+    network = network.to(chosen_device)
+    chosen_precision = choose_precision(precision, device=chosen_device, width=config.feature_dim)
+    predictions = predict_examples(
+        network,
+        examples,
+        preprocessing=how,
+        batch_size=batch_size,
+        device=chosen_device,
+        precision=chosen_precision,
+        loss=network.output,
+        report_progress=report_progress,
+    )
+    if not len(predictions.labels):
+        raise DataError(f"no image of {images.source} could be read")
+    summary = summarise(predictions, any_label=any_label)
+    summary["num_skipped"] += len(problems)
+    summary |= {
+        "split": scored,
+        **majority_control(
+            predictions.labels, predictions.labels, images.classes, any_label=any_label
+        ),
+        "model": config.name,
+        "data": data_name(data),
+        "precision": str(chosen_precision).removeprefix("torch."),
+    }
+    row = ResultRow(
+        model=config.name,
+        weights=weights_hash(network),
+        data=summary["data"],
+        split=scored,
+        protocol="evaluate",
+        settings={
+            "preprocessing": dataclasses.asdict(how),
+            "data_fingerprint": images.fingerprint(),
+        },
+        metric="accuracy",
+        value=summary["accuracy"],
+        num_examples=summary["num_examples"],
+        interval=tuple(summary["accuracy_interval"]),
+        interval_over="images",
+        controls={"majority": summary["majority_accuracy"]},
+        seed=0,
+        precision=summary["precision"],
+        path=str(path),
+        pretraining=training_data_of(network, str(path)),
+    )
+    return Evaluation(
+        summary, examples, predictions, images.classes, problems, notes, any_label, row
+    )
+
+
+def _choose(
+    images: ImageData, split: str | None, *, stored: dict[str, str]
+) -> tuple[str, Examples, list[tuple[str, str]]]:
+    """Return the name of what is scored, its examples, and the damaged images that belong to it."""
+    damaged = [(item.name, item.reason) for _, item in images.unreadable]
+    if stored:
+        wanted = split or "test"
+        everything = images.everything()
+        inside = [stored.get(everything.name(i)) == wanted for i in range(len(everything))]
+        if not any(inside):
+            raise RequestError(
+                f"the run has no {wanted} split of {images.source}: use another --split"
+            )
+        kept = [(name, reason) for name, reason in damaged if stored.get(name) == wanted]
+        return wanted, everything.select(np.flatnonzero(inside)), kept
+    if not images.has_own_splits:
+        if split:
+            raise RequestError(
+                f"{images.source} has no splits: leave --split out to score every image"
+            )
+        return "all", images.everything(), damaged
+    wanted = split or ("test" if "test" in images.splits else "validation")
+    if wanted not in images.splits:
+        raise RequestError(
+            f"{images.source} has no {wanted} split: it has {', '.join(images.splits)}"
+        )
+    own = [(item.name, item.reason) for item in images.problems(wanted)]
+    return wanted, images.splits[wanted], own
+
+
+def _stored_splits(model_path: Path, images: ImageData) -> dict[str, str]:
+    """Return the split of each file as the model's run had it, if this is the run's own data.
+
+    Raises:
+        RequestError: it is, but the data has changed and the run's list of splits is gone.
+    """
+    if not model_path.is_dir():
+        return {}
+    folder = find_model_folder(model_path)
+    if folder is None:
+        return {}
+    data = read_config(folder).get("data") or {}
+    is_same = images.fingerprint() == data.get("fingerprint")
+    is_same_place = images.source == data.get("source") and Path(images.source).exists()
+    if not is_same and not is_same_place:
+        return {}
+    for candidate in (folder, *folder.resolve().parents[:3]):
+        if (candidate / "splits.csv").exists():
+            text = (candidate / "splits.csv").read_bytes().decode(errors="surrogateescape")
+            return {row["path"]: row["split"] for row in csv.DictReader(io.StringIO(text))}
+    if not is_same:
+        raise RequestError(
+            f"the model was trained on {images.source}, which has changed since, and its run's "
+            "splits.csv is gone: evaluate from the run folder, or on other data"
+        )
+    if data.get("split") != describe_splits(images.listing, DataSettings(source="")):
+        raise RequestError(
+            f"the model was trained on {images.source}, {data.get('split')}, and its run's "
+            "splits.csv is gone: evaluate from the run folder, or on other data"
+        )
+    # Contents and splits are those of the run, but for what it held out for validation.
+    names = images.everything().store.names
+    return {names[number]: str(split) for number, split in enumerate(images.declared_splits)}

@@ -1,0 +1,1 @@
+"""Scores of frozen features on a task: few-shot, linear probe, nearest neighbours."""

@@ -1,0 +1,108 @@
+"""The features that a protocol scores, and what its score is compared with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from vitral.config.preprocessing import Preprocessing
+from vitral.data.examples import Examples
+from vitral.evaluate.arrays import Features
+from vitral.evaluate.controls import majority_control, pixel_features
+from vitral.evaluate.frozen.task import FrozenModel, FrozenTask
+from vitral.models.build import build_model
+from vitral.models.model import Model
+from vitral.statistics import binomial_tail
+
+View = Callable[[Examples], Features]
+"""What is scored in place of the model's features."""
+TAIL = 0.001
+"""Chance explains a score of which more than this share would be as good or better."""
+SHUFFLES = 10
+
+
+def model_view(frozen: FrozenModel, preprocessing: Preprocessing) -> View:
+    """Return the view of the model itself."""
+    return lambda examples: frozen.features(examples, preprocessing)
+
+
+def control_views(frozen: FrozenModel, preprocessing: Preprocessing) -> dict[str, View]:
+    """Return what stands in for the features: small pixels, and the untrained architecture."""
+    fresh = frozen.with_model(untrained(frozen.model))
+    return {
+        "pixels": lambda examples: pixel_features(examples, preprocessing=preprocessing),
+        "random_weights": model_view(fresh, preprocessing),
+    }
+
+
+def untrained(model: Model, *, seed: int = 0) -> Model:
+    """Return a model of the same config with fresh weights; the random state stays as it is."""
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)  # a GPU's generator is not forked
+        return build_model(model.config, preprocessing=model.preprocessing).eval()
+
+
+def free_controls(task: FrozenTask, labels: np.ndarray) -> dict[str, float]:
+    """Return what is known without any features: the largest class of training, and guessing."""
+    majority = majority_control(task.train.labels, labels, task.classes)["majority_accuracy"]
+    return {"majority": majority, "chance": 1 / len(task.classes)}
+
+
+def shuffled_control(
+    accuracy_of: Callable[[np.random.Generator], float], labels: np.ndarray
+) -> tuple[float, str | None]:
+    """Score what is learnt from permuted labels, which must be at chance.
+
+    Without a leak each answer is right with the share of its class in the test at most. Answers
+    for images of one class may be right or wrong together, though: of two classes that are far
+    apart all are, or none. So a score that is too good for seed 0 is repeated with further seeds,
+    and only if all are too good, it is called a leak.
+
+    Args:
+        accuracy_of: permutes training labels with a generator, and scores.
+        labels: of the test.
+
+    Returns:
+        The accuracy of seed 0, or the mean over all seeds that were tried; and a warning.
+    """
+    largest = np.bincount(labels).max() / len(labels)
+    found = []
+    for seed in range(SHUFFLES):
+        found.append(accuracy_of(np.random.default_rng(seed)))
+        if binomial_tail(round(found[-1] * len(labels)), len(labels), largest) >= TAIL:
+            break
+    else:
+        return float(np.mean(found)), (
+            f"warning: learnt from shuffled labels, the test scores {100 * np.mean(found):.1f} % "
+            f"where {100 * largest:.1f} % is the most that chance gives: something tells the test "
+            "labels; the scores can't be trusted"
+        )
+    return float(np.mean(found)), None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Features of each split."""
+
+    train: Features
+    validation: Features | None
+    test: Features
+
+    def shuffled(self, generator: np.random.Generator) -> "Parts":
+        """Return the same with the labels to learn from permuted, those of validation too."""
+        labels = self.train.labels
+        if self.validation is not None:
+            labels = np.concatenate([labels, self.validation.labels])
+        labels = generator.permutation(labels)
+        count = len(self.train.labels)
+        validation = self.validation
+        if validation is not None:
+            validation = replace(validation, labels=labels[count:])
+        return Parts(replace(self.train, labels=labels[:count]), validation, self.test)
+
+
+def extract_parts(view: View, task: FrozenTask) -> Parts:
+    """Look at every split that takes part."""
+    validation = view(task.validation) if task.validation is not None else None
+    return Parts(view(task.train), validation, view(task.test))

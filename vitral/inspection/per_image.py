@@ -1,0 +1,254 @@
+"""One look at one image: all that a single forward pass gives, as much as a page can hold."""
+
+import logging
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.errors import RequestError
+from vitral.inspection.attention import (
+    attention_steps,
+    full_step,
+    layer_names,
+    num_heads,
+    probe_names,
+    step_names,
+)
+from vitral.inspection.attention_distance import ReachMeter
+from vitral.inspection.rollout import attention_rollouts, pooled_rollout
+from vitral.models.layout import Layout
+from vitral.models.model import Model
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The steps (`step_names`) whose attention is kept."""
+
+    means: Collection[str] = ()
+    """Averaged over heads."""
+    heads: Collection[str] = ()
+    """Of each head."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLook:
+    """Where the attention of one image goes."""
+
+    means: dict[str, np.ndarray]
+    """(L, L) float16 by step: averaged over heads."""
+    heads: dict[str, np.ndarray]
+    """(heads, L, L) float16 by step."""
+    rollouts: np.ndarray
+    """(steps, rows, columns): how much of each patch reaches what the head reads, up to each."""
+    rollout: np.ndarray
+    """(L, L) float16: the rollout through all steps, from every token."""
+    of_pool: np.ndarray
+    """(heads, rows, columns): where each head looks from what the model's head reads: those of the
+    last block, or of the pool's probe."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a model makes of one image."""
+
+    logits: np.ndarray
+    """(K,)."""
+    features: np.ndarray
+    """(P, D): the patches' tokens at the end of the encoder; of a convolutional model, its last
+    map."""
+    grid: tuple[int, int]
+    """Of the features."""
+    attention: AttentionLook | None
+    """None where there is none over all patches."""
+
+
+@torch.no_grad()
+def look_at(
+    model: Model, image: Tensor, *, keep: Kept | None = None, meter: ReachMeter | None = None
+) -> Look:
+    """Look at one image.
+
+    Args:
+        model: in evaluation mode.
+        image: (1, C, H, W) as the model's `preprocessing` makes it, on its device.
+        keep: the steps whose attention is kept; None: none.
+        meter: takes the attention of all layers too.
+    """
+    if model.layout().has_tokens:
+        return _look_at_tokens(model, image, keep or Kept(), meter)
+    return _look_at_maps(model, image, meter)
+
+
+def _look_at_tokens(model: Model, image: Tensor, keep: Kept, meter: ReachMeter | None) -> Look:
+    layout = model.layout()
+    grid, prefix, pool = layout.grid, layout.num_prefix_tokens, layout.pool
+    steps = {step.name: step for step in attention_steps(model)}
+    probes = probe_names(model)
+    means: dict[str, np.ndarray] = {}
+    heads: dict[str, np.ndarray] = {}
+    held: dict[str, Tensor] = {}
+
+    def attention() -> Iterator[Tensor]:
+        asked = [*steps, "tokens", "logits"]
+        for name, value in model.trace_each(image, [*asked, *probes]):
+            if name not in steps:
+                held[name] = value
+                continue
+            if meter:
+                meter.add(name, value)
+            held["last"] = full_step(steps[name], value)
+            if name in keep.means:
+                means[name] = _half(held["last"].mean(dim=1)[0])
+            if name in keep.heads:
+                heads[name] = _half(held["last"][0])
+            yield held["last"]
+
+    # What a probe reads is known after all blocks, what else is read at once.
+    waiting: list[Tensor] = []
+    maps: list[Tensor] = []
+    rollout = None
+    for rollout in attention_rollouts(attention(), num_prefix_tokens=prefix):
+        if probes:
+            waiting.append(rollout)
+        else:
+            maps.append(pooled_rollout(rollout, grid=grid, pool=pool, num_prefix_tokens=prefix))
+    probe = held[probes[0]] if probes else None
+    for own in waiting:
+        maps.append(
+            pooled_rollout(
+                own, grid=grid, pool=pool, num_prefix_tokens=prefix, pool_attention=probe
+            )
+        )
+    assert rollout is not None
+    return Look(
+        logits=_floats(held["logits"][0]),
+        features=_floats(held["tokens"][0, prefix:]),
+        grid=grid,
+        attention=AttentionLook(
+            means=means,
+            heads=heads,
+            rollouts=_floats(torch.cat(maps)),
+            rollout=_half(rollout[0]),
+            of_pool=_floats(_of_pool(layout, held["last"] if probe is None else probe)),
+        ),
+    )
+
+
+def _of_pool(layout: Layout, attention: Tensor) -> Tensor:
+    """Return where each head looks (heads, rows, columns) from what the model's head reads.
+
+    Args:
+        layout: whose pool says that: the class token, the mean over patches, or the probe.
+        attention: (1, heads, L, L) of the last block, or (1, heads, 1, L) of the probe.
+    """
+    prefix = layout.num_prefix_tokens
+    is_mean = layout.pool == "gap"
+    rows = attention[0, :, prefix:].mean(dim=1) if is_mean else attention[0, :, 0]
+    return rows[:, prefix:].unflatten(1, layout.grid)
+
+
+def _look_at_maps(model: Model, image: Tensor, meter: ReachMeter | None) -> Look:
+    """Look with a network that ends in a map (ResNet, AxialResNet)."""
+    last = [name for name in model.trace_names if name.rpartition("/")[2].startswith("unit")][-1]
+    steps = step_names(model) if meter else []
+    held = {}
+    for name, value in model.trace_each(image, [*steps, last, "logits"]):
+        if meter and name in steps:
+            meter.add(name, value)
+        else:
+            held[name] = value
+    maps = held[last][0]
+    return Look(
+        logits=_floats(held["logits"][0]),
+        features=_floats(maps.flatten(1).T),
+        grid=(maps.shape[1], maps.shape[2]),
+        attention=None,
+    )
+
+
+def _floats(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.float().cpu().numpy()
+    return array
+
+
+def _half(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.half().cpu().numpy()
+    return array
+
+
+ATTENTION_BUDGET = 32_000_000
+"""Weights that are kept, over all images, averaged over heads and once more of heads."""
+FEWEST_MAPS = 6
+"""Maps of all tokens over all tokens that each image of the gallery shall have at least."""
+_log = logging.getLogger("vitral")
+
+
+def gallery_size(model: Model, wanted: int) -> int:
+    """Return how many images are looked at one by one; fewer than wanted are said.
+
+    A page holds for each of them its rollout, the similarity of its patches and the attention of
+    some steps.
+    """
+    if not model.layout().has_tokens:
+        return wanted
+    length = _num_tokens(model.layout())
+    count = max(1, min(wanted, ATTENTION_BUDGET // (FEWEST_MAPS * length**2)))
+    if count < wanted:
+        _log.warning(
+            "the first %d of %d images are looked at one by one: %s tokens of each are as many as "
+            "a page holds",
+            count,
+            wanted,
+            f"{length:,}",
+        )
+    return count
+
+
+def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -> Kept:
+    """Choose the steps whose attention is kept, so that a page of them opens quickly.
+
+    Averaged over heads all steps are kept, or as many, evenly, as the budget allows; of heads those
+    of the layers that are asked for, or again as many as fit.
+
+    Raises:
+        RequestError: a layer that does not exist.
+    """
+    if not model.layout().has_tokens:
+        if layers:
+            raise RequestError(
+                f"{model.config.name} has no tokens whose attention could be stepped through: "
+                "leave --layers out"
+            )
+        return Kept()
+    steps = step_names(model)
+    one = num_images * _num_tokens(model.layout()) ** 2
+    means = _evenly(steps, max(1, ATTENTION_BUDGET // one))
+    if layers is None:
+        heads = _evenly(means, ATTENTION_BUDGET // (one * num_heads(model)))
+        return Kept(means, heads)
+    depth = len(layer_names(model))
+    each = len(steps) // depth
+    for layer in layers:
+        if not -depth <= layer < depth:
+            raise RequestError(
+                f"there is no layer {layer}: {model.config.name} has {depth}, 0 to {depth - 1}"
+            )
+    wanted = {layer % depth for layer in layers}
+    heads = [step for place, step in enumerate(steps) if place // each in wanted]
+    return Kept([step for step in steps if step in means or step in heads], heads)
+
+
+def _num_tokens(layout: Layout) -> int:
+    return layout.num_prefix_tokens + math.prod(layout.grid)
+
+
+def _evenly(steps: Sequence[str], count: int) -> list[str]:
+    """Return `count` of the steps at most, spread evenly, the last one among them."""
+    if count < 1:
+        return []
+    places = np.linspace(len(steps) - 1, 0, min(len(steps), count)).round().astype(int)
+    return [steps[place] for place in sorted(set(places.tolist()))]

@@ -1,0 +1,1 @@
+"""Hugging Face's transformers: `folder` is the format, the others a family each."""

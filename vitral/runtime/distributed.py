@@ -1,0 +1,248 @@
+"""The processes that train together, as torchrun starts them, and the tensors that they share."""
+
+import contextlib
+import datetime
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from vitral.config.run import TrainSettings
+from vitral.runtime.watch import Watch
+
+# Others wait while the first process looks at the images or draws the report. A process that dies
+# or hangs is noticed by the watch, not by this.
+_TIMEOUT = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process and how many there are."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    watch: Watch | None = field(default=None, compare=False, repr=False)
+    """Of the others; None: there are none."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes."""
+        if self.world_size > 1:
+            with self.waiting():
+                dist.all_reduce(values)
+        return values
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the largest of each of a tensor's numbers over all processes."""
+        if self.world_size > 1:
+            with self.waiting():
+                dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give tensors the values that they have on the first process."""
+        if self.world_size > 1:
+            with self.waiting():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
+
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Return every process's tensor, of one shape in all, in the order of ranks."""
+        if self.world_size == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        with self.waiting():
+            dist.all_gather(found, tensor)
+        return found
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in the order of ranks; sent with pickle among our own."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        with self.waiting():
+            dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """Return the first process's value in all of them."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        with self.waiting():
+            dist.broadcast_object_list(box)
+        return box[0]
+
+    def on_first(self, function: Callable[[], object]) -> None:
+        """Call a function on the first process; all wait for it, and all raise what it raises.
+
+        It may take as long as it takes: see `patient`.
+        """
+        error: Exception | None = None
+        if self.is_first:
+            try:
+                with self.patient():
+                    function()
+            except Exception as raised:
+                error = raised
+        error = self.from_first(error)
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.world_size > 1:
+            with self.waiting():
+                dist.barrier()
+
+    def mark_progress(self) -> None:
+        """Tell the others that this process comes on; all that is said to all tells it as well."""
+        if self.watch:
+            self.watch.mark_progress()
+
+    def patient(self) -> contextlib.AbstractContextManager[None]:
+        """Do work of unknown length while the others wait: only a dead or stopped process counts.
+
+        Elsewhere a process that does not come on for `timeout_seconds` ends the run.
+        """
+        return self.watch.patient() if self.watch else contextlib.nullcontext()
+
+    def guard(
+        self, *, timeout_seconds: float, on_loss: Callable[[str], str]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Do work that all processes share, and end all when one is lost: see `Watch.guard`."""
+        if self.watch is None:
+            return contextlib.nullcontext()
+        return self.watch.guard(timeout_seconds=timeout_seconds, on_loss=on_loss)
+
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Wait for what the others have a part in: who waits is not at fault."""
+        return self.watch.waiting() if self.watch else contextlib.nullcontext()
+
+
+def ranks_from_environment() -> Ranks:
+    """Read the place of this process that torchrun put into the environment."""
+    return Ranks(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
+
+
+@contextlib.contextmanager
+def process_group(
+    ranks: Ranks, *, device: torch.device, timeout_seconds: float = TrainSettings.timeout_seconds
+) -> Iterator[Ranks]:
+    """Connect the processes for the time of a run, and watch them.
+
+    Args:
+        ranks: the place of this process.
+        device: of the tensors that the processes exchange.
+        timeout_seconds: how long a process may hang before it ends the others, outside of `guard`.
+
+    Raises:
+        ProcessLostError: another process is gone, hangs or has failed.
+    """
+    if ranks.world_size == 1:
+        yield ranks
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # NCCL's own watchdog aborts the process without a word where the watch would tell why.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    # torch imports this on the way of DistributedDataParallel; its functions take the group of that
+    # moment as a default and would keep it, and gloo's threads, beyond the end of Python: an abort
+    # when such a thread then lets go of a tensor. Before there is a group they take None.
+    importlib.import_module("torch.distributed.nn.functional")
+    store = _own_store(ranks, timeout_seconds=timeout_seconds)
+    watch = Watch(
+        store.clone(),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        local_rank=ranks.local_rank,
+        timeout_seconds=timeout_seconds,
+    )
+    with watch.heed_launcher():
+        try:
+            with watch.guard():
+                _connect(ranks, device, store=store, watch=watch)
+                joined = replace(ranks, watch=watch)
+                yield joined
+                watch.part()
+                joined.sum(torch.zeros(1, device=device)).item()  # all are here: each may go
+        except BaseException as error:
+            watch.fail(error)
+            raise
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            watch.close()
+
+
+def _connect(ranks: Ranks, device: torch.device, *, store: Any, watch: Watch) -> None:
+    with watch.waiting():
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=_TIMEOUT,
+        )
+
+
+def _own_store(ranks: Ranks, *, timeout_seconds: float) -> Any:
+    """Return a store that the processes share, empty also for a second group of theirs."""
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    store.set_timeout(_TIMEOUT)
+    number = store.add(f"vitral/{ranks.rank}", 1)
+    return PrefixStore(f"vitral/{number}", store)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the numbers are made."""
+
+    device: torch.device
+    precision: torch.dtype
+    compile: bool
+    ranks: Ranks
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be sharded over processes as one that is not; all call it."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def sharded_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return a whole tensor as this process's part of it, if another of its shape is sharded.
+
+    Every process has the same whole tensor; nothing is sent.
+    """
+    placements = getattr(other, "placements", None)
+    if placements is None or tensor.shape != other.shape:
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(other, DTensor)
+    return distribute_tensor(tensor, other.device_mesh, placements, src_data_rank=None)
+
+
+def all_sharded_like(
+    tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return whole tensors sharded as those of the same name are; those without one as they are."""
+    return {n: sharded_like(t, others[n]) if n in others else t for n, t in tensors.items()}

@@ -1,0 +1,91 @@
+"""Intervals and tests: how much of a score chance explains."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitral.errors import RequestError
+
+_NORMAL_95 = 1.959963984540054
+
+
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion.
+
+    Source: Wilson, JASA 22 (1927), pages 209 to 212.
+    """
+    z2 = _NORMAL_95**2
+    centre = (right + z2 / 2) / (count + z2)
+    half = _NORMAL_95 / (count + z2) * math.sqrt(right * (count - right) / count + z2 / 4)
+    return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Return the mean of scores over seeds and its 95 % interval by Student's t.
+
+    It says how far the mean over ever more draws of the support may lie. The uncertainty that
+    comes from a limited number of test images is another one, and not in it: all seeds share the
+    test images (for those, see `vitral.statistics.wilson_interval`).
+
+    Args:
+        values: a score a seed; the interval is not cut to 0..1.
+
+    Returns:
+        (mean, low, high); low and high are None for a single value, which says nothing of its
+        spread.
+
+    Raises:
+        RequestError: no values.
+    """
+    if not len(values):
+        raise RequestError("values is empty: give a score a seed")
+    numbers = np.asarray(values, np.float64)
+    mean = float(numbers.mean())
+    if len(numbers) == 1:
+        return mean, None, None
+    half = t_quantile(len(numbers) - 1) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    return mean, mean - half, mean + half
+
+
+def t_quantile(freedom: int, *, coverage: float = 0.95) -> float:
+    """Return the t between whose negative and itself Student's distribution has `coverage`.
+
+    Args:
+        freedom: degrees of freedom, 1 or more.
+        coverage: of the two-sided interval, above 0 and below 1.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4, solved by
+    bisection in the angle atan(t / sqrt(freedom)).
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _t_coverage(middle, freedom) < coverage:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _t_coverage(angle: float, freedom: int) -> float:
+    """Return the probability of |t| below sqrt(freedom) tan(angle)."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    is_odd = freedom % 2
+    term, total = (cosine if is_odd else 1.0), 0.0
+    for number in range(1 + is_odd, freedom, 2):
+        total += term
+        term *= cosine**2 * number / (number + 1)
+    return 2 / math.pi * (angle + sine * total) if is_odd else sine * total
+
+
+def binomial_tail(right: int, count: int, share: float) -> float:
+    """Return the probability of `right` or more hits among `count`, each of probability `share`."""
+    if right <= 0 or share >= 1:
+        return 1.0
+    logs = [
+        math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
+        + hits * math.log(share) + (count - hits) * math.log1p(-share)
+        for hits in range(right, count + 1)
+    ]  # fmt: skip
+    return min(1.0, math.fsum(map(math.exp, logs)))

@@ -1,0 +1,213 @@
+"""The gradient of a loss that couples all examples of a step, by micro-batches and processes.
+
+`encode` is run on each micro-batch, what it gave is gathered from all of them and all processes,
+`couple` is run once on the whole in every process, and its gradient is led back through each
+micro-batch, which for this is encoded again: one more forward pass, and the memory of one
+micro-batch (gradient caching, arXiv 2101.06983, section 3). The result is that of one large batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vitral.data.workers import Batch
+from vitral.errors import RequestError
+from vitral.models.model import drop_path_from
+from vitral.runtime.device import autocast
+from vitral.runtime.distributed import Ranks
+from vitral.training.objectives.base import Objective, checked_loss
+
+if TYPE_CHECKING:
+    from vitral.runtime.distributed import Machine
+
+Piece = tuple[Callable[[], Batch], int]
+"""Makes a micro-batch ready for the model, and the seed of what is drawn in it."""
+
+
+def backward_coupled(
+    objective: Objective,
+    pieces: Sequence[Piece],
+    *,
+    rows_of_ranks: Sequence[int],
+    order: Sequence[int] | None = None,
+    num_valid: int,
+    seed: int,
+    machine: "Machine",
+) -> dict[str, Tensor]:
+    """Leave in the parameters the gradient of the mean coupled loss over the whole step.
+
+    Args:
+        objective: of coupling "batch".
+        pieces: the micro-batches of this process.
+        rows_of_ranks: how many rows they have in each process.
+        order: in which the rows of all processes, one after the other, are coupled; None: as they
+            come.
+        num_valid: rows of this process that count.
+        seed: of what is drawn in `couple`, the same in all processes.
+        machine: where it happens.
+
+    Returns:
+        The sums of loss and metrics over all examples in the first process, zeros in the others.
+
+    Raises:
+        RequestError: BatchNorm in what is encoded, of which no micro-batch or process sees all.
+    """
+    in_parts = len(pieces) > 1 or machine.ranks.world_size > 1
+    encoded, valid = list[dict[str, Tensor]](), list[Tensor]()
+    with torch.set_grad_enabled(len(pieces) == 1), _refuse_batch_norm(objective, when=in_parts):
+        for make, own_seed in pieces:
+            batch = make()
+            encoded.append(_encode(objective, batch, seed=own_seed, machine=machine))
+            valid.append(batch["valid"])
+    local = {name: torch.cat([part[name].detach() for part in encoded]) for name in encoded[0]}
+    rows, start, counts = _gather(local, torch.cat(valid), rows_of_ranks, num_valid, machine)
+    leaves = {
+        name: tensor.requires_grad_() if tensor.is_floating_point() else tensor
+        for name, tensor in rows.items()
+    }
+    torch.manual_seed(seed)
+    with autocast(machine.device, machine.precision):
+        counted_rows = {n: _counted(leaf, counts, order) for n, leaf in leaves.items()}
+        num_rows = len(next(iter(counted_rows.values())))
+        values, metrics = checked_loss(objective, objective.couple(counted_rows), rows=num_rows)
+    values = values.float()
+    # Every process has the same gradient of what is coupled: the sum over them counts it once.
+    (values.sum() / max(len(values), 1) / machine.ranks.world_size).backward()
+    _lead_back(objective, pieces, encoded, leaves, start=start, machine=machine)
+    if machine.ranks.world_size > 1:
+        _sum_gradients(objective, machine)
+    counted = 1.0 if machine.ranks.is_first else 0.0
+    sums = {"loss": values.detach().sum()} | {
+        name: value.detach().float().sum() for name, value in metrics.items()
+    }
+    return {name: value * counted for name, value in sums.items()}
+
+
+def _encode(
+    objective: Objective, batch: Batch, *, seed: int, machine: "Machine"
+) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    with drawing_from(objective, batch), autocast(machine.device, machine.precision):
+        encoded = objective.encode(batch)
+    rows, kind = len(batch["valid"]), type(objective).__name__
+    if not isinstance(encoded, dict) or not encoded:
+        raise RequestError(f"{kind}.encode gives {type(encoded).__name__}: give tensors by name")
+    for name, tensor in encoded.items():
+        shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        if not isinstance(shape, tuple) or shape[:1] != (rows,):
+            raise RequestError(
+                f"{kind}.encode gives {name!r} of {shape} for {rows} rows: give ({rows}, ...)"
+            )
+    return encoded
+
+
+def drawing_from(objective: nn.Module, batch: Batch) -> AbstractContextManager[None]:
+    """Have stochastic depth drawn from a batch's own numbers, where it has some."""
+    return drop_path_from(objective, batch.get("uniforms/drop_path"))
+
+
+def _lead_back(
+    objective: Objective,
+    pieces: Sequence[Piece],
+    encoded: Sequence[Mapping[str, Tensor]],
+    leaves: Mapping[str, Tensor],
+    *,
+    start: int,
+    machine: "Machine",
+) -> None:
+    """Take the gradient of the gathered rows through the micro-batches that they came from."""
+    for number, (make, own_seed) in enumerate(pieces):
+        tensors: Mapping[str, Tensor] = encoded[number]
+        count = len(next(iter(tensors.values())))
+        if len(pieces) > 1:
+            tensors = _encode(objective, make(), seed=own_seed, machine=machine)
+        outputs, gradients = [], []
+        for name, tensor in tensors.items():
+            leaf_gradient = leaves[name].grad
+            if tensor.requires_grad and leaf_gradient is not None:
+                outputs.append(tensor)
+                gradients.append(leaf_gradient[start : start + count] * machine.ranks.world_size)
+        start += count
+        if outputs:
+            torch.autograd.backward(outputs, gradients)
+
+
+def _gather(
+    local: Mapping[str, Tensor],
+    valid: Tensor,
+    sizes: Sequence[int],
+    num_valid: int,
+    machine: "Machine",
+) -> tuple[dict[str, Tensor], int, Tensor | None]:
+    """Return the rows of all processes in order, where this one's begin, and which are valid.
+
+    The last is None where all are, of one process; there the host knows it.
+    """
+    ranks = machine.ranks
+    if ranks.world_size == 1:
+        return dict(local), 0, None if num_valid == len(valid) else valid
+    longest, start = max(sizes), sum(sizes[: ranks.rank])
+    rows = {name: _gather_rows(tensor, sizes, longest, ranks) for name, tensor in local.items()}
+    return rows, start, _gather_rows(valid.to(torch.uint8), sizes, longest, ranks).bool()
+
+
+def _counted(rows: Tensor, counts: Tensor | None, order: Sequence[int] | None) -> Tensor:
+    """Return the rows (N, ...) that count, in an order."""
+    if order is not None:
+        rows = rows[list(order)]
+        counts = None if counts is None else counts[list(order)]
+    return rows if counts is None else rows[counts]
+
+
+def _gather_rows(tensor: Tensor, sizes: Sequence[int], longest: int, ranks: Ranks) -> Tensor:
+    """Return rows (N, ...) of all processes, one process after the other."""
+    padded = tensor.new_zeros(longest, *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    found = ranks.all_gather(padded)
+    return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
+
+
+def _sum_gradients(objective: nn.Module, machine: "Machine") -> None:
+    """Add up the gradients of all processes, in one message for each type of number."""
+    by_type: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in objective.parameters():
+        if parameter.grad is not None:  # in one process if in all: they compute the same
+            by_type.setdefault(parameter.dtype, []).append(parameter)
+    for parameters in by_type.values():
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        summed = machine.ranks.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        pieces = summed.split([gradient.numel() for gradient in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
+
+@contextmanager
+def _refuse_batch_norm(objective: nn.Module, *, when: bool) -> Iterator[None]:
+    """Refuse a BatchNorm that is trained on parts of a batch, whose statistics it would take."""
+
+    def refuse(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, _inputs: Any) -> None:
+            if module.training:
+                raise RequestError(
+                    f"{name} is BatchNorm in what is encoded by micro-batches or processes, of "
+                    "which none sees the whole batch that the loss couples: use one process and "
+                    "train.micro_batch_size=0, or move it into couple"
+                )
+
+        return hook
+
+    handles = []
+    if when:
+        handles = [
+            module.register_forward_pre_hook(refuse(name))
+            for name, module in objective.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,81 @@
+"""Few-shot scores while a model trains, on tasks that are opened once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vitral.config.run import RunConfig
+from vitral.data.datasets.names import is_published
+from vitral.evaluate.frozen.controls import model_view
+from vitral.evaluate.frozen.fewshot import (
+    NUM_SEEDS,
+    Draw,
+    draw_all,
+    fewshot_preprocessing,
+    score_draws,
+)
+from vitral.evaluate.frozen.task import FrozenModel, FrozenTask, open_task
+from vitral.evaluate.ridge import L2
+from vitral.models.model import Model
+from vitral.training.context import fewshot_sources
+
+
+@dataclass(frozen=True)
+class FewshotScorer:
+    """Tasks, and the supports that were drawn of them."""
+
+    tasks: tuple[tuple[FrozenTask, list[Draw]], ...]
+    config: RunConfig
+    device: torch.device
+
+    def scores(self, model: torch.nn.Module) -> dict[str, float]:
+        """Return the accuracy of a model's present weights by `DATA/5-shot`, the mean over seeds.
+
+        Raises:
+            DataError: an image of a support, or every test image, can't be read.
+            ModelFileError: the features are not finite.
+        """
+        assert isinstance(model, Model)
+        frozen = FrozenModel(
+            model,
+            path="",
+            device=self.device,
+            batch_size=self.config.evaluation.batch_size,
+            workers=self.config.data.workers,
+        )
+        view = model_view(frozen, fewshot_preprocessing(self.config.preprocessing))
+        found: dict[str, list[float]] = {}
+        for task, draws in self.tasks:
+            for own in score_draws(view, task, draws, l2=L2)[0]:
+                found.setdefault(f"{task.name}/{own.shots}-shot", []).append(own.accuracy)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def open_fewshot(
+    config: RunConfig, *, device: torch.device, say: Callable[[str], None]
+) -> FewshotScorer:
+    """Open the tasks of `evaluation.fewshot` and draw their supports.
+
+    Args:
+        config: of the run.
+        device: where the model is.
+        say: told what should be known of the data.
+
+    Raises:
+        RequestError: a source is not there, or has too few images for `evaluation.fewshot_shots`.
+        DataError: its contents can't be used.
+    """
+    tasks = []
+    for source in fewshot_sources(config.evaluation.fewshot):
+        task = open_task(
+            source,
+            channels=config.preprocessing.channels,
+            directory=config.data.directory if is_published(source) else None,
+        )
+        for note in task.notes:
+            say(f"few-shot on {task.name}: {note}")
+        shots = config.evaluation.fewshot_shots
+        tasks.append((task, draw_all(task, shots=shots, num_seeds=NUM_SEEDS, sweep=False)))
+    return FewshotScorer(tuple(tasks), config, device)

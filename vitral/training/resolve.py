@@ -1,0 +1,357 @@
+"""From what was asked for and what the data is to one frozen config, with each value's origin."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from vitral.config.checks import check_positive
+from vitral.config.model import ModelConfig, family_of
+from vitral.config.names import parse_model_name
+from vitral.config.preprocessing import default_preprocessing
+from vitral.config.run import (
+    CROP_OF_SETTING,
+    AugmentSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+    RunConfig,
+)
+from vitral.config.settings import (
+    build_run_config,
+    build_section,
+    flatten,
+    parse_objective_settings,
+)
+from vitral.data.dataset import ImageData
+from vitral.data.loader import own_share
+from vitral.data.order import steps_per_epoch
+from vitral.errors import DataError, RequestError
+from vitral.models.model import Model
+from vitral.recipes import Facts
+from vitral.recipes.recipe import Recipe, choose_recipe, default_model
+from vitral.training.objectives.table import ObjectiveChoice
+
+# What a recipe may say that has no effect without validation images.
+_OF_VALIDATION = tuple(
+    f"evaluation.{name}"
+    for name in ("keep_best", "best_by", "best_within", "patience", "every_epochs")
+)
+# What a recipe may say that has no effect where the last model is the result.
+_OF_THE_BEST = ("evaluation.best_by", "evaluation.best_within", "evaluation.patience")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an objective asks for on the data."""
+
+    num_outputs: int
+    """Of the model's head."""
+    sources: Mapping[str, float]
+    """Beside the run's own data, with their shares of a batch."""
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run that can begin."""
+
+    config: RunConfig
+    origin: dict[str, str]
+    """Where each setting came from: "option", "file", "recipe", "automatic" or "default"."""
+    recipe: Recipe
+
+
+def resolve_run(
+    data: ImageData,
+    *,
+    model: str | nn.Module | None,
+    objective: ObjectiveChoice,
+    recipe: str | None,
+    asked: Mapping[str, Any],
+    from_file: Mapping[str, Any],
+) -> ResolvedRun:
+    """Choose every setting.
+
+    Args:
+        data: opened.
+        model: a name, the caller's own module, or None for one that fits the images.
+        objective: what is minimised.
+        recipe: a name, or None for one that fits the task.
+        asked: settings by path from options; `train.epochs` stands for `train.steps`.
+        from_file: settings by path from a file.
+
+    Raises:
+        RequestError: a setting that has no place here, or a bad value.
+        DataError: no training images.
+    """
+    if "train" not in data.splits:
+        raise DataError(
+            f"{data.source} has no training images: it has {', '.join(data.splits)} only"
+        )
+    kind, record = objective.kind, objective.kind.settings_type
+    if from_file.get("objective.name") != objective.name:  # the file speaks of another objective
+        from_file = {p: v for p, v in from_file.items() if not p.startswith("objective.")}
+    asked = {**asked, "objective.name": objective.name}
+    layers = {
+        name: parse_objective_settings(layer, record, name=objective.name)
+        for name, layer in (("file", from_file), ("option", asked))
+    }
+    objective_settings = build_section(record, "objective", _joined(layers))
+    kind.check_data(data, objective_settings)
+    task = _Task(
+        num_outputs=kind.num_outputs(data, objective_settings),
+        sources=kind.further_sources(objective_settings),
+    )
+    given = _joined(layers)
+    if given.get("evaluation.keep_best") and "validation" not in data.splits:
+        raise RequestError(
+            f"evaluation.keep_best=true: {data.source} has no validation images to score on: set "
+            "data.validation_share, or leave it out"
+        )
+    _check_mixing(given, objective)
+    model_settings, preprocessing = _model_settings(
+        data, model, task.num_outputs, asked=_joined(layers)
+    )
+    facts = _facts(data, model_settings, preprocessing, model=model)
+    chosen = choose_recipe(facts, name=recipe)
+    fitting = kind.fit_recipe({**chosen.settings, **_fitting(data)}, given, data)
+    fitting = _of_objective(fitting, record)
+    if "validation" not in data.splits:
+        useless = set(_OF_VALIDATION)
+        if given.get("evaluation.fewshot"):
+            useless.remove("evaluation.every_epochs")
+        fitting = {path: own for path, own in fitting.items() if path not in useless}
+    chosen = replace(chosen, settings=fitting)
+    check_positive(epochs=given.get("train.epochs"))
+    if isinstance(model, nn.Module):
+        _check_own_model(model, given, num_outputs=task.num_outputs)
+    effective = _with_effect(chosen.settings, given, model=model)
+    chosen = replace(chosen, settings=_of_family(effective, model_settings))
+    layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
+    layers = {
+        origin: _to_steps(layer, data, layers, sources=task.sources)
+        for origin, layer in layers.items()
+    }
+    origin = {path: name for name, layer in layers.items() for path in layer}
+    config = build_run_config(_joined(layers), objective=record)
+    origin = {path: origin.get(path, "default") for path in flatten(config)}
+    return ResolvedRun(config, origin, chosen)
+
+
+def _fitting(data: ImageData) -> dict[str, Any]:
+    """Return the settings that keep changes off which would make an image one of another class."""
+    off: dict[str, dict[str, Any]] = {
+        "flip": {"augment.flip": False},
+        "crop": {"augment.crop": "none"},
+    }
+    return {path: own for change in data.listing.unfit for path, own in off[change].items()}
+
+
+def _of_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) -> dict[str, Any]:
+    """Drop what a recipe says of another objective's own settings."""
+    known = {f"objective.{name}" for name in record.__dataclass_fields__}
+    return {
+        path: value
+        for path, value in recipe.items()
+        if not path.startswith("objective.") or path in known
+    }
+
+
+def _check_mixing(given: Mapping[str, Any], objective: ObjectiveChoice) -> None:
+    for path in ("augment.mixup", "augment.cutmix"):
+        if given.get(path) and not objective.kind.mixing:
+            raise RequestError(
+                f"{path}={given[path]} mixes images with their classes, which the objective "
+                f"{objective.name!r} does not read so: leave it out"
+            )
+    if given.get("augment.randaugment") and "mask" in objective.kind.targets:
+        raise RequestError(
+            f"augment.randaugment={given['augment.randaugment']} moves pixels, which the masks of "
+            f"the objective {objective.name!r} would not follow: leave it out"
+        )
+
+
+def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_outputs: int) -> None:
+    wrong = sorted(path for path in given if path.startswith("model."))
+    if wrong:
+        raise RequestError(f"{wrong[0]} has no effect on a model of your own: leave it out")
+    if not isinstance(model, Model) and given.get("optimizer.layer_decay", 1.0) != 1:
+        raise RequestError(
+            "optimizer.layer_decay has no effect on a model of your own, whose layers are not "
+            "known: leave it out"
+        )
+    if isinstance(model, Model) and model.config.num_classes != num_outputs:
+        raise RequestError(
+            f"a model of {model.config.num_classes} classes for data of {num_outputs}: build or "
+            f"load it with num_classes={num_outputs}"
+        )
+
+
+def _with_effect(
+    recipe: Mapping[str, Any], given: Mapping[str, Any], *, model: str | nn.Module | None
+) -> dict[str, Any]:
+    """Drop what a recipe says that has no place beside what was asked for."""
+    left = dict(recipe)
+    crop = given.get("augment.crop", recipe.get("augment.crop", AugmentSettings.crop))
+    for path, needed in CROP_OF_SETTING.items():
+        if crop != needed:
+            left.pop(path, None)
+    if given.get("evaluation.keep_best") is False:
+        left = {path: own for path, own in left.items() if path not in _OF_THE_BEST}
+    if given.get("evaluation.best_by") == "loss":
+        left.pop("evaluation.best_within", None)
+    recipes = recipe.get("optimizer.name", OptimizerSettings.name)
+    if given.get("optimizer.name", recipes) != recipes:
+        left = _of_any_optimizer(left, given)
+    if isinstance(model, nn.Module):
+        left = {path: value for path, value in left.items() if not path.startswith("model.")}
+    return left
+
+
+def _of_any_optimizer(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what a recipe says of another optimizer than is asked for.
+
+    Raises:
+        RequestError: no learning rate is given, and the recipe's is another optimizer's.
+    """
+    if "optimizer.learning_rate" not in given:
+        raise RequestError(
+            f"optimizer.name={given['optimizer.name']!r} is not the recipe's: give its "
+            "--learning-rate too"
+        )
+    left = {path: own for path, own in recipe.items() if not path.startswith("optimizer.")}
+    return left | {"optimizer.weight_decay": 0.0}
+
+
+def _of_family(recipe: Mapping[str, Any], model_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what a recipe says of models of another family, such as a ResNet's dropout."""
+    if not model_settings:
+        return dict(recipe)
+    family = family_of(path.removeprefix("model.") for path in model_settings)
+    return {
+        path: value
+        for path, value in recipe.items()
+        if not path.startswith("model.")
+        or path.removeprefix("model.") in family.__dataclass_fields__
+    }
+
+
+def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {path: value for layer in layers.values() for path, value in layer.items()}
+
+
+def _model_settings(
+    data: ImageData, model: str | nn.Module | None, num_outputs: int, *, asked: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the model and of its preprocessing that nobody asked for."""
+    channels = data.channels
+    if isinstance(model, Model):
+        return (
+            {f"model.{k}": v for k, v in vars(model.config).items()},
+            {f"preprocessing.{k}": v for k, v in vars(model.preprocessing).items()},
+        )
+    name, image_size = default_model(_typical_side(data))
+    fields: dict[str, Any] = {}
+    if model is None or isinstance(model, str):
+        fields = parse_model_name(model or name)
+        fields.setdefault("image_size", image_size)
+        fields |= {"in_channels": channels, "num_classes": num_outputs}
+        image_size = asked.get("model.image_size", fields["image_size"])
+        stated = asked.get("model.num_classes", num_outputs)
+        if stated != num_outputs:
+            raise RequestError(
+                f"model.num_classes={stated} does not fit data of {num_outputs} classes: "
+                "leave it out"
+            )
+    size = asked.get("preprocessing.size", image_size)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    ready = default_preprocessing(size, channels=channels, **_of_deep_images(data))
+    return (
+        {f"model.{k}": v for k, v in fields.items()},
+        {f"preprocessing.{k}": v for k, v in vars(ready).items()},
+    )
+
+
+def _of_deep_images(data: ImageData) -> dict[str, Any]:
+    """Return how images of more than eight bits are prepared: in their range, never rounded."""
+    levels = data.levels()
+    return {"levels": levels, "rounding": "none"} if levels else {}
+
+
+def facts_of(data: ImageData, config: ModelConfig) -> Facts:
+    """Return what recipes and protocols look at, of a task for a pretrained model."""
+    return Facts(
+        num_images=len(data.splits["train"]),
+        num_classes=len(data.classes),
+        image_size=config.image_hw,
+        model=config.name,
+        embed_dim=getattr(config, "embed_dim", 0),
+        data=data.source,
+        image_area=typical_area(data),
+        config=config,
+    )
+
+
+def _facts(
+    data: ImageData,
+    model_settings: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    *,
+    model: str | nn.Module | None,
+) -> Facts:
+    if isinstance(model, Model) and model.load_report:
+        return facts_of(data, model.config)
+    return Facts(
+        num_images=len(data.splits["train"]),
+        num_classes=len(data.classes),
+        image_size=preprocessing["preprocessing.size"],
+        model=model_settings.get("model.name", "your own model"),
+        embed_dim=model_settings.get("model.embed_dim", 0),
+        data=data.source,
+        image_area=typical_area(data),
+    )
+
+
+def _to_steps(
+    layer: dict[str, Any],
+    data: ImageData,
+    layers: Mapping[str, Mapping[str, Any]],
+    *,
+    sources: Mapping[str, float],
+) -> dict[str, Any]:
+    """Replace epochs and warm-up shares by steps, now that the number of images is known."""
+    layer = dict(layer)
+    everything = _joined(layers)
+    check_positive(batch_size=everything["train.batch_size"])
+    batch_size = own_share(everything["train.batch_size"], sources)
+    per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
+    if "train.epochs" in layer and "train.steps" in layer:
+        raise RequestError(
+            f"train.epochs={layer['train.epochs']:g} and train.steps={layer['train.steps']} both "
+            "say how long: give one of them"
+        )
+    epochs = layer.pop("train.epochs", None)
+    if epochs is not None:
+        layer["train.steps"] = max(1, round(epochs * per_epoch))
+    share = layer.pop("schedule.warmup_share", None)
+    if share is not None and "schedule.warmup_steps" not in layer:
+        later = {origin: own for origin, own in layers.items() if origin in ("file", "option")}
+        asked = _joined(later)
+        total = asked.get("train.steps")
+        if total is None:
+            total = round(asked.get("train.epochs", everything["train.epochs"]) * per_epoch)
+        layer["schedule.warmup_steps"] = int(share * max(1, total))
+    return layer
+
+
+def typical_area(data: ImageData) -> int:
+    """Return the median of the images' pixels; 224 x 224 when they have not been looked at."""
+    areas = [f.height * f.width for f in data.findings if f.height]
+    return int(np.median(areas)) if areas else 224 * 224
+
+
+def _typical_side(data: ImageData) -> int:
+    """Return the median of the images' shorter sides; 224 when they have not been looked at."""
+    sides = [min(f.height, f.width) for f in data.findings if f.height]
+    return int(np.median(sides)) if sides else 224

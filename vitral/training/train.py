@@ -1,0 +1,373 @@
+"""A training run from beginning to end: what the command line and `vitral.train` call."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vitral.config.names import parse_model_name
+from vitral.config.run import RunConfig
+from vitral.config.settings import (
+    flatten,
+    identity,
+    parse_objective_settings,
+    parse_settings,
+    read_settings_file,
+)
+from vitral.data.dataset import ImageData
+from vitral.data.datasets.names import DEFAULT_NAME, data_name
+from vitral.data.splits import describe_splits
+from vitral.errors import RequestError
+from vitral.models.model import Model
+from vitral.runtime.device import choose_compile, choose_precision
+from vitral.runtime.distributed import Machine
+from vitral.training.building import Run
+from vitral.training.checkpoint import checkpoint_paths
+from vitral.training.context import Site, open_training_data, source_text, training_site
+from vitral.training.fingerprint import parts_fingerprint
+from vitral.training.objectives.base import Objective
+from vitral.training.objectives.table import ObjectiveChoice, ObjectiveFunction, choose_objective
+from vitral.training.resolve import ResolvedRun, resolve_run
+from vitral.training.results import Result
+from vitral.training.run_folder import RunFolder
+from vitral.training.trainer import Trainer
+from vitral.training.validation import MetricFunction, named_metrics
+
+UNLABELLED = "unlabelled"
+"""The one further source that a run can have."""
+
+
+def train(
+    model: str | nn.Module | None = None,
+    data: Any = None,
+    *,
+    objective: str | type[Objective] | ObjectiveFunction | None = None,
+    unlabelled: Any = None,
+    metrics: Mapping[str, MetricFunction] | Sequence[str | MetricFunction] = (),
+    image_size: int | tuple[int, int] | None = None,
+    recipe: str | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    compile: str | None = None,
+    output: str | Path | None = None,
+    resume: str = "auto",
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Train a classifier and write a run folder.
+
+    Args:
+        model: a name such as "ViT-S/16", any module (N, C, H, W) -> (N, K), or None for a ViT that
+            fits the images.
+        data: a path, the name of a built-in set, a sized object with [i] -> (image, label), or None
+            for the built-in set.
+        objective: "softmax", "sigmoid", a subclass of `Objective`, or a function (model, batch) ->
+            loss or (loss, metrics). None: softmax, or sigmoid where images may have any classes.
+        unlabelled: further data without classes, for an objective that learns from it too.
+        metrics: measured on the validation images beside the objective's own: names ("top5") or
+            functions (model, batch) -> (N,) or a scalar mean, which a mapping may name.
+        image_size: of the model's input.
+        recipe: the name of one, or None for one that fits the task.
+        epochs: length of the run, or
+        steps: length of the run.
+        batch_size: images a step, over all processes.
+        learning_rate: the peak.
+        seed: all random numbers follow from it.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "float32" or "bfloat16".
+        compile: "auto", "on" or "off".
+        output: the run folder; None: `runs/DATA-MODEL-` and six digits of the settings.
+        resume: "auto" goes on where a run of the same settings stopped, "never" refuses to, a path
+            names the run to go on with.
+        config: a YAML file of settings.
+        settings: further settings by path, such as {"augment.mixup": 0.2}.
+        command: how a person would say this call; None: a call of this function.
+        quiet: say nothing on standard error.
+
+    Returns:
+        The model, the summary and the run folder.
+
+    Raises:
+        VitralError: of the kinds that `vitral.errors` draws.
+    """
+    if isinstance(model, nn.Module) and isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    shortcuts = {
+        "preprocessing.size" if isinstance(model, nn.Module) else "model.image_size": image_size,
+        "train.epochs": epochs,
+        "train.steps": steps,
+        "train.batch_size": batch_size,
+        "optimizer.learning_rate": learning_rate,
+        "train.seed": seed,
+        "train.device": device,
+        "train.precision": precision,
+        "train.compile": compile,
+    }
+    asked = parse_settings({path: value for path, value in shortcuts.items() if value is not None})
+    asked |= parse_settings(settings or {})
+    from_file = _read_config_file(config)
+    model, from_file = _choose_model(model, asked.pop("model.name", None), from_file)
+    both = from_file | asked
+    data = both.get("data.source", DEFAULT_NAME) if data is None else data
+    objective = both.get("objective.name") if objective is None else objective
+    # Unknown names are told before the data is opened.
+    if isinstance(model, str):
+        parse_model_name(model)
+    choice = None if objective is None else choose_objective(objective)
+    if choice is not None:
+        parse_objective_settings(asked, choice.kind.settings_type, name=choice.name)
+    asked |= {"data.source": source_text(data)}
+    if unlabelled is not None:
+        asked |= {"data.unlabelled": source_text(unlabelled)}
+    with training_site(both.get("train.device", "auto"), quiet=quiet) as site:
+        channels = both.get("model.in_channels", both.get("preprocessing.channels"))
+        if isinstance(model, Model):
+            channels = model.config.in_channels
+        images = open_training_data(
+            data,
+            site,
+            settings=both,
+            channels=channels,
+            label=choice is None or choice.kind.label,
+            targets=() if choice is None else choice.kind.targets,
+        )
+        request = RunRequest(
+            model,
+            title=data_name(data),
+            command=command or f"vitral.train({model!r}, {source_text(data)!r})",
+            recipe=recipe,
+            asked=asked,
+            from_file=from_file,
+            objective=choice,
+            unlabelled=both.get("data.unlabelled") if unlabelled is None else unlabelled,
+            metrics=named_metrics(metrics),
+            output=output,
+            resume=resume,
+        )
+        return train_on(images, request, site)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is asked of a run on data that is open."""
+
+    model: str | nn.Module | None
+    title: str
+    """A short name of the data."""
+    command: str
+    """How a person would say it."""
+    recipe: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by path; `data.source` among them."""
+    from_file: Mapping[str, Any] = field(default_factory=dict)
+    objective: ObjectiveChoice | None = None
+    """None: softmax, or sigmoid where images may have any classes."""
+    unlabelled: Any = None
+    """Further data without classes, for an objective that learns from it too."""
+    metrics: Mapping[str, MetricFunction] = field(default_factory=dict)
+    output: str | Path | None = None
+    resume: str = "auto"
+    start: str = ""
+    """What tells the starting weights apart, such as their hash; empty: those of a given module."""
+    zero_head: bool = False
+    """Whether the head is set to zero before the first step, where the best is kept after the model
+    as it is given has been scored (ViT paper, 3.1)."""
+
+
+def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
+    """Carry out a run, or go on with it, on data that is open.
+
+    Raises:
+        VitralError: as `train`.
+    """
+    default = "sigmoid" if images.is_multi_label else "softmax"
+    objective = request.objective or choose_objective(default)
+    resolved = resolve_run(
+        images,
+        model=request.model,
+        objective=objective,
+        recipe=request.recipe,
+        asked=request.asked,
+        from_file=request.from_file,
+    )
+    config, model = resolved.config, request.model
+    further = _open_further(objective, images, request, site, resolved)
+    fingerprint = _fingerprint(images, further)
+    parts = request.start + parts_fingerprint(
+        None if request.start else model, objective.given or objective.name, request.metrics
+    )
+    digits = identity(flatten(config), given=fingerprint + parts)
+    run = Run(
+        resolved=resolved,
+        data=images,
+        further=further,
+        title=request.title,
+        model=model,
+        objective=objective,
+        metrics=request.metrics,
+        machine=_choose_machine(config, site),
+        view=site.view,
+        folder=RunFolder(_output_path(request, config, digits=digits)),
+        command=request.command,
+        fingerprint=fingerprint,
+        parts=parts,
+        zero_head=request.zero_head,
+        provenance=_provenance(images, request, config, fingerprint=fingerprint),
+    )
+    return Trainer(run).go(resume=request.resume)
+
+
+def _choose_machine(config: RunConfig, site: Site) -> Machine:
+    width = config.model.feature_dim if config.model else 0
+    return Machine(
+        device=site.device,
+        precision=choose_precision(config.train.precision, device=site.device, width=width),
+        compile=choose_compile(config.train.compile, device=site.device, steps=config.train.steps),
+        ranks=site.ranks,
+    )
+
+
+def _open_further(
+    objective: ObjectiveChoice,
+    images: ImageData,
+    request: RunRequest,
+    site: Site,
+    resolved: ResolvedRun,
+) -> dict[str, ImageData]:
+    """Open the sources that an objective learns from beside the run's own data.
+
+    Raises:
+        RequestError: one is missing, or one is given that it does not learn from.
+    """
+    config, given = resolved.config, request.unlabelled
+    names = objective.kind.further_sources(config.objective)
+    if given is not None and given != "" and UNLABELLED not in names:
+        raise RequestError(
+            f"unlabelled data has no effect on the objective {objective.name!r}: leave it out"
+        )
+    for name in names:
+        if name != UNLABELLED or given is None or given == "":
+            raise RequestError(
+                f"the objective {objective.name!r} learns from {name} examples too: give them as "
+                f"{UNLABELLED} (data.{UNLABELLED})"
+            )
+    if names and images.is_multi_label:
+        raise RequestError(
+            f"the objective {objective.name!r} has further examples beside images of several "
+            "classes each, which are not joined yet: give data of one class an image"
+        )
+    settings = {"data.validation_share": 0.0, "data.directory": config.data.directory}
+    channels = config.preprocessing.channels
+    return {
+        name: open_training_data(given, site, settings=settings, channels=channels, label=False)
+        for name in names
+    }
+
+
+def _fingerprint(images: ImageData, further: Mapping[str, ImageData]) -> str:
+    """Return what tells all data of a run apart from other data."""
+    if not further:
+        return images.fingerprint()
+    prints = [images.fingerprint(), *(f"{name} {d.fingerprint()}" for name, d in further.items())]
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
+
+
+def _provenance(
+    images: ImageData, request: RunRequest, config: RunConfig, *, fingerprint: str
+) -> dict[str, Any]:
+    """Return what a model folder says of its origin."""
+    provenance: dict[str, Any] = {
+        "data": {
+            "source": images.source,
+            "name": request.title,
+            "fingerprint": fingerprint,
+            "split": describe_splits(images.listing, config.data),
+        },
+        "command": request.command,
+    }
+    if isinstance(request.model, Model):  # what belongs to the weights travels with them
+        kept = ("licence", "pretrained")
+        provenance |= {name: request.model.provenance.get(name) for name in kept}
+    return provenance
+
+
+def _output_path(request: RunRequest, config: RunConfig, *, digits: str) -> Path:
+    resume, output = request.resume, request.output
+    if resume not in ("auto", "never"):
+        path = _run_folder_of(Path(resume))
+        if output is not None and Path(output).resolve() != path.resolve():
+            raise RequestError(
+                f"resume={resume!r} goes on in {path}, output={str(output)!r} says otherwise: "
+                "give one of them"
+            )
+        return path
+    if output is not None:
+        return Path(output)
+    name = config.model.name if config.model else type(request.model).__name__
+    plain = name.lower().replace("/", "")
+    return Path("runs") / f"{request.title}-{plain}-{digits}"
+
+
+def _run_folder_of(path: Path) -> Path:
+    """Return the run folder that a path is, or whose newest checkpoint it is.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if RunFolder(path).holds_run():
+        return path
+    run = RunFolder(path.parent.parent)
+    if path.is_dir() and path.parent == run.checkpoints and run.holds_run():
+        newest = checkpoint_paths(run.checkpoints)[0]
+        if path != newest:
+            raise RequestError(
+                f"a run goes on from its newest checkpoint, {newest.name}, not from {path.name}: "
+                f"give {run.path}, or remove the newer ones"
+            )
+        return run.path
+    raise RequestError(f"resume={str(path)!r} is no run folder: give one, or auto or never")
+
+
+def _choose_model(
+    model: str | nn.Module | None, stated: str | None, from_file: Mapping[str, Any]
+) -> tuple[str | nn.Module | None, dict[str, Any]]:
+    """Return the model, and the file's settings without what speaks of another one.
+
+    Raises:
+        RequestError: two models are asked for.
+    """
+    if stated is not None and model is not None:
+        raise RequestError(f"model.name={stated!r} has no effect beside another model: give one")
+    left, in_file = dict(from_file), from_file.get("model.name")
+    left.pop("model.name", None)
+    model = stated if model is None else model
+    if model is None:
+        return in_file, left
+    is_other = not isinstance(model, str) or (
+        in_file is not None and parse_model_name(model)["name"] != in_file
+    )
+    if is_other:
+        left = {path: value for path, value in left.items() if not path.startswith("model.")}
+        if isinstance(model, str):
+            left = {p: v for p, v in left.items() if not p.startswith("preprocessing.")}
+    return model, left
+
+
+def _read_config_file(path: str | Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"--config {path} can't be read: {error}") from None
+    return read_settings_file(text, path=str(path))
