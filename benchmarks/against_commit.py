@@ -100,10 +100,10 @@ def loading(folder: str) -> Callable[[], float]:
     """Return what loads some batches of photographs and gives the seconds of it."""
     from vitral.config.preprocessing import default_preprocessing
     from vitral.config.run import AugmentSettings
-    from vitral.data.dataset import open_images
+    from vitral.data.dataset import open_dataset
     from vitral.data.loader import TrainingBatches
 
-    examples = open_images(folder).everything()
+    examples = open_dataset(folder).everything()
     batches = TrainingBatches(
         examples,
         default_preprocessing((224, 224), channels=3),

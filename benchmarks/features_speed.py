@@ -14,31 +14,31 @@ import numpy as np
 import torch
 from interleave import compare, options, record
 
-from vitral.data.dataset import ImageData, open_images
-from vitral.data.device_transforms import to_model
+from vitral.data.dataset import ImageDataset, open_dataset
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.evaluate.features import extract_features
 from vitral.models.build import create_model
 from vitral.predict.embed import embed
-from vitral.predict.runner import PreparedModel
+from vitral.predict.runner import ModelRunner
 from vitral.runtime.device import autocast
 
 MODEL, SIZE = "ViT-S/16", 224
 
 
-def some(data: ImageData, count: int) -> Examples:
+def some(data: ImageDataset, count: int) -> Examples:
     """Return `count` examples, the same again where there are fewer."""
     everything = data.everything()
     return everything.select(np.arange(count) % len(everything))
 
 
 @torch.no_grad()
-def bare(prepared: PreparedModel, examples: Examples, batch_size: int) -> Callable[[], object]:
+def bare(prepared: ModelRunner, examples: Examples, batch_size: int) -> Callable[[], object]:
     """Return the forward pass alone, on batches that lie ready."""
     how, device = prepared.preprocessing, prepared.device
     loaded = evaluation_batches(examples, preprocessing=how, batch_size=batch_size, errors={})
-    ready = [to_model(own, device=device, preprocessing=how)["image"] for own in loaded]
+    ready = [prepare_on_device(own, device=device, preprocessing=how)["image"] for own in loaded]
 
     @torch.no_grad()
     def forward() -> None:
@@ -49,7 +49,7 @@ def bare(prepared: PreparedModel, examples: Examples, batch_size: int) -> Callab
     return forward
 
 
-def decoded(prepared: PreparedModel, examples: Examples, batch_size: int) -> Callable[[], object]:
+def decoded(prepared: ModelRunner, examples: Examples, batch_size: int) -> Callable[[], object]:
     """Return our extraction."""
     return lambda: extract_features(
         prepared.model,
@@ -65,8 +65,8 @@ def measure(asked: argparse.Namespace, precision: torch.dtype) -> list[dict[str,
     """Return a row for each kind of image."""
     device = torch.device(asked.device)
     model = create_model(MODEL, image_size=SIZE, num_classes=0).eval().to(device)
-    prepared = PreparedModel(model, device, precision, model.preprocessing)
-    data = open_images(asked.folder)
+    prepared = ModelRunner(model, device, precision, model.preprocessing)
+    data = open_dataset(asked.folder)
     kept = some(data.keeping_decoded(), asked.images)
     files = some(data, asked.images)
     paths = [f"{asked.folder}/{files.name(index)}" for index in range(len(files))]

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings
-from vitral.data.dataset import open_images
-from vitral.data.device_transforms import mirrored
+from vitral.data.dataset import open_dataset
+from vitral.data.device_transforms import flip_left_right
 from vitral.data.examples import Examples
 from vitral.data.geometry import NUM_UNIFORMS, inception_box
 from vitral.data.jpeg import decode_whole
@@ -103,7 +103,7 @@ def ours(examples: Examples, workers: int, *, scaled: bool = False) -> Callable[
 
     def epoch() -> list[torch.Size]:
         loaded = (step.micro_batches[0] for step in batches.steps(0, steps))
-        return [mirrored(batch["image"], batch["flip"]).shape for batch in loaded]
+        return [flip_left_right(batch["image"], batch["flip"]).shape for batch in loaded]
 
     return epoch
 
@@ -147,8 +147,8 @@ def packed(folder: str) -> list[bytes]:
     """Return the images of a folder as they are packed at 256 px."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "packed"
-        pack(open_images(folder), path, PackSettings(resize=PACKED_SIDE), name="benchmark")
-        examples = open_images(path).everything()
+        pack(open_dataset(folder), path, PackSettings(resize=PACKED_SIDE), name="benchmark")
+        examples = open_dataset(path).everything()
         return [bytes(examples.read(index)) for index in range(len(examples))]
 
 
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     asked = parser.parse_args()
-    everything = open_images(asked.folder).everything()
+    everything = open_dataset(asked.folder).everything()
     files = [bytes(everything.read(index)) for index in range(len(everything))]
     originals = in_memory(files * max(1, NUM_IMAGES // len(files)))
     large = in_memory(enlarged(files[:NUM_LARGE]))

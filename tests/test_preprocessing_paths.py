@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import vitral
 from vitral.cli.main import main
 from vitral.config.preprocessing import change_preprocessing, default_preprocessing
-from vitral.data.dataset import open_images
-from vitral.data.device_transforms import to_model
+from vitral.data.dataset import open_dataset
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.loader import evaluation_batches
 from vitral.errors import RequestError
 from vitral.evaluate.evaluate import evaluate
@@ -81,14 +81,16 @@ def test_every_way_gives_the_same_tensor(
 ) -> None:
     path = build(HOWS[how], tmp_path / "model")
     model = vitral.load_model(path)
-    examples = open_images(photos).splits["test"]
+    examples = open_dataset(photos).splits["test"]
     files = [str(photos / examples.name(n)) for n in range(len(examples))]
     # Training-time evaluation.
     loaded = evaluation_batches(
         examples, preprocessing=model.preprocessing, batch_size=4, errors={}, workers=2
     )
     cpu = torch.device("cpu")
-    ready = [to_model(b, device=cpu, preprocessing=model.preprocessing)["image"] for b in loaded]
+    ready = [
+        prepare_on_device(b, device=cpu, preprocessing=model.preprocessing)["image"] for b in loaded
+    ]
     wanted = torch.cat(ready)
     assert len(wanted) == len(files) == 10
     seen = Recorder(monkeypatch)

@@ -17,7 +17,7 @@ import vitral
 from vitral.cli.main import main
 from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.loader import TrainingBatches
 from vitral.errors import DataError
 from vitral.evaluate.evaluate import evaluate
@@ -61,7 +61,7 @@ def test_1_and_2_other_preprocessing_needs_a_setting_and_is_said(
 
 def test_3_a_class_that_a_split_lacks_shifts_no_number(tmp_path: Path) -> None:
     names = [f"train/{c}/{n}.png" for c in ("cat", "dog", "owl") for n in range(3)]
-    data = open_images(tree(tmp_path, [*names, "val/dog/x.png", "test/owl/y.png"]))
+    data = open_dataset(tree(tmp_path, [*names, "val/dog/x.png", "test/owl/y.png"]))
     assert data.classes == ("cat", "dog", "owl")
     assert data.splits["validation"].labels.tolist() == [1]
     assert data.splits["test"].labels.tolist() == [2]
@@ -70,7 +70,7 @@ def test_3_a_class_that_a_split_lacks_shifts_no_number(tmp_path: Path) -> None:
 
 def test_4_a_hidden_folder_is_no_class(tmp_path: Path) -> None:
     names = [f"{c}/{n}.png" for c in ("cat", "dog") for n in range(8)]
-    data = open_images(tree(tmp_path, [*names, ".ipynb_checkpoints/0.png"]))
+    data = open_dataset(tree(tmp_path, [*names, ".ipynb_checkpoints/0.png"]))
     assert data.classes == ("cat", "dog")
     assert [(own.name, own.reason) for own in data.skipped] == [
         (".ipynb_checkpoints/0.png", "in a hidden folder")
@@ -80,7 +80,7 @@ def test_4_a_hidden_folder_is_no_class(tmp_path: Path) -> None:
 def test_5_classes_are_compared_by_name_whatever_their_order(tmp_path: Path) -> None:
     names = [f"{c}/{n}.png" for c in ("1", "2", "10") for n in range(6)]
     root = tree(tmp_path / "data", names)
-    assert open_images(root).classes == ("1", "2", "10")
+    assert open_dataset(root).classes == ("1", "2", "10")
     # A model whose classes are in text order names the same class all the same.
     model = constant_model(tmp_path / "model", ("1", "10", "2"), answer=1)
     rows = list(evaluate(model, root).rows())
@@ -111,7 +111,7 @@ def test_7_a_16_bit_ramp_keeps_its_levels(tmp_path: Path) -> None:
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.roll(ramp, number, axis=0)).save(path)
-    data = open_images(tmp_path)
+    data = open_dataset(tmp_path)
     how = default_preprocessing((64, 64), channels=3, levels=data.levels(), rounding="none")
     batches = TrainingBatches(
         data.splits["train"], how, AugmentSettings(crop="none"), seed=0, batch_size=4, workers=0
@@ -147,7 +147,7 @@ def test_9_every_file_is_used_or_listed(tmp_path: Path) -> None:
     tree(tmp_path, [f"{c}/{n}.{end}" for c in "ab" for n, end in enumerate(endings)])
     (tmp_path / "a" / "notes.txt").write_text("mine")
     (tmp_path / "a" / "no-ending").write_bytes((tmp_path / "a" / "0.png").read_bytes())
-    data = open_images(tmp_path)
+    data = open_dataset(tmp_path)
     used = {part.name(n) for part in data.splits.values() for n in range(len(part))}
     listed = {own.name for own in data.skipped}
     on_disk = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
@@ -178,7 +178,7 @@ def test_23_random_numbers_differ_between_workers_images_and_epochs(tmp_path: Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.getvalue())  # the same picture: only its changes can differ
     tree(tmp_path, ["test/a/x.png", "test/b/x.png"])
-    data = open_images(tmp_path)
+    data = open_dataset(tmp_path)
     batches = TrainingBatches(
         data.splits["train"], HOW, AugmentSettings(), seed=0, batch_size=8, workers=4
     )
@@ -215,4 +215,4 @@ def test_25_copies_near_copies_and_groups_across_splits_are_found(
 def test_a_class_that_training_lacks_is_an_error_not_a_new_number(tmp_path: Path) -> None:
     names = [f"train/{c}/{n}.png" for c in "ab" for n in range(2)]
     with pytest.raises(DataError, match="has class 'c', which the training split does not have"):
-        open_images(tree(tmp_path, [*names, "test/c/1.png"]))
+        open_dataset(tree(tmp_path, [*names, "test/c/1.png"]))

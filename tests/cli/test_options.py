@@ -103,8 +103,8 @@ def test_mistakes_are_told_in_one_line(tokens: list[str], said: str) -> None:
 def test_a_folder_of_files_is_one_beside_data_and_data_itself_without(
     tokens: list[str], data: str, directory: str | None
 ) -> None:
-    asked = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
-    assert (asked.model, asked.data, asked.data_dir) == ("runs/x", data, directory)
+    args = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
+    assert (args.model, args.data, args.data_dir) == ("runs/x", data, directory)
 
 
 def test_every_alias_leads_to_an_option_or_a_setting() -> None:
@@ -129,8 +129,8 @@ def test_no_command_line_gives_anything_but_a_request_error(tokens: list[str]) -
      ["data=photos", "model=runs/x"], ["photos", "--model", "runs/x"]],
 )  # fmt: skip
 def test_names_fill_the_positionals_in_any_order(tokens: list[str]) -> None:
-    asked = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
-    assert (asked.model, asked.data) == ("runs/x", "photos")
+    args = parse_options("evaluate", evaluate.OPTIONS, tokens, description="")
+    assert (args.model, args.data) == ("runs/x", "photos")
 
 
 @pytest.mark.parametrize(("tokens", "normal"), [([], []), (["--json"], ["--json"]), (["x"], ["x"])])

@@ -61,7 +61,7 @@ def test_each_halving_of_the_map_rounds_up(side: int, num_stages: int) -> None:
     for _ in range(num_stages + 1):
         halved = ((halved[0] + 1) // 2, (halved[1] + 1) // 2)
     assert config.grid == halved
-    assert config.untiled_note() is None
+    assert config.uncovered_pixels_note() is None
 
 
 def test_bit_has_the_conventions_of_its_authors_and_hybrids_those_of_the_official_code() -> None:
@@ -133,4 +133,4 @@ def test_the_smallest_image_that_is_said_to_do_does() -> None:
     ],
 )
 def test_what_the_halvings_leave_out_is_told(size: Any, note: str | None) -> None:
-    assert AxialResNetConfig(**SMALL_AXIAL | {"image_size": size}).untiled_note() == note
+    assert AxialResNetConfig(**SMALL_AXIAL | {"image_size": size}).uncovered_pixels_note() == note

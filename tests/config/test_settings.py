@@ -15,7 +15,6 @@ from vitral.config.settings import (
     build_run_config,
     differences,
     flatten,
-    identity,
     nested,
     parse_assignments,
     parse_objective_settings,
@@ -23,6 +22,7 @@ from vitral.config.settings import (
     read_settings_file,
     read_tree,
     setting_types,
+    settings_digest,
 )
 from vitral.config.vit import ViTConfig
 from vitral.errors import RequestError
@@ -357,7 +357,7 @@ def test_what_is_left_out_has_its_default() -> None:
 
 
 def name_of(run: dict[str, Any]) -> str:
-    return identity(run, given="abc")
+    return settings_digest(run, given="abc")
 
 
 OTHERS = {path for path in VALUES if path not in PLACE_SETTINGS}
@@ -387,7 +387,7 @@ def test_the_order_of_settings_does_not_tell_runs_apart() -> None:
 
 
 def test_other_data_tells_runs_apart() -> None:
-    assert identity(PARSED, given="abd") != name_of(PARSED)
+    assert settings_digest(PARSED, given="abd") != name_of(PARSED)
 
 
 def test_a_setting_that_only_one_run_has_is_a_difference() -> None:

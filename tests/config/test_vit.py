@@ -117,7 +117,9 @@ def test_the_grid_holds_the_patches_that_fit(
     assert rows * patch[0] <= image[0] < (rows + 1) * patch[0]
     assert columns * patch[1] <= image[1] < (columns + 1) * patch[1]
     assert config.num_patches == rows * columns
-    assert (config.untiled_note() is None) == ((rows * patch[0], columns * patch[1]) == image)
+    assert (config.uncovered_pixels_note() is None) == (
+        (rows * patch[0], columns * patch[1]) == image
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_the_grid_holds_the_patches_that_fit(
 def test_pixels_left_out_are_told_with_the_nearest_sizes_that_tile(
     name: str, size: int | tuple[int, int], note: str | None
 ) -> None:
-    assert model_config(name, image_size=size).untiled_note() == note
+    assert model_config(name, image_size=size).uncovered_pixels_note() == note
 
 
 def test_one_number_stands_for_a_square() -> None:
@@ -192,7 +194,7 @@ def test_a_hybrid_s_resnet_takes_the_model_s_images_and_has_no_head() -> None:
     assert (config.resnet.image_hw, config.resnet.in_channels) == ((33, 50), 2)
     assert config.resnet.num_classes == 0
     assert (config.map_hw, config.grid) == ((5, 7), (5, 3))
-    assert config.untiled_note() == (
+    assert config.uncovered_pixels_note() == (
         "patches of 1 x 2 do not tile the ResNet's map of 5 x 7: what is left at the bottom and "
         "right is left out; images with sides that 8 and 16 divide lose nothing"
     )

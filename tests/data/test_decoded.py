@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from vitral.data import decoded as module
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.decode import UnreadableImageError, decode_image
 from vitral.data.decoded import DecodedStore, bytes_to_keep, decoded_bytes
 from vitral.data.sources.arrays import ArrayStore
-from vitral.data.sources.listing import Finding
+from vitral.data.sources.listing import FileInfo
 from vitral.data.sources.store import FolderStore
 
 
@@ -43,7 +43,7 @@ def test_arrays_are_not_kept_again():
 
 
 def test_the_bytes_of_decoded_images_are_known_beforehand(tmp_path, fill):
-    data = open_images(fill(tmp_path, [f"{c}/{n}.png" for c in "ab" for n in range(20)]))
+    data = open_dataset(fill(tmp_path, [f"{c}/{n}.png" for c in "ab" for n in range(20)]))
     assert data.decoded_bytes() == 40 * 10 * 12 * 3
     kept = data.keeping_decoded()
     assert kept.fingerprint() == data.fingerprint()
@@ -53,10 +53,10 @@ def test_the_bytes_of_decoded_images_are_known_beforehand(tmp_path, fill):
 
 
 def test_deep_images_take_more_and_arrays_nothing():
-    deep = Finding(height=10, width=10, depth="uint16", format="PNG")
-    array = Finding(height=10, width=10, format="array")
+    deep = FileInfo(height=10, width=10, depth="uint16", format="PNG")
+    array = FileInfo(height=10, width=10, format="array")
     assert decoded_bytes([deep, array], channels=1) == 200
-    assert decoded_bytes([deep, Finding()], channels=1) is None
+    assert decoded_bytes([deep, FileInfo()], channels=1) is None
 
 
 def test_processes_share_what_is_free(monkeypatch):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from vitral.config.preprocessing import Preprocessing
 from vitral.data.device_transforms import (
-    feed,
-    feed_batches,
-    mirrored,
+    flip_left_right,
     one_ahead,
     partner_of,
-    to_model,
+    prefetch,
+    prefetch_batches,
+    prepare_on_device,
 )
 from vitral.data.loader import StepBatches
 from vitral.data.order import plan_step
@@ -41,7 +41,7 @@ def normalised(batch):
 
 def test_a_batch_is_brought_into_the_models_range():
     batch = loaded(6)
-    ready = to_model(batch, device=CPU, preprocessing=HOW)
+    ready = prepare_on_device(batch, device=CPU, preprocessing=HOW)
     assert ready["image"].dtype == torch.float32
     np.testing.assert_allclose(ready["image"], normalised(batch), atol=1e-5)
     assert ready.keys() == batch.keys()
@@ -51,10 +51,10 @@ def test_a_batch_is_brought_into_the_models_range():
 def test_images_are_mirrored_before_they_are_mixed():
     flips = torch.tensor([True, False, False, True])
     batch = loaded(4, shares=[0.3, 0.3, 1.0, 1.0])
-    ready = to_model(batch | {"flip": flips}, device=CPU, preprocessing=HOW)
+    ready = prepare_on_device(batch | {"flip": flips}, device=CPU, preprocessing=HOW)
     turned = batch | {"image": batch["image"].clone()}
     turned["image"][flips] = batch["image"][flips].flip(3)
-    expected = to_model(turned, device=CPU, preprocessing=HOW)
+    expected = prepare_on_device(turned, device=CPU, preprocessing=HOW)
     assert torch.equal(ready["image"], expected["image"])
     assert "flip" not in ready
 
@@ -64,7 +64,7 @@ def test_images_are_mirrored_before_they_are_mixed():
 def test_mirroring_keeps_type_and_layout(dtype, channels):
     images = torch.randint(0, 256, (5, 4, 6, channels)).to(dtype).permute(0, 3, 1, 2)
     flips = torch.tensor([True, False, True, True, False])
-    turned = mirrored(images, flips)
+    turned = flip_left_right(images, flips)
     assert turned.dtype == dtype and turned.permute(0, 2, 3, 1).is_contiguous()
     assert torch.equal(turned[flips], images[flips].flip(3))
     assert torch.equal(turned[~flips], images[~flips])
@@ -73,7 +73,7 @@ def test_mirroring_keeps_type_and_layout(dtype, channels):
 def test_the_loaded_batch_is_not_changed():
     batch = loaded(4, shares=[0.3, 0.3, 0.9, 0.9]) | {"flip": torch.ones(4, dtype=torch.bool)}
     before = {name: tensor.clone() for name, tensor in batch.items()}
-    to_model(batch, device=CPU, preprocessing=HOW)
+    prepare_on_device(batch, device=CPU, preprocessing=HOW)
     assert batch.keys() == before.keys()
     assert all(torch.equal(batch[name], before[name]) for name in before)
 
@@ -81,7 +81,7 @@ def test_the_loaded_batch_is_not_changed():
 def test_pairs_are_mixed_by_their_share():
     shares = [0.3, 0.3, 0.9, 0.9, 1.0, 1.0, 1.0]
     batch = loaded(7, shares=shares)
-    ready = to_model(batch, device=CPU, preprocessing=HOW)
+    ready = prepare_on_device(batch, device=CPU, preprocessing=HOW)
     partner = [1, 0, 3, 2, 5, 4, 6]
     share, images = np.reshape(shares, (-1, 1, 1, 1)), normalised(batch)
     np.testing.assert_allclose(
@@ -93,7 +93,7 @@ def test_pairs_are_mixed_by_their_share():
 def test_boxes_are_filled_from_the_partner_and_other_pairs_are_blended():
     boxes = torch.tensor([[1, 0, 3, 4], [1, 0, 3, 4], [0] * 4, [0] * 4, [0, 2, 4, 5]])
     batch = loaded(5, shares=[0.6, 0.6, 0.3, 0.3, 1.0]) | {"mix_box": boxes}
-    ready = to_model(batch, device=CPU, preprocessing=HOW)
+    ready = prepare_on_device(batch, device=CPU, preprocessing=HOW)
     images = normalised(batch)
     expected = images.copy()
     for row, other in ((0, 1), (1, 0)):
@@ -107,7 +107,7 @@ def test_boxes_are_filled_from_the_partner_and_other_pairs_are_blended():
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_share_of_one_leaves_the_image(count):
     mixed, plain = loaded(count, shares=[1.0] * count), loaded(count)
-    first, second = (to_model(b, device=CPU, preprocessing=HOW) for b in (mixed, plain))
+    first, second = (prepare_on_device(b, device=CPU, preprocessing=HOW) for b in (mixed, plain))
     assert torch.equal(first["image"], second["image"])
 
 
@@ -125,8 +125,8 @@ def test_partners_are_mutual_and_an_odd_last_one_is_alone(count):
 @pytest.mark.parametrize("shares", [None, [0.3, 0.3, 0.9, 0.9]])
 def test_a_gpu_gets_the_same_batch(shares):
     batch = loaded(4, shares=shares)
-    here = to_model(batch, device=CPU, preprocessing=HOW)
-    there = to_model(batch, device=torch.device("cuda"), preprocessing=HOW)
+    here = prepare_on_device(batch, device=CPU, preprocessing=HOW)
+    there = prepare_on_device(batch, device=torch.device("cuda"), preprocessing=HOW)
     assert {tensor.device.type for tensor in there.values()} == {"cuda"}
     torch.testing.assert_close({name: t.cpu() for name, t in there.items()}, here)
 
@@ -196,7 +196,7 @@ def steps(count):
 
 def test_without_a_gpu_steps_are_given_as_they_come():
     given = list(steps(3))
-    fed = list(feed((own for own in given), device=torch.device("cpu")))
+    fed = list(prefetch((own for own in given), device=torch.device("cpu")))
     assert all(one is other for one, other in zip(fed, given, strict=True))
 
 
@@ -204,7 +204,7 @@ def test_without_a_gpu_steps_are_given_as_they_come():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_batches_are_there_and_the_same():
     device = torch.device("cuda")
-    for step, wanted in zip(feed(steps(20), device=device), steps(20), strict=True):
+    for step, wanted in zip(prefetch(steps(20), device=device), steps(20), strict=True):
         assert step.plan == wanted.plan
         assert step.num_valid == 8
         for batch, own in zip(step.micro_batches, wanted.micro_batches, strict=True):
@@ -224,9 +224,9 @@ def test_without_a_gpu_batches_are_given_as_they_come_and_closed():
         finally:
             log.append("closed")
 
-    stream = feed_batches(loaded(), device=torch.device("cpu"))
+    stream = prefetch_batches(loaded(), device=torch.device("cpu"))
     assert all(one is own and other is own for own, (one, other) in zip(given, stream, strict=True))
-    with contextlib.closing(feed_batches(loaded(), device=torch.device("cpu"))) as stream:
+    with contextlib.closing(prefetch_batches(loaded(), device=torch.device("cpu"))) as stream:
         next(stream)
     assert log == ["closed", "closed"]
 
@@ -235,7 +235,7 @@ def test_without_a_gpu_batches_are_given_as_they_come_and_closed():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_each_batch_stands_beside_its_copy():
     given = [own for step in steps(20) for own in step.micro_batches]
-    stream = feed_batches((own for own in given), device=torch.device("cuda"))
+    stream = prefetch_batches((own for own in given), device=torch.device("cuda"))
     for own, (loaded, copied) in zip(given, stream, strict=True):
         assert loaded is own
         assert all(copied[name].device.type == "cuda" for name in own)

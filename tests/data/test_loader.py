@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.decode import decode_image
 from vitral.data.examples import Examples
 from vitral.data.geometry import flips
@@ -432,8 +432,8 @@ def source(request, tmp_path_factory, contents):
             (root / "photos" / "test" / kind / "0.png").write_bytes(contents["ab".index(kind)])
         if request.param == "packed":
             settings = PackSettings(images_per_shard=10)
-            pack(open_images(root / "photos"), root / "packed", settings, name="photos")
-            yield open_images(root / "packed").splits["train"]
+            pack(open_dataset(root / "photos"), root / "packed", settings, name="photos")
+            yield open_dataset(root / "packed").splits["train"]
         elif request.param == "parquet":
             (root / "tables").mkdir()
             for file, (first, end) in enumerate([(0, 3), (3, 30), (30, NUM_IMAGES)]):
@@ -442,9 +442,9 @@ def source(request, tmp_path_factory, contents):
                 pq.write_table(pa.table(own), path, row_group_size=5)
             own = {"image": contents[:2], "label": ["a", "b"]}
             pq.write_table(pa.table(own), root / "tables" / "test-0.parquet")
-            yield open_images(root / "tables").splits["train"]
+            yield open_dataset(root / "tables").splits["train"]
         else:
-            yield open_images(root / "photos").splits["train"]
+            yield open_dataset(root / "photos").splits["train"]
 
 
 @given(

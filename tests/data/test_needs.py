@@ -12,7 +12,7 @@ from support.runs import pattern_images
 
 from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings
-from vitral.data.dataset import ImageData, open_images
+from vitral.data.dataset import ImageDataset, open_dataset
 from vitral.data.examples import Examples
 from vitral.data.loader import TrainingBatches, evaluation_batches, own_share
 from vitral.data.needs import UNCOUNTED, Draw, Needs, View
@@ -24,8 +24,8 @@ HOW = default_preprocessing((8, 8), channels=1)
 PLAIN = AugmentSettings()
 
 
-def opened(data: Any, **options: Any) -> ImageData:
-    return open_images(data, **options)
+def opened(data: Any, **options: Any) -> ImageDataset:
+    return open_dataset(data, **options)
 
 
 def patterns(count: int = 40) -> Examples:
@@ -378,7 +378,7 @@ def test_targets_that_are_none_are_told(target: Any, kind: str, said: str) -> No
 def test_files_have_no_targets_yet(tmp_path: Any) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(RequestError, match="gives no targets of kind 'value': give a sized object"):
-        open_images(str(tmp_path), label=False, targets=("value",))
+        open_dataset(str(tmp_path), label=False, targets=("value",))
 
 
 def test_other_targets_are_other_data() -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitral.data import pack as pack_module
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.decode import decode_image
 from vitral.data.order import epoch_order
 from vitral.data.pack import pack
@@ -29,7 +29,7 @@ def folder(tmp_path, fill):
 
 
 def packed(data, path, **settings):
-    return pack(open_images(data), path, PackSettings(**settings), name="photos")
+    return pack(open_dataset(data), path, PackSettings(**settings), name="photos")
 
 
 def contents(data):
@@ -48,7 +48,7 @@ def files(folder):
 @pytest.mark.parametrize("size", [1, 4, 14, 5000])
 def test_what_is_packed_is_what_was_there(folder, tmp_path, size):
     said = packed(folder, tmp_path / "packed", images_per_shard=size)
-    data, again = open_images(folder), open_images(tmp_path / "packed")
+    data, again = open_dataset(folder), open_dataset(tmp_path / "packed")
     assert contents(again) == contents(data)
     assert again.classes == data.classes
     assert again.fingerprint() == data.fingerprint()
@@ -60,9 +60,9 @@ def test_what_is_packed_is_what_was_there(folder, tmp_path, size):
 def test_a_pack_is_opened_without_reading_an_image(folder, tmp_path, monkeypatch):
     packed(folder, tmp_path / "packed")
     monkeypatch.setattr("vitral.data.scan.look_into", None)
-    data = open_images(tmp_path / "packed")
+    data = open_dataset(tmp_path / "packed")
     assert sum(map(len, data.splits.values())) == 18
-    assert {finding.format for finding in data.findings} == {"PNG"}
+    assert {file_info.format for file_info in data.file_infos} == {"PNG"}
 
 
 def test_the_classes_of_a_split_are_mixed_over_its_shards(tmp_path, fill):
@@ -70,7 +70,7 @@ def test_the_classes_of_a_split_are_mixed_over_its_shards(tmp_path, fill):
     content = (fill(tmp_path / "one", ["a.png"]) / "a.png").read_bytes()
     fill(tmp_path / "photos", dict.fromkeys(names, content))
     said = packed(tmp_path / "photos", tmp_path / "packed", images_per_shard=100)
-    data = open_images(tmp_path / "packed")
+    data = open_dataset(tmp_path / "packed")
     assert len(said["shards"]) == 4
     (part,) = data.splits.values()
     # Each shard holds 100 of 400, of which 50 are expected to be cats, with a deviation of 4.3.
@@ -82,7 +82,7 @@ def test_an_epoch_has_no_memory_of_the_shards(tmp_path):
     images[:, 0, :2] = np.arange(3000)[:, None] // [256, 1] % 256
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(3000) // 1500)
     packed(tmp_path / "a.npz", tmp_path / "packed", images_per_shard=100)
-    train = open_images(tmp_path / "packed").splits["train"]
+    train = open_dataset(tmp_path / "packed").splits["train"]
     for epoch in range(5):
         order = epoch_order(0, epoch, len(train), blocks=train.blocks())
         places = train.numbers[order]  # in the shards, one after the other
@@ -97,7 +97,7 @@ def test_other_tools_read_the_shards(folder, tmp_path):
     assert list(members)[:4] == ["00000000.png", "00000000.cls", "00000001.png", "00000001.cls"]
     assert {members[name] for name in members if name.endswith(".cls")} == {b"0", b"1"}
     assert (tmp_path / "packed" / "classes.txt").read_text() == "cat\ndog\n"
-    listed = open_images(str(tmp_path / "packed" / "*.tar"))  # as WebDataset's shards
+    listed = open_dataset(str(tmp_path / "packed" / "*.tar"))  # as WebDataset's shards
     assert listed.classes == ("cat", "dog")
     assert {split: len(part) for split, part in listed.splits.items()} == {"train": 14, "test": 4}
 
@@ -123,7 +123,7 @@ def test_a_pack_goes_on_where_it_was_stopped(folder, tmp_path, monkeypatch, stop
             packed(folder, tmp_path / "packed", images_per_shard=4)
     if stop:
         with pytest.raises(DataError, match="is not packed to its end: the same `vitral data pack"):
-            open_images(tmp_path / "packed")
+            open_dataset(tmp_path / "packed")
     written = []
     monkeypatch.setattr(pack_module, "write_shard", _counting(pack_module.write_shard, written))
     packed(folder, tmp_path / "packed", images_per_shard=4)
@@ -204,7 +204,7 @@ def test_large_images_are_shrunk_and_others_keep_their_bytes(tmp_path, fill, pic
     assert (
         "were shrunk to it (bicubic, antialias) and encoded as JPEG of quality 95" in said["images"]
     )
-    data = open_images(tmp_path / "packed")
+    data = open_dataset(tmp_path / "packed")
     found = {name: content for _, name, _, content in contents(data)}
     assert {name: found[name] for name in special} == special
     for name, original in large.items():
@@ -219,7 +219,7 @@ def test_arrays_stay_as_they_are(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (12, 9, 9), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(12) % 2)
     packed(tmp_path / "a.npz", tmp_path / "packed", resize=4)
-    before, after = open_images(tmp_path / "a.npz"), open_images(tmp_path / "packed")
+    before, after = open_dataset(tmp_path / "a.npz"), open_dataset(tmp_path / "packed")
     assert after.channels == before.channels == 1
     assert {split: len(part) for split, part in after.splits.items()} == {
         split: len(part) for split, part in before.splits.items()
@@ -237,7 +237,7 @@ def test_several_labels_and_groups_are_kept(tmp_path, fill):
     rows = [f"{names[n]},{labels[n]},g{n // 2}" for n in range(20)]
     (tmp_path / "list.csv").write_text("\n".join(["path,labels,group", *rows]))
     packed(tmp_path / "list.csv", tmp_path / "packed")
-    before, after = open_images(tmp_path / "list.csv"), open_images(tmp_path / "packed")
+    before, after = open_dataset(tmp_path / "list.csv"), open_dataset(tmp_path / "packed")
     assert after.is_multi_label
 
     def known(data):
@@ -265,7 +265,7 @@ def test_what_is_left_out_is_listed(folder, tmp_path, fill):
 
 
 def test_an_image_that_went_bad_since_is_left_out_and_listed(folder, tmp_path, fill):
-    data = open_images(folder)
+    data = open_dataset(folder)
     fill(folder, {"train/cat/0.png": b"", "test/dog/1.jpg": b"\x89PNG\r\n\x1a\nbroken"})
     (folder / "train/cat/1.png").unlink()
     said = pack(data, tmp_path / "packed", PackSettings(), name="photos")
@@ -274,13 +274,13 @@ def test_an_image_that_went_bad_since_is_left_out_and_listed(folder, tmp_path, f
     assert "train/cat/0.png,an empty file" in reasons
     assert "test/dog/1.jpg,a damaged PNG header" in reasons
     assert "train/cat/1.png,can't be read" in reasons
-    assert sum(map(len, open_images(tmp_path / "packed").splits.values())) == 15
+    assert sum(map(len, open_dataset(tmp_path / "packed").splits.values())) == 15
 
 
 def test_a_pack_does_not_go_on_over_another_order(folder, tmp_path, pack_archive):
     packed(folder, tmp_path / "packed", images_per_shard=4)
     archive = pack_archive(folder, tmp_path / "photos.zip")
-    assert open_images(archive).fingerprint() == open_images(folder).fingerprint()
+    assert open_dataset(archive).fingerprint() == open_dataset(folder).fingerprint()
     with pytest.raises(RequestError, match="was begun with order [0-9a-f]{32}, not"):
         packed(archive, tmp_path / "packed", images_per_shard=4)
 
@@ -303,7 +303,7 @@ def test_a_table_is_packed_block_by_block(tmp_path, picture, encode, monkeypatch
     table = pa.table({"image": images, "label": ["a", "b"] * 100, "split": ["train"] * 200})
     path = tmp_path / "train.parquet"
     pq.write_table(table, path, row_group_size=10)
-    data = open_images(path)
+    data = open_dataset(path)
     reads, original = [], pq.ParquetFile.read_row_group
 
     def count(file, group, **options):
@@ -318,4 +318,4 @@ def test_a_table_is_packed_block_by_block(tmp_path, picture, encode, monkeypatch
 def test_a_pack_of_many_images_knows_what_they_are(folder, tmp_path, monkeypatch):
     packed(folder, tmp_path / "packed")
     monkeypatch.setattr("vitral.data.scan.MAX_FILES_READ", 3)
-    assert all(finding.digest for finding in open_images(tmp_path / "packed").findings)
+    assert all(file_info.digest for file_info in open_dataset(tmp_path / "packed").file_infos)

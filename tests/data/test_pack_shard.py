@@ -6,7 +6,7 @@ from PIL import Image
 
 from vitral.data.decode import decode_image
 from vitral.data.pack_shard import as_file, encode_jpeg, is_shrunk, shrink
-from vitral.data.sources.listing import Finding
+from vitral.data.sources.listing import FileInfo
 
 
 def test_pixels_become_an_array_file(picture):
@@ -28,14 +28,14 @@ def test_pixels_become_an_array_file(picture):
     ],
 )
 def test_what_can_lose_pixels_without_losing_its_kind_is_shrunk(fields, expected):
-    finding = Finding(**{"height": 100, "width": 100} | fields)
-    assert is_shrunk(finding, shorter=50) is expected
+    file_info = FileInfo(**{"height": 100, "width": 100} | fields)
+    assert is_shrunk(file_info, shorter=50) is expected
 
 
 def test_shrinking_is_pillows(encode, photo):
     content = encode_png(photo)
-    finding = Finding(mode="RGB", height=photo.height, width=photo.width)
-    shrunk = shrink(content, finding, shorter=40, quality=95)
+    file_info = FileInfo(mode="RGB", height=photo.height, width=photo.width)
+    shrunk = shrink(content, file_info, shorter=40, quality=95)
     size = (
         (40, round(photo.height * 40 / photo.width))
         if photo.width < photo.height

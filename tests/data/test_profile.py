@@ -7,13 +7,20 @@ import pytest
 from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings, DataSettings
 from vitral.data.examples import Examples
-from vitral.data.profile import Advice, Stages, advise, describe_advice, measure_stages, pack_side
+from vitral.data.profile import (
+    Advice,
+    LoadingProfile,
+    advise,
+    describe_advice,
+    pack_side,
+    profile_loading,
+)
 from vitral.data.sources.arrays import ArrayStore
 from vitral.data.sources.store import FolderStore
 from vitral.errors import DataError
 
 HOW = default_preprocessing((32, 32), channels=3)
-BALANCED = Stages(
+BALANCED = LoadingProfile(
     read=1e-4, decode=2e-3, augment=8e-4, collate=1e-4, bare=2e-3, scaled=2e-3, packed=2e-3,
     num_bytes=1, num_pixels=1,
 )  # fmt: skip
@@ -28,7 +35,7 @@ def files(tmp_path, fill, contents):
 
 def test_every_stage_takes_its_time(tmp_path, fill, picture, encode):
     contents = [encode(picture(n, size=(200, 300)), "JPEG") for n in range(5)]
-    stages = measure_stages(
+    stages = profile_loading(
         files(tmp_path, fill, contents), preprocessing=HOW, settings=AugmentSettings()
     )
     parts = (stages.read, stages.decode, stages.augment, stages.collate, stages.bare)
@@ -43,17 +50,17 @@ def test_every_stage_takes_its_time(tmp_path, fill, picture, encode):
 def test_images_in_memory_take_no_decoding():
     images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 3), dtype=np.uint8)
     examples = Examples(ArrayStore(images, path="memory"), np.arange(20), np.arange(20))
-    stages = measure_stages(examples, preprocessing=HOW, settings=AugmentSettings())
+    stages = profile_loading(examples, preprocessing=HOW, settings=AugmentSettings())
     assert stages.decode < stages.augment
     assert stages.num_bytes == 4800
 
 
 def test_damaged_images_are_left_out_of_the_sample(tmp_path, fill, picture, encode):
     examples = files(tmp_path, fill, [b"", encode(picture(), "JPEG"), b"no image"])
-    stages = measure_stages(examples, preprocessing=HOW, settings=AugmentSettings())
+    stages = profile_loading(examples, preprocessing=HOW, settings=AugmentSettings())
     assert stages.num_pixels == 120
     with pytest.raises(DataError, match="no image of the sample can be read"):
-        measure_stages(examples.select(np.array([0, 2])), preprocessing=HOW,
+        profile_loading(examples.select(np.array([0, 2])), preprocessing=HOW,
                        settings=AugmentSettings())  # fmt: skip
 
 
@@ -114,4 +121,4 @@ def test_images_of_other_channels_are_measured_too():
     images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 5), dtype=np.uint8)
     examples = Examples(ArrayStore(images, path="memory"), np.arange(20), np.arange(20))
     how = default_preprocessing((32, 32), channels=5)
-    assert measure_stages(examples, preprocessing=how, settings=AugmentSettings()).bare > 0
+    assert profile_loading(examples, preprocessing=how, settings=AugmentSettings()).bare > 0

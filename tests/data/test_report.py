@@ -7,7 +7,7 @@ from PIL import Image
 from vitral.data import report as report_module
 from vitral.data import scan as survey_module
 from vitral.data import splits as file_splits
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.report import data_report, describe_report
 
 
@@ -29,7 +29,7 @@ def report(tmp_path, fill, picture, encode):
         "test/a/1.png": same,
         "test/notes.txt": b"text",
     }
-    return data_report(open_images(fill(tmp_path, files)), name="birds")
+    return data_report(open_dataset(fill(tmp_path, files)), name="birds")
 
 
 def test_the_report_counts_classes_by_split(report):
@@ -98,7 +98,7 @@ def test_the_report_is_told_in_a_few_lines(report):
 
 def test_an_ordinary_set_is_told_in_two_lines_and_how_it_was_split(tmp_path, fill):
     fill(tmp_path, [f"{c}/{n}.png" for c in "ab" for n in range(40)])
-    report = data_report(open_images(tmp_path), name="birds")
+    report = data_report(open_dataset(tmp_path), name="birds")
     first, second, *notes = describe_report(report)
     assert first.startswith("data: birds: 2 classes, ")
     assert second == "      10 x 12 pixels; PNG 80; RGB 80"
@@ -112,14 +112,14 @@ def test_an_ordinary_set_is_told_in_two_lines_and_how_it_was_split(tmp_path, fil
 def test_copies_in_a_third_split_are_counted_once_each(tmp_path, fill, picture, encode):
     same = {f"{split}/a/1.png": encode(picture(1)) for split in ("train", "val", "test")}
     own = {f"{split}/b/1.png": None for split in ("train", "val", "test")}
-    report = data_report(open_images(fill(tmp_path, same | own)), name="birds")
+    report = data_report(open_dataset(fill(tmp_path, same | own)), name="birds")
     assert (report["duplicates"]["within"], report["duplicates"]["across"]) == (0, 2)
 
 
 def test_only_the_first_examples_are_listed(tmp_path, fill):
     files = [f"{split}/{c}/1.png" for split in ("train", "test") for c in "ab"]
     fill(tmp_path, [*files, *(f"notes-{number}.txt" for number in range(50))])
-    report = data_report(open_images(tmp_path), name="birds")
+    report = data_report(open_dataset(tmp_path), name="birds")
     assert report["skipped"]["count"] == 50
     assert len(report["skipped"]["examples"]) == 20
 
@@ -128,7 +128,7 @@ def test_what_was_not_looked_at_is_not_claimed(tmp_path, fill, monkeypatch):
     for module in (file_splits, survey_module, report_module):
         monkeypatch.setattr(module, "MAX_FILES_READ", 3)
     fill(tmp_path, [f"{split}/{c}/1.png" for split in ("train", "test") for c in "ab"])
-    report = data_report(open_images(tmp_path), name="birds")
+    report = data_report(open_dataset(tmp_path), name="birds")
     assert not {"sizes", "duplicates"} & report.keys()
     assert describe_report(report) == [
         "data: birds: 2 classes, 2 train, 2 test images",
@@ -149,7 +149,7 @@ def test_arrays_are_reported_too(tmp_path, channels, mode, said):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 5, 4, channels), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 2)
-    report = data_report(open_images(tmp_path / "a.npz"), name="arrays")
+    report = data_report(open_dataset(tmp_path / "a.npz"), name="arrays")
     assert report["formats"] == {"array": 40}
     assert report["modes"] == {mode: 40}
     assert report["sizes"]["largest"] == [5, 4]

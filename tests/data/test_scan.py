@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance
 from vitral.data import scan as survey_module
 from vitral.data.check.checked import LIKENESS, RADIUS
 from vitral.data.decode import decode_image
-from vitral.data.scan import fits_channels, likeness, look_into, survey, thumbnail, visual_hash
+from vitral.data.scan import fits_channels, likeness, look_into, perceptual_hash, survey, thumbnail
 from vitral.data.sources.find import list_source
-from vitral.data.sources.listing import Finding
+from vitral.data.sources.listing import FileInfo
 from vitral.errors import DataError
 from vitral.files.layout import cache_dir
 
@@ -35,19 +35,19 @@ def listed(tmp_path, fill, counting, monkeypatch):
 
 
 def test_a_pass_finds_what_each_file_is(listed):
-    findings = survey(listed(), channels=3)
-    assert [finding.format for finding in findings] == ["PNG", "PNG", "PNG"]
-    assert [(f.height, f.width, f.mode) for f in findings] == [(10, 12, "RGB")] * 3
-    assert len({finding.digest for finding in findings}) == 3
-    assert {len(finding.digest) for finding in findings} == {32}
-    assert not any(finding.problem or finding.damaged for finding in findings)
+    file_infos = survey(listed(), channels=3)
+    assert [file_info.format for file_info in file_infos] == ["PNG", "PNG", "PNG"]
+    assert [(f.height, f.width, f.mode) for f in file_infos] == [(10, 12, "RGB")] * 3
+    assert len({file_info.digest for file_info in file_infos}) == 3
+    assert {len(file_info.digest) for file_info in file_infos} == {32}
+    assert not any(file_info.problem or file_info.damaged for file_info in file_infos)
 
 
 def test_a_second_pass_reads_no_file_again(listed):
     first, second = listed(), listed()
-    findings = survey(first, channels=3)
+    file_infos = survey(first, channels=3)
     assert sorted(first.store.reads) == [0, 1, 2]
-    assert survey(second, channels=3) == findings
+    assert survey(second, channels=3) == file_infos
     assert second.store.reads == []
 
 
@@ -119,7 +119,7 @@ def test_a_cache_cut_short_keeps_its_whole_rows(listed):
 def test_no_place_for_a_cache_is_no_problem(listed, tmp_path, monkeypatch):
     (tmp_path / "taken").write_bytes(b"")
     monkeypatch.setenv("VITRAL_CACHE_DIR", str(tmp_path / "taken"))
-    assert [finding.problem for finding in survey(listed(), channels=3)] == [""] * 3
+    assert [file_info.problem for file_info in survey(listed(), channels=3)] == [""] * 3
 
 
 class FailingOnce:
@@ -143,16 +143,16 @@ class FailingOnce:
 def test_what_could_not_be_read_is_tried_again(listed):
     listing = listed()
     listing = replace(listing, store=FailingOnce(listing.store))
-    problems = {finding.problem for finding in survey(listing, channels=3)}
+    problems = {file_info.problem for file_info in survey(listing, channels=3)}
     assert problems == {"can't be read: Permission denied"}
     listing.store.fails = False
-    assert {finding.problem for finding in survey(listing, channels=3)} == {""}
+    assert {file_info.problem for file_info in survey(listing, channels=3)} == {""}
 
 
 def test_what_is_damaged_stays_so_without_another_look(listed, tmp_path, fill):
     fill(tmp_path / "data", {"cat/3.png": b"\x89PNG\r\n\x1a\n", "cat/4.png": b"\0\0\0 ftypheic"})
     expected = survey(listed(), channels=3)
-    assert [finding.damaged for finding in expected[:4]] == [False, False, True, False]
+    assert [file_info.damaged for file_info in expected[:4]] == [False, False, True, False]
     assert expected[3].problem == "HEIC is not read yet"
     listing = listed()
     assert survey(listing, channels=3) == expected
@@ -168,7 +168,7 @@ def test_progress_is_reported_to_the_end(listed):
 def test_above_the_limit_nothing_is_read(listed, monkeypatch):
     monkeypatch.setattr(survey_module, "MAX_FILES_READ", 2)
     listing = listed()
-    assert survey(listing, channels=3) == [Finding()] * 3
+    assert survey(listing, channels=3) == [FileInfo()] * 3
     assert listing.store.reads == []
 
 
@@ -206,8 +206,8 @@ class OneFile:
     ],
 )
 def test_a_problem_is_found_and_named(content, problem, damaged):
-    finding = look_into(OneFile(content), 0, channels=3)
-    assert (finding.problem, finding.damaged) == (problem, damaged)
+    file_info = look_into(OneFile(content), 0, channels=3)
+    assert (file_info.problem, file_info.damaged) == (problem, damaged)
 
 
 def test_equal_pixels_have_equal_digests_wherever_they_lie():
@@ -263,13 +263,13 @@ def test_what_looks_the_same_is_found(photos, change):
     found = 0
     for pixels in photos:
         changed = np.asarray(CHANGES[change](Image.fromarray(pixels)))
-        near = bits_between(visual_hash(pixels), visual_hash(changed)) <= RADIUS
+        near = bits_between(perceptual_hash(pixels), perceptual_hash(changed)) <= RADIUS
         found += near and likeness(thumbnail(pixels), thumbnail(changed)) >= LIKENESS
     assert found >= 0.95 * len(photos)
 
 
 def test_no_two_photographs_look_the_same(photos):
-    hashes = [visual_hash(pixels) for pixels in photos]
+    hashes = [perceptual_hash(pixels) for pixels in photos]
     pairs = [(i, j) for i in range(len(hashes)) for j in range(i)]
     near = [(i, j) for i, j in pairs if bits_between(hashes[i], hashes[j]) <= RADIUS]
     alike = [likeness(thumbnail(photos[i]), thumbnail(photos[j])) for i, j in near]
@@ -281,7 +281,7 @@ def test_an_image_of_any_shape_has_a_hash(height, width, channels):
     random = np.random.default_rng(height * 71 + width)
     pixels = random.integers(0, 256, (height, width, channels), dtype=np.uint8)
     is_flat = np.unique(thumbnail(pixels)).size == 1
-    assert len(visual_hash(pixels)) == (0 if is_flat else 16)
+    assert len(perceptual_hash(pixels)) == (0 if is_flat else 16)
     assert thumbnail(pixels).shape == (32, 32)
 
 
@@ -290,11 +290,11 @@ def test_values_of_any_type_look_the_same(photos, dtype):
     for pixels in photos[:10]:
         grey = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
         deep = grey.astype(dtype) * dtype(3) + dtype(7)
-        assert bits_between(visual_hash(grey), visual_hash(deep)) <= 2
+        assert bits_between(perceptual_hash(grey), perceptual_hash(deep)) <= 2
 
 
 def test_one_value_looks_like_nothing():
-    assert visual_hash(np.full((9, 9, 3), 200, np.uint8)) == ""
+    assert perceptual_hash(np.full((9, 9, 3), 200, np.uint8)) == ""
     flat = np.zeros((32, 32), np.float32)
     assert likeness(flat, np.eye(32, dtype=np.float32)) == 0
 

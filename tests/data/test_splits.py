@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.splits import (
     all_for_training,
     check_overlap,
@@ -223,7 +223,7 @@ def numbers(data):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "a.npz"
-    return open_images(write(path, 240, splits=["train"] * 200 + ["test"] * 40))
+    return open_dataset(write(path, 240, splits=["train"] * 200 + ["test"] * 40))
 
 
 @given(share=st.sampled_from([0.01, 0.02, 0.1, 0.2, 0.5]))
@@ -248,7 +248,7 @@ def test_joining_undoes_holding_out(data):
 
 def test_what_is_held_out_does_not_depend_on_other_images(tmp_path, data):
     """Of more images of the same classes most stay where they are."""
-    more = open_images(write(tmp_path / "b.npz", 270, splits=["train"] * 200 + ["test"] * 70))
+    more = open_dataset(write(tmp_path / "b.npz", 270, splits=["train"] * 200 + ["test"] * 70))
     assert (
         numbers(hold_out(more, share=0.1))["validation"]
         == numbers(hold_out(data, share=0.1))["validation"]
@@ -256,7 +256,7 @@ def test_what_is_held_out_does_not_depend_on_other_images(tmp_path, data):
 
 
 def test_one_image_can_not_be_divided(tmp_path):
-    few = open_images(
+    few = open_dataset(
         write(tmp_path / "c.npz", 4, num_classes=2, splits=["train"] * 2 + ["test"] * 2)
     )
     with pytest.raises(DataError, match="has 2 training images, of which no 10% can be held out"):
@@ -269,7 +269,7 @@ def test_a_split_that_is_taken_out_is_gone(data):
 
 def test_test_images_among_the_training_ones_are_named_and_refused(tmp_path):
     splits = ["train"] * 30 + ["test"] * 10
-    data = open_images(
+    data = open_dataset(
         write(tmp_path / "d.npz", 40, splits=splits, copies=[(3, 33), (5, 36), (7, 8)])
     )
     assert find_overlap(data) == [("33", "3"), ("36", "5")]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.runs import pattern_images
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.examples import Examples
 from vitral.data.report import data_report, describe_report
 from vitral.errors import DataError
@@ -35,7 +35,7 @@ DEEP = [f"{number % 3}/{number % 2}/{number}.png" for number in range(18)]
 
 @pytest.mark.parametrize("names", [FLAT, DEEP, FLAT[:7] + DEEP])
 def test_a_folder_of_pictures_opens_whatever_its_folders(names: list[str], tmp_path: Path) -> None:
-    data = open_images(fill(tmp_path / "p", names), label=False)
+    data = open_dataset(fill(tmp_path / "p", names), label=False)
     found = data.everything()
     assert sorted(found.name(index) for index in range(len(found))) == sorted(names)
     assert data.classes == () and not data.is_multi_label
@@ -46,7 +46,7 @@ def test_a_folder_of_pictures_opens_whatever_its_folders(names: list[str], tmp_p
 def test_its_split_is_by_content_as_ever(tmp_path: Path) -> None:
     names = [f"{'ab'[number % 2]}/{number}.png" for number in range(40)]
     root = fill(tmp_path / "p", names)
-    without, known = open_images(root, label=False), open_images(root)
+    without, known = open_dataset(root, label=False), open_dataset(root)
     moved = {
         part.name(i)
         for split, part in known.splits.items()
@@ -59,7 +59,7 @@ def test_its_split_is_by_content_as_ever(tmp_path: Path) -> None:
 def test_hidden_files_and_what_is_no_image_are_left_out(tmp_path: Path) -> None:
     root = fill(tmp_path / "p", [*FLAT, ".hidden/1.png"])
     (root / "notes.txt").write_text("none")
-    data = open_images(root, label=False)
+    data = open_dataset(root, label=False)
     assert len(data.everything()) == len(FLAT)
     assert {item.reason for item in data.skipped} == {"in a hidden folder", "not an image"}
 
@@ -67,7 +67,7 @@ def test_hidden_files_and_what_is_no_image_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inner", ["", "deep/"])
 def test_split_folders_are_splits(inner: str, tmp_path: Path) -> None:
     names = [f"{split}/{inner}{n}.png" for split in ("train", "val") for n in range(6)]
-    data = open_images(fill(tmp_path / "p", names), label=False)
+    data = open_dataset(fill(tmp_path / "p", names), label=False)
     assert {split: len(part) for split, part in data.splits.items()} == {
         "train": 6, "validation": 6,
     }  # fmt: skip
@@ -82,20 +82,20 @@ def test_other_sources_open_without_their_classes(tmp_path: Path) -> None:
         for name in FLAT:
             archive.write(folder / name, name)
     for source in ("bare.npz", "named.npz", "flat.zip"):
-        data = open_images(tmp_path / source, label=False)
+        data = open_dataset(tmp_path / source, label=False)
         assert len(data.everything()) == 20 and data.classes == ()
-    assert len(open_images(list(images), label=False).everything()) == 20
-    builtin = open_images("fashion-mnist", label=False)
+    assert len(open_dataset(list(images), label=False).everything()) == 20
+    builtin = open_dataset("fashion-mnist", label=False)
     assert builtin.classes == () and (builtin.everything().labels == -1).all()
 
 
 def test_where_classes_are_needed_it_is_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        open_images(fill(tmp_path / "p", FLAT))
+        open_dataset(fill(tmp_path / "p", FLAT))
 
 
 def test_its_report_speaks_of_no_classes(tmp_path: Path) -> None:
-    data = open_images(fill(tmp_path / "p", FLAT), label=False)
+    data = open_dataset(fill(tmp_path / "p", FLAT), label=False)
     report = data_report(data, name="p")
     assert (report["classes"], report["labels"]) == ([], "none")
     lines = describe_report(report)

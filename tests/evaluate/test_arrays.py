@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import vitral
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.decode import decode_image
 from vitral.errors import DataError, RequestError, VitralError
 from vitral.evaluate import arrays
@@ -153,7 +153,7 @@ def test_nothing_depends_on_how_rows_are_divided(
 @pytest.fixture(scope="module")
 def small_photos(shared: Path) -> Arrays:
     """Photos of seven kinds of land, as 6 x 6 colours and their spread."""
-    data = open_images(shared / "data" / "rsscn7")
+    data = open_dataset(shared / "data" / "rsscn7")
     parts: list[np.ndarray] = []
     for split in ("train", "test"):
         examples = data.splits[split]

@@ -13,7 +13,7 @@ from vitral.config.preprocessing import default_preprocessing
 from vitral.data.examples import Examples
 from vitral.data.sources.arrays import ArrayStore
 from vitral.evaluate.evaluator import LOSS, MeanEvaluator, Metric, WithMetrics, score
-from vitral.runtime.distributed import Ranks
+from vitral.runtime.distributed import Distributed
 
 HOW: dict[str, Any] = {
     "preprocessing": default_preprocessing((8, 8), channels=1),
@@ -97,10 +97,10 @@ def test_a_batch_is_used_while_the_next_is_computed() -> None:
     assert events == ["compute", "compute", "use", "compute", "use", "use"]
 
 
-class Share(Ranks):
+class Share(Distributed):
     """One of two processes, whose evaluators are gathered by hand."""
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         return [value]
 
 

@@ -24,7 +24,7 @@ from support.files import CountingStore, fill
 from support.runs import noise
 
 import vitral
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.examples import Examples
 from vitral.data.scan import look_into
 from vitral.data.sources.arrays import ArrayStore
@@ -233,7 +233,7 @@ def test_real_photographs_are_kept_under_their_contents(
             path = tmp_path / "photos" / "ab"[number % 2] / Path(member.name).name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
-    examples = open_images(tmp_path / "photos").everything()
+    examples = open_dataset(tmp_path / "photos").everything()
     found = [extract(model, examples, cache=tmp_path / "cache") for _ in range(2)]
     assert same(*found)
     assert computed.count == 1
@@ -249,14 +249,14 @@ FILES = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(3
 @pytest.fixture
 def counted(tmp_path):
     """The examples of a folder, with a store that counts what is read."""
-    everything = open_images(fill(tmp_path / "data", FILES)).everything()
+    everything = open_dataset(fill(tmp_path / "data", FILES)).everything()
     return replace(everything, store=CountingStore(everything.store))
 
 
 def test_what_the_survey_has_read_is_not_read_again(counted):
     digests = content_digests(counted)
     assert counted.store.reads == []
-    assert digests == content_digests(replace(counted, findings=None))
+    assert digests == content_digests(replace(counted, file_infos=None))
     assert sorted(counted.store.reads) == list(range(6))
     assert len(set(digests)) == 6
 
@@ -305,8 +305,8 @@ def test_arrays_of_a_survey_count_with_their_shape_too():
     pixels, digests = noise(4, 8), []
     for shape in ((4, 8, 3), (8, 4, 3)):
         store = StampedArrays(pixels.reshape(1, *shape), path="memory")
-        finding = replace(look_into(store, 0, channels=3), stamp="unchanged")
-        digests += content_digests(Examples(store, np.zeros(1, int), np.zeros(1), [finding]))
+        file_info = replace(look_into(store, 0, channels=3), stamp="unchanged")
+        digests += content_digests(Examples(store, np.zeros(1, int), np.zeros(1), [file_info]))
     assert digests[0] != digests[1]
 
 
@@ -325,7 +325,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("surveyed", [True, False])
 def test_a_watched_store_sees_that_a_content_is_another_one(counted, tmp_path, change, surveyed):
-    examples = counted if surveyed else replace(counted, findings=None)
+    examples = counted if surveyed else replace(counted, file_infos=None)
     watched = WatchedStore(examples, content_digests(examples))
     act, is_change = CHANGES[change]
     assert watched.read(1) == counted.store.read(1)

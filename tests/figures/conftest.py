@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vitral.figures.finished_run import RunFolder, read_run_folder
+from vitral.figures.finished_run import FinishedRun, read_run_folder
 from vitral.figures.report import write_report
 
 
@@ -177,5 +177,5 @@ def report_of() -> Callable[[Path], Page]:
 
 
 @pytest.fixture
-def part_of() -> Callable[[Path, Callable[[RunFolder], str]], Page]:
+def part_of() -> Callable[[Path, Callable[[FinishedRun], str]], Page]:
     return lambda run_dir, section: Page(section(read_run_folder(run_dir)))

@@ -10,7 +10,7 @@ from PIL import Image
 from support.runs import photograph
 from support.small_models import FAMILIES, build_small
 
-from vitral.data.device_transforms import to_model
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.data.sources.arrays import ArrayStore
@@ -53,7 +53,7 @@ def prepared(model: Model, count: int = 3) -> torch.Tensor:
     (loaded,) = evaluation_batches(
         photographs(count), preprocessing=model.preprocessing, batch_size=count, errors={}
     )
-    return to_model(loaded, device=CPU, preprocessing=model.preprocessing)["image"]
+    return prepare_on_device(loaded, device=CPU, preprocessing=model.preprocessing)["image"]
 
 
 @pytest.mark.parametrize("family", ["ViT", "ViT map", "hybrid", "AxialViT token"])

@@ -19,7 +19,7 @@ from vitral.models.position import (
     PositionEmbedding,
     PositionEmbedding2d,
     RelativePosition,
-    WavePosition,
+    SinCosPosition,
     resize_axis_table,
     resize_offset_table,
     resize_position_table,
@@ -83,7 +83,7 @@ def test_two_tables_stand_side_by_side_the_columns_first(fields: dict[str, Any])
 @pytest.mark.parametrize("fields", PREFIXES, ids=str)
 def test_waves_are_added_to_patches_alone(fields: dict[str, Any]) -> None:
     config = small_config(**fields)
-    position = WavePosition(config)
+    position = SinCosPosition(config)
     assert list(position.parameters()) == []
     assert position.state_dict() == {}
     added = position(torch.zeros(1, config.num_prefix_tokens + 6, 8))

@@ -14,16 +14,16 @@ from support.small_models import build_small, small_batch
 from torch import Tensor, nn
 
 from vitral.config.resnet import V1_FIELDS, ResNetConfig
-from vitral.models.resnet import ResNet, StandardizedConv, Unit, pad_to_same
+from vitral.models.resnet import Bottleneck, ResNet, StandardizedConv, pad_to_same
 
 VERSIONS: dict[str, dict[str, Any]] = {"v2": {}, "v1": V1_FIELDS}
 each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def unit_of(version: str, **fields: int) -> Unit:
+def unit_of(version: str, **fields: int) -> Bottleneck:
     config = ResNetConfig(name="x", stages=(1,), width_factor=0.5, **VERSIONS[version])
     torch.manual_seed(0)
-    unit = Unit(config, **{"in_width": 64, "width": 32, "stride": 1} | fields)
+    unit = Bottleneck(config, **{"in_width": 64, "width": 32, "stride": 1} | fields)
     for parameter in unit.parameters():
         nn.init.normal_(parameter, std=0.5)
     return unit.eval()

@@ -14,13 +14,13 @@ from support.runs import pattern_images
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.errors import ModelFileError, RequestError
 from vitral.evaluate.features import extract_features
 from vitral.models.model import Model
 from vitral.predict import embed as embed_module
 from vitral.predict.embed import embed, write_features
-from vitral.predict.runner import prepare_model
+from vitral.predict.runner import open_runner
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_features_of_photographs_are_those_of_an_extraction(
         "dimension": 128, "precision": "float32",
     }  # fmt: skip
     assert (features.shape, features.dtype, errors) == ((10, 128), np.float32, [""] * 10)
-    examples = open_images(photos).everything()
+    examples = open_dataset(photos).everything()
     wanted = extract_features(
         model, examples, preprocessing=model.preprocessing, batch_size=4, device=torch.device("cpu")
     )
@@ -124,7 +124,7 @@ def test_parquet_is_written_in_groups_as_the_batches_come(
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow: extra `arrow`")
     monkeypatch.setattr(embed_module, "_ROWS_A_GROUP", 4)
-    batches = list(embed(prepare_model(model), mixed, batch_size=2))
+    batches = list(embed(open_runner(model), mixed, batch_size=2))
     taken: list[int] = []
 
     def coming() -> Any:
@@ -147,7 +147,7 @@ def test_a_name_that_is_no_text_and_an_interruption(
     odd = str(tmp_path / "b\udcff.png")
     Path(mixed[0]).rename(odd)
     path = tmp_path / f"f.{ending}"
-    whole = list(embed(prepare_model(model), [odd], batch_size=2))
+    whole = list(embed(open_runner(model), [odd], batch_size=2))
     write_features(whole, path, dimension=128)
     shown = {"npz": odd, "parquet": str(tmp_path / "b\\udcff.png")}
     assert read(path)[0] == [shown[ending]]
@@ -166,7 +166,7 @@ def test_a_name_that_is_no_text_and_an_interruption(
 def test_arrays_and_pictures_are_taken_too(model: Model, mixed: list[str]) -> None:
     array = np.asarray(Image.open(mixed[0]))
     given = [mixed[0], Path(mixed[0]), array, Image.fromarray(array)]
-    [batch] = embed(prepare_model(model), given)
+    [batch] = embed(open_runner(model), given)
     assert batch.paths == [mixed[0], mixed[0], "2", "3"]
     np.testing.assert_allclose(batch.features, batch.features[:1].repeat(4, axis=0), atol=1e-6)
 
@@ -209,13 +209,13 @@ def test_features_that_are_not_finite_leave_no_file(
     spoilt = vitral.create_model("ViT-Mi/16", image_size=64, num_classes=0)
     with torch.no_grad():
         spoilt.norm.bias.fill_(float("nan"))
-    batches = embed(prepare_model(spoilt), mixed[1:], batch_size=2)
+    batches = embed(open_runner(spoilt), mixed[1:], batch_size=2)
     # The first of these is no image, so the second is to blame.
     with pytest.raises(ModelFileError, match=f"the features of {mixed[2]} are not finite but nan"):
         write_features(batches, tmp_path / "f.npz", dimension=128)
     assert not (tmp_path / "f.npz").exists()
     with pytest.raises(RequestError, match="batch_size=0 must be 1 or more"):
-        next(embed(prepare_model(model), mixed, batch_size=0))
+        next(embed(open_runner(model), mixed, batch_size=0))
 
 
 def test_another_preprocessing_is_asked_for_and_said(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitral.runtime.distributed import Ranks, process_group, ranks_from_environment
+from vitral.runtime.distributed import Distributed, process_group, ranks_from_environment
 
 SCRIPT = """
 import sys, weakref
@@ -39,15 +39,15 @@ def test_one_process_is_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     with process_group(ranks_from_environment(), device=torch.device("cpu")) as ranks:
-        assert ranks == Ranks(rank=0, world_size=1, local_rank=0)
-        assert ranks.gather("a") == ["a"]
-        assert ranks.from_first("a") == "a"
+        assert ranks == Distributed(rank=0, world_size=1, local_rank=0)
+        assert ranks.all_gather_object("a") == ["a"]
+        assert ranks.broadcast_object("a") == "a"
         ranks.wait()
 
 
 def test_all_processes_raise_what_the_first_one_raises() -> None:
     with pytest.raises(ValueError, match="no space"):
-        Ranks().on_first(lambda: (_ for _ in ()).throw(ValueError("no space")))
+        Distributed().run_on_main(lambda: (_ for _ in ()).throw(ValueError("no space")))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from support.runs import TINY_MODEL, pattern_images
 from vitral.config.run import AugmentSettings, ObjectiveSettings
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.needs import UNCOUNTED, Draw, Needs, View
 from vitral.data.workers import Batch
 from vitral.evaluate.evaluator import Evaluator, MeanEvaluator, Metric
@@ -153,7 +153,7 @@ class Distilled(Objective):
         features = self.teacher(batch["image"])
         return {"spread": features.std(dim=1), "loss": features.square().mean(dim=1)}
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         return MeanEvaluator(Metric("spread"))
 
     def result(self) -> nn.Module:
@@ -183,7 +183,7 @@ class Pixels(Objective):
         right = (logits.argmax(dim=1) == mask).sum(dim=(1, 2)).float()
         return Loss(losses.sum(dim=(1, 2)), {"pixel_accuracy": right})
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         return MeanEvaluator(Metric("pixel_accuracy"))
 
 
@@ -205,7 +205,7 @@ class Aligned(Objective):
         values = (share - mask.mean(dim=(1, 2))).square()
         return Loss(values, {"agreement": agree})
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         return MeanEvaluator(Metric("agreement"))
 
 
@@ -219,7 +219,7 @@ class TwoSources(Objective):
         self.brightness = nn.Linear(vit_of(self).config.embed_dim, 1)
 
     @classmethod
-    def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
+    def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
         return len(data.classes)
 
     @classmethod
@@ -244,7 +244,7 @@ class TwoSources(Objective):
         loss = F.cross_entropy(logits, batch["label"], reduction="none")
         return {"loss": loss, "accuracy": right}
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         return MeanEvaluator(Metric("accuracy"))
 
 
@@ -255,14 +255,14 @@ class Regression(Objective):
     targets = ("value",)
 
     @classmethod
-    def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
+    def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
         return len(data.splits["train"].target("value", 0))
 
     def forward(self, batch: Batch) -> Loss:
         off = self.model(batch["image"]) - batch["target/value"]
         return Loss(off.square().mean(dim=1), {"mae": off.abs().mean(dim=1)})
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         return MeanEvaluator(Metric("mae", larger_is_better=False))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.examples import Examples
 from vitral.evaluate.arrays import Features
 from vitral.evaluate.features import extract_features
@@ -31,5 +31,5 @@ def same(one: Features, other: Features) -> bool:
 
 
 def opened(photos: Path, *, decoded: bool = False) -> Examples:
-    data = open_images(photos, channels=1)
+    data = open_dataset(photos, channels=1)
     return (data.keeping_decoded() if decoded else data).everything()

@@ -17,10 +17,10 @@ from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings
 from vitral.config.settings import build_run_config
 from vitral.config.vit import ViTConfig
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.loader import TrainingBatches
 from vitral.models.vit import ViT
-from vitral.runtime.distributed import Machine, Ranks
+from vitral.runtime.distributed import Distributed, Machine
 from vitral.training.building import needs_of
 from vitral.training.objectives.classification import Classification, ClassificationSettings
 from vitral.training.optimizer import build_optimizer
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = TINY_MODEL | {
 
 def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> dict[str, Any]:
     """Train some steps and return the losses, the first gradient norms and the weights."""
-    data = open_images(patterns)
+    data = open_dataset(patterns)
     config = build_run_config(
         {
             "data.source": str(patterns),
@@ -75,7 +75,7 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
         workers=0,
         needs=needs_of(objective),
     )
-    machine = Machine(device, torch.float32, compile=False, ranks=Ranks())
+    machine = Machine(device, torch.float32, compile=False, ranks=Distributed())
     results = run_steps(state, batches, config=config, machine=machine)
     return {
         "losses": [result.loss_sum / result.num_examples for result in results],

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vitral.errors import RequestError
-from vitral.runtime.distributed import Machine, Ranks
+from vitral.runtime.distributed import Distributed, Machine
 from vitral.training.coupling import backward_coupled
 from vitral.training.objectives.base import Loss, Objective
 
-MACHINE = Machine(torch.device("cpu"), torch.float32, compile=False, ranks=Ranks())
+MACHINE = Machine(torch.device("cpu"), torch.float32, compile=False, ranks=Distributed())
 
 
 class Contrast(Objective):

@@ -14,7 +14,7 @@ from vitral.config.run import DataSettings, OptimizerSettings, RunConfig, TrainS
 from vitral.data.loader import StepBatches
 from vitral.data.order import plan_step
 from vitral.errors import DivergedError, RequestError
-from vitral.runtime.distributed import Machine, Ranks
+from vitral.runtime.distributed import Distributed, Machine
 from vitral.training.loop import StepRunner
 from vitral.training.objectives.base import Loss, Objective, StepInfo
 from vitral.training.optimizer import build_optimizer
@@ -83,10 +83,14 @@ def build(settings: OptimizerSettings, kind: type[Averaging] = Averaging) -> Tra
 
 
 def runner_of(
-    state: TrainState, batches: Any, settings: OptimizerSettings, *, ranks: Ranks | None = None
+    state: TrainState,
+    batches: Any,
+    settings: OptimizerSettings,
+    *,
+    ranks: Distributed | None = None,
 ) -> StepRunner:
     config = RunConfig(DataSettings(""), TrainSettings(8), HOW, None, optimizer=settings)
-    machine = Machine(CPU, torch.float32, compile=False, ranks=ranks or Ranks())
+    machine = Machine(CPU, torch.float32, compile=False, ranks=ranks or Distributed())
     state.objective.train()
     forward = parallelise(state.objective, machine)
     return StepRunner(state, forward, batches, config=config, machine=machine)
@@ -284,7 +288,7 @@ def step_beside_a_bad_one(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
     state, bad = build(ADAMW, Shifted), 2
     batches = Batches(bad=(bad,) if rank == 1 else ())
-    runner = runner_of(state, batches, ADAMW, ranks=Ranks(rank, 2, rank))
+    runner = runner_of(state, batches, ADAMW, ranks=Distributed(rank, 2, rank))
     steps = list(batches.steps(0, 5))
     for step_batches in steps[:bad]:
         runner.read(runner.start(step_batches))

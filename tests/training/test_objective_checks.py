@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import vitral
 from vitral.config.run import ObjectiveSettings
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.needs import Needs, View
 from vitral.errors import RequestError
 from vitral.evaluate.evaluator import Evaluator, MeanEvaluator, Metric, plain_figures
@@ -153,7 +153,7 @@ def test_a_wrong_setting_is_told_before_data_is_opened(tmp_path: Path) -> None:
 class Judged(Regression):
     """Says it is judged by what it does not measure."""
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         class Other(MeanEvaluator):
             def compute(self) -> dict[str, Any]:
                 return {n: v for n, v in super().compute().items() if n != self.primary.name}
@@ -259,7 +259,7 @@ def test_an_average_that_no_result_has_is_refused(tmp_path: Path) -> None:
 
 class SeveralToo(TwoSources):
     @classmethod
-    def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
+    def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
         return 3
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import vitral
 from vitral.config.run import ObjectiveSettings
 from vitral.files.rows import read_rows
-from vitral.runtime.distributed import Machine, Ranks
+from vitral.runtime.distributed import Distributed, Machine
 from vitral.training.checkpoint import load_newest
 from vitral.training.objectives.base import Loss, Objective, StepInfo, result_names
 from vitral.training.objectives.classification import Classification
@@ -186,13 +186,13 @@ def test_processes_of_a_coupled_loss_begin_with_the_same_tensors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[Tensor] = []
-    monkeypatch.setattr(Ranks, "broadcast", lambda self, tensors: sent.extend(tensors))
+    monkeypatch.setattr(Distributed, "broadcast", lambda self, tensors: sent.extend(tensors))
 
     class Coupled(Objective):
         coupling = "batch"
 
     objective = Coupled(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
-    ranks = Ranks(rank=1, world_size=2, local_rank=1)
+    ranks = Distributed(rank=1, world_size=2, local_rank=1)
     machine = Machine(torch.device("cpu"), torch.float32, compile=False, ranks=ranks)
     assert parallelise(objective, machine) is objective
     own = objective.state_dict(keep_vars=True).values()

@@ -298,7 +298,7 @@ def test_an_objective_that_the_loop_can_not_train_is_refused() -> None:
         check_objective(Silent(nn.Identity()))
 
 
-class Parts(Objective):
+class SplitFeatures(Objective):
     """A loss of two parts that says nothing of its outputs."""
 
     coupling = "weighted"
@@ -312,7 +312,7 @@ class Parts(Objective):
 
 def test_a_loss_of_parts_must_say_what_is_scored() -> None:
     with pytest.raises(RequestError, match="loss of several parts: define its outputs"):
-        Parts(nn.Linear(1, 1)).outputs({}, final=False)
+        SplitFeatures(nn.Linear(1, 1)).outputs({}, final=False)
 
 
 @pytest.mark.parametrize(

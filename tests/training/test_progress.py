@@ -57,12 +57,12 @@ def test_without_a_terminal_there_are_plain_lines(monkeypatch: pytest.MonkeyPatc
 def test_quiet_says_nothing() -> None:
     stream = io.StringIO()
     view = ProgressView(quiet=True, stream=stream)
-    view.say("hello")
+    view.log("hello")
     assert stream.getvalue() == ""
 
 
 def test_sentences_are_kept_in_the_log(tmp_path: Path) -> None:
     view = ProgressView(stream=io.StringIO())
     view.log_to(tmp_path / "log.txt")
-    view.say("[bold] stays as it is")
+    view.log("[bold] stays as it is")
     assert (tmp_path / "log.txt").read_text() == "[bold] stays as it is\n"

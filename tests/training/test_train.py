@@ -591,8 +591,8 @@ def test_changes_that_would_make_another_class_are_off(
         return dict(config["settings"]["augment"])
 
     assert (augment(result)["flip"], augment(result)["crop"]) == (False, "none")
-    asked = settings | {"augment.flip": True}
-    other = train_short("vtab-dtd", tmp_path / "asked", settings=asked, steps=1)
+    overrides = settings | {"augment.flip": True}
+    other = train_short("vtab-dtd", tmp_path / "asked", settings=overrides, steps=1)
     assert augment(other)["flip"] is True
 
 
@@ -684,7 +684,7 @@ def test_advice_that_can_not_be_given_stops_no_training(
 
     monkeypatch.setattr("vitral.training.meters.WAIT_SHARE", -1.0)
     monkeypatch.setattr("vitral.training.meters.WARM_STEPS", 0)
-    monkeypatch.setattr("vitral.training.meters.measure_stages", fail)
+    monkeypatch.setattr("vitral.training.meters.profile_loading", fail)
     settings = TINY_MODEL | {"data.keep_decoded": "off"}
     assert train_short(picture_files, tmp_path / "run", settings=settings).summary
 

@@ -20,7 +20,7 @@ from vitral.config.run import (
 from vitral.data.loader import StepBatches
 from vitral.data.order import plan_step
 from vitral.models.weights.load import load_model
-from vitral.runtime.distributed import Machine, Ranks
+from vitral.runtime.distributed import Distributed, Machine
 from vitral.training.objectives.classification import Classification, ClassificationSettings
 from vitral.training.optimizer import build_optimizer
 from vitral.training.state import TrainState
@@ -99,7 +99,7 @@ def test_training_follows_the_official_trajectory(shared: Path, name: str, piece
     objective = Classification(model, ClassificationSettings(loss))
     state = TrainState(objective, build_optimizer(objective, optimizer, device=CPU), None)
     batches: Any = OfficialBatches(arrays["image"], arrays["labels"], size=piece)
-    machine = Machine(CPU, torch.float32, compile=False, ranks=Ranks())
+    machine = Machine(CPU, torch.float32, compile=False, ranks=Distributed())
     results = run_steps(state, batches, config=run, machine=machine)
     losses = [result.loss_sum / result.num_examples for result in results]
     np.testing.assert_allclose(losses, arrays["loss"], atol=1e-5)

@@ -13,14 +13,14 @@ from support.runs import stopped_at
 
 import vitral
 from vitral.cli.main import main
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.splits import without_split
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.evaluate import evaluate
 from vitral.files.results import read_results
 from vitral.files.rows import read_rows
 from vitral.models.weights.folder import WEIGHTS_NAME
-from vitral.training.context import training_site
+from vitral.training.context import train_context
 from vitral.training.resolve import facts_of
 from vitral.training.train import RunRequest
 from vitral.transfer.finetune import FineTuned, finetune
@@ -385,8 +385,8 @@ def test_a_protocol_needs_something_to_score(
     pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
     source = open_source(pretrained)
-    images = without_split(open_images(write_task()), "test")
-    with training_site("cpu", quiet=True) as site:
+    images = without_split(open_dataset(write_task()), "test")
+    with train_context("cpu", quiet=True) as site:
         protocol = choose_protocol("paper", facts_of(images, source.model.config))
         series = Series(protocol, source, images, RunRequest(None, title="t", command="c"), site)
         with pytest.raises(RequestError, match="has no test images, which paper ends with"):

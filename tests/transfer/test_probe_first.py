@@ -7,12 +7,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from vitral.data.dataset import ImageData, open_images
+from vitral.data.dataset import ImageDataset, open_dataset
 from vitral.data.splits import hold_out
 from vitral.evaluate.features import extract_features
 from vitral.evaluate.probe import linear_probe
 from vitral.models.model import Model
-from vitral.training.context import training_site
+from vitral.training.context import train_context
 from vitral.transfer import probe_first as module
 from vitral.transfer.pretrained import open_source, starting_model
 from vitral.transfer.probe_first import probe_first, probe_seen_classes
@@ -21,22 +21,22 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def images(write_task: Write) -> ImageData:
-    return hold_out(open_images(write_task(train=200)), share=0.2)
+def images(write_task: Write) -> ImageDataset:
+    return hold_out(open_dataset(write_task(train=200)), share=0.2)
 
 
 @pytest.fixture
-def start(pretrained: Path, images: ImageData) -> Model:
+def start(pretrained: Path, images: ImageDataset) -> Model:
     return starting_model(open_source(pretrained), images.classes)
 
 
-def probed(model: Model, images: ImageData) -> float | None:
-    with training_site("cpu") as site:
+def probed(model: Model, images: ImageDataset) -> float | None:
+    with train_context("cpu") as site:
         return probe_first(model, images, site)
 
 
 def test_the_head_gives_the_score_that_is_told(
-    start: Model, images: ImageData, capsys: pytest.CaptureFixture[str]
+    start: Model, images: ImageDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     accuracy = probed(start, images)
     assert accuracy is not None and accuracy > 0.8
@@ -55,7 +55,7 @@ def test_the_head_gives_the_score_that_is_told(
 
 
 def test_a_first_number_comes_early_and_changes_nothing(
-    pretrained: Path, images: ImageData, capsys: pytest.CaptureFixture[str],
+    pretrained: Path, images: ImageDataset, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     heads = []
@@ -71,7 +71,7 @@ def test_a_first_number_comes_early_and_changes_nothing(
 
 
 def test_validation_images_beyond_the_first_count_too(
-    start: Model, images: ImageData, monkeypatch: pytest.MonkeyPatch,
+    start: Model, images: ImageDataset, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(module, "MOST_FIRST_VALIDATION", 10)
@@ -79,7 +79,7 @@ def test_validation_images_beyond_the_first_count_too(
     assert f"of {len(images.splits['validation'])} validation images" in capsys.readouterr().err
 
 
-def test_without_every_class_the_head_stays_zero(start: Model, images: ImageData) -> None:
+def test_without_every_class_the_head_stays_zero(start: Model, images: ImageDataset) -> None:
     train = images.splits["train"]
     images.splits["train"] = train.select(np.flatnonzero(train.labels != 1))
     assert probed(start, images) is None

@@ -3,7 +3,7 @@ import pytest
 
 from vitral.config.names import model_config
 from vitral.config.run import DataSettings
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.datasets.published import class_names
 from vitral.errors import RequestError
 from vitral.recipes import Facts
@@ -114,7 +114,7 @@ def test_a_named_set_is_known_by_its_name_when_it_is_open(tmp_path):
         (folder / f"{name}.bin").write_bytes(b"".join(rows))
     (folder / "batches.meta.txt").write_text("\n".join(class_names("cifar10")))
     settings = DataSettings("cifar10", directory=str(tmp_path), validation_share=0.0)
-    images = open_images("cifar10", settings=settings)
+    images = open_dataset("cifar10", settings=settings)
     task = facts_of(images, model_config("ViT-B/16", image_size=384))
     assert RECIPES["paper-finetune"](task)["train.steps"] == 10_000  # by size it would be 500
     assert choose_protocol("paper", task).dev_share == 0.02

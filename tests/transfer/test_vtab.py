@@ -306,7 +306,7 @@ RATE, STEPS = {"optimizer.learning_rate": 0.1}, {"train.steps": 9}
 
 
 @pytest.mark.parametrize(
-    ("asked", "wanted"),
+    ("overrides", "wanted"),
     [
         ({}, [{"optimizer.learning_rate": r, "train.steps": s} for r in RATES for s in SCHEDULES]),
         (RATE, [{"train.steps": steps} for steps in SCHEDULES]),
@@ -314,12 +314,12 @@ RATE, STEPS = {"optimizer.learning_rate": 0.1}, {"train.steps": 9}
         ({"train.epochs": 2.0}, [{"optimizer.learning_rate": rate} for rate in RATES]),
     ],
 )
-def test_what_is_asked_for_is_not_swept(asked, wanted):
-    found = list_candidates(asked, image_size=None, sweep=True)
+def test_what_is_asked_for_is_not_swept(overrides, wanted):
+    found = list_candidates(overrides, image_size=None, sweep=True)
     assert [own.settings for own in found] == wanted
     assert {own.image_size for own in found} == {384}
     assert len({own.name for own in found}) == len(found)
-    [own] = list_candidates(asked, image_size=(32, 48), sweep=False)
+    [own] = list_candidates(overrides, image_size=(32, 48), sweep=False)
     assert (own.settings, own.image_size, own.recipe) == ({}, (32, 48), "vtab")
 
 
@@ -408,8 +408,8 @@ def test_a_dropout_that_is_asked_for_is_taken(place):
 
 
 def test_crops_asked_for_do_not_reach_tasks_without_them(place):
-    asked = ["--set", "augment.crop_share=0.5", "--set", "augment.crop=random"]
-    assert place.run(*SHORT, "--tasks", "camelyon,clevr-count", *asked)[0] == 0
+    overrides = ["--set", "augment.crop_share=0.5", "--set", "augment.crop=random"]
+    assert place.run(*SHORT, "--tasks", "camelyon,clevr-count", *overrides)[0] == 0
     crops = {
         name: place.config(f"tasks/{name}")["settings"]["augment"]
         for name in ("camelyon", "clevr-count")

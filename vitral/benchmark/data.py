@@ -11,14 +11,14 @@ import torch
 
 from vitral.config.preprocessing import Preprocessing, default_preprocessing
 from vitral.config.run import AugmentSettings, DataSettings
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.decoded import bytes_to_keep
-from vitral.data.device_transforms import to_model
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.examples import Examples
 from vitral.data.jpeg import decode_whole
 from vitral.data.loader import TrainingBatches
 from vitral.data.order import steps_per_epoch
-from vitral.data.profile import Stages, advise, describe_advice, measure_stages
+from vitral.data.profile import LoadingProfile, advise, describe_advice, profile_loading
 from vitral.data.sources.store import Content
 from vitral.data.workers import decode
 from vitral.models.build import create_model
@@ -29,7 +29,7 @@ _SECONDS = 2.0
 
 
 def benchmark_data(
-    data: ImageData,
+    data: ImageDataset,
     *,
     model: str,
     image_size: int,
@@ -59,7 +59,7 @@ def benchmark_data(
     settings = AugmentSettings()
     total = len(workers) + 2
     report = report_progress or (lambda done, total: None)
-    stages = measure_stages(examples, preprocessing=preprocessing, settings=settings)
+    stages = profile_loading(examples, preprocessing=preprocessing, settings=settings)
     report(1, total)
     need = training_rate(model, data, image_size=image_size, device=device)
     report(2, total)
@@ -125,7 +125,7 @@ def loading_rate(batches: TrainingBatches) -> float:
     return count / (time.perf_counter() - started)
 
 
-def bare_rate(examples: Examples, stages: Stages, *, workers: int, channels: int) -> float:
+def bare_rate(examples: Examples, stages: LoadingProfile, *, workers: int, channels: int) -> float:
     """Return the images a second that are decoded whole by some threads, and nothing else."""
     per_round = max(workers, 1) * 8
     count = max(per_round, int(_SECONDS / 2 / stages.bare))
@@ -147,7 +147,9 @@ def bare_rate(examples: Examples, stages: Stages, *, workers: int, channels: int
     return len(wanted) / (time.perf_counter() - started)
 
 
-def training_rate(model: str, data: ImageData, *, image_size: int, device: torch.device) -> float:
+def training_rate(
+    model: str, data: ImageDataset, *, image_size: int, device: torch.device
+) -> float:
     """Return the images a second that a model trains on: forward and backward pass, in batches."""
     network = create_model(
         model, num_classes=len(data.classes), image_size=image_size, in_channels=data.channels
@@ -178,7 +180,7 @@ def to_device_seconds(
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        to_model(batch, device=device, preprocessing=preprocessing)
+        prepare_on_device(batch, device=device, preprocessing=preprocessing)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append((time.perf_counter() - started) / len(batch["index"]))

@@ -39,30 +39,30 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _data(tokens: Sequence[str]) -> int:
-    asked = parse_options("bench data", OPTIONS, tokens, description=DESCRIPTION)
-    workers = _numbers(asked.threads)
+    args = parse_options("bench data", OPTIONS, tokens, description=DESCRIPTION)
+    workers = _numbers(args.threads)
     from vitral.benchmark.data import benchmark_data
     from vitral.cli.console import progress
     from vitral.config.names import parse_model_name
     from vitral.config.run import DataSettings
-    from vitral.data.dataset import open_images
+    from vitral.data.dataset import open_dataset
     from vitral.runtime.device import choose_device
 
-    name = parse_model_name(asked.model)["name"]
-    settings = DataSettings(source=asked.data, directory=asked.data_dir or "", validation_share=0.0)
+    name = parse_model_name(args.model)["name"]
+    settings = DataSettings(source=args.data, directory=args.data_dir or "", validation_share=0.0)
     with progress("looking at the images") as report:
-        data = open_images(asked.data, settings=settings, report_progress=report)
+        data = open_dataset(args.data, settings=settings, report_progress=report)
     with progress("measuring") as report:
         measured = benchmark_data(
             data,
             model=name,
-            image_size=asked.image_size,
+            image_size=args.image_size,
             workers=workers,
-            device=choose_device(asked.device),
-            scaled_decoding=asked.scaled_decoding,
+            device=choose_device(args.device),
+            scaled_decoding=args.scaled_decoding,
             report_progress=report,
         )
-    print(json.dumps(measured, ensure_ascii=False) if asked.json else _told(measured))
+    print(json.dumps(measured, ensure_ascii=False) if args.json else _told(measured))
     return 0
 
 

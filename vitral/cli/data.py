@@ -34,19 +34,19 @@ MAX_CLASSES = 30
 
 def info(tokens: Sequence[str]) -> int:
     """Run `vitral data info` and return its exit status."""
-    asked = parse_options("data info", INFO_OPTIONS, tokens, description=INFO_DESCRIPTION)
+    args = parse_options("data info", INFO_OPTIONS, tokens, description=INFO_DESCRIPTION)
     from vitral.config.run import DataSettings
-    from vitral.data.dataset import open_images
+    from vitral.data.dataset import open_dataset
     from vitral.data.datasets.names import data_name
     from vitral.data.report import data_report, describe_report
 
-    settings = DataSettings(source=asked.data, directory=asked.data_dir or "", validation_share=0)
-    report = data_report(open_images(asked.data, settings=settings), name=data_name(asked.data))
-    if asked.json:
+    settings = DataSettings(source=args.data, directory=args.data_dir or "", validation_share=0)
+    report = data_report(open_dataset(args.data, settings=settings), name=data_name(args.data))
+    if args.json:
         print(json.dumps(report, ensure_ascii=False))
         return 0
     print("\n".join(describe_report(report)))
-    print(_table(report, everything=asked.all))
+    print(_table(report, everything=args.all))
     if report["skipped"]["count"]:
         print("every skipped file stands in the report of --json, up to 20", file=sys.stderr)
     return 0
@@ -90,33 +90,33 @@ _MARKS = {"error": "x", "warning": "!", "note": "-"}
 
 def check(tokens: Sequence[str]) -> int:
     """Run `vitral data check` and return its exit status."""
-    asked = parse_options("data check", CHECK_OPTIONS, tokens, description=CHECK_DESCRIPTION)
+    args = parse_options("data check", CHECK_OPTIONS, tokens, description=CHECK_DESCRIPTION)
     from vitral.data.check.check import check as check_data
     from vitral.data.check.fix import cleaned_rows, folds_of
     from vitral.data.datasets.names import data_name
     from vitral.files.atomic import write_text
     from vitral.files.rows import csv_text
 
-    _check_outputs([asked.fix, asked.report], [asked.data, asked.against])
-    data = _open(asked.data, asked.data_dir, group_pattern=asked.group_pattern)
-    other = _open(asked.against, asked.data_dir) if asked.against else None
+    _check_outputs([args.fix, args.report], [args.data, args.against])
+    data = _open(args.data, args.data_dir, group_pattern=args.group_pattern)
+    other = _open(args.against, args.data_dir) if args.against else None
     found = check_data(data, against=other)
-    record = found.record(name=data_name(asked.data))
-    if asked.folds is not None:
+    record = found.record(name=data_name(args.data))
+    if args.folds is not None:
         usable = data.usable.nonzero()[0].tolist()
-        folds = folds_of(data, usable, folds=asked.folds, groups=data.listing.groups)
-        record["folds"] = _fold_counts(data, usable, folds.tolist(), num_folds=asked.folds)
-    if asked.fix:
-        rows = cleaned_rows(found, Path(asked.fix), against=other, folds=asked.folds or 0)
+        folds = folds_of(data, usable, folds=args.folds, groups=data.listing.groups)
+        record["folds"] = _fold_counts(data, usable, folds.tolist(), num_folds=args.folds)
+    if args.fix:
+        rows = cleaned_rows(found, Path(args.fix), against=other, folds=args.folds or 0)
         columns = list(rows[0]) if rows else ["path", "label"]
-        write_text(Path(asked.fix), csv_text(rows, columns=columns))
-        record["fix"] = {"path": asked.fix, "num_images": len(rows)}
-    if asked.report:
+        write_text(Path(args.fix), csv_text(rows, columns=columns))
+        record["fix"] = {"path": args.fix, "num_images": len(rows)}
+    if args.report:
         from vitral.data.check.check import pictures_of
         from vitral.figures.check_page import check_page
 
-        write_text(Path(asked.report), check_page(record, pictures_of(found)))
-    print(json.dumps(record, ensure_ascii=False) if asked.json else _told(record, asked.all))
+        write_text(Path(args.report), check_page(record, pictures_of(found)))
+    print(json.dumps(record, ensure_ascii=False) if args.json else _told(record, args.all))
     return 0 if found.is_good else 3
 
 
@@ -207,41 +207,41 @@ def pack(tokens: Sequence[str]) -> int:
     Raises:
         RequestError: no output, or a setting without effect.
     """
-    asked = parse_options("data pack", PACK_OPTIONS, tokens, description=PACK_DESCRIPTION)
+    args = parse_options("data pack", PACK_OPTIONS, tokens, description=PACK_DESCRIPTION)
     from vitral.config.run import DataSettings
-    from vitral.data.dataset import open_images
+    from vitral.data.dataset import open_dataset
     from vitral.data.datasets.names import data_name
     from vitral.data.pack import pack as pack_data
     from vitral.data.pack_shard import PackSettings
 
-    if not asked.output:
+    if not args.output:
         raise RequestError("--output is missing: give the folder that the shards shall go to")
-    if asked.quality is not None and not asked.resize:
+    if args.quality is not None and not args.resize:
         raise RequestError(
-            f"--quality {asked.quality} has no effect without --resize: images that are not shrunk "
+            f"--quality {args.quality} has no effect without --resize: images that are not shrunk "
             "keep their bytes"
         )
     settings = PackSettings(
-        resize=asked.resize or 0,
-        quality=90 if asked.quality is None else asked.quality,
-        images_per_shard=asked.images_per_shard,
+        resize=args.resize or 0,
+        quality=90 if args.quality is None else args.quality,
+        images_per_shard=args.images_per_shard,
     )
     with progress("looking at the images") as report:
-        how = DataSettings(source=asked.data, directory=asked.data_dir or "", validation_share=0)
-        data = open_images(asked.data, settings=how, report_progress=report)
+        how = DataSettings(source=args.data, directory=args.data_dir or "", validation_share=0)
+        data = open_dataset(args.data, settings=how, report_progress=report)
     with progress("packing") as report:
         packed = pack_data(
-            data, Path(asked.output), settings, name=data_name(asked.data), report_progress=report
+            data, Path(args.output), settings, name=data_name(args.data), report_progress=report
         )
-    if asked.json:
-        print(json.dumps(packed | {"path": asked.output}, ensure_ascii=False))
+    if args.json:
+        print(json.dumps(packed | {"path": args.output}, ensure_ascii=False))
         return 0
     counts = ", ".join(f"{count:,} {split}" for split, count in packed["splits"].items())
     total = sum(shard["bytes"] for shard in packed["shards"])
     print(f"packed    {counts} images into {len(packed['shards']):,} shards, {_size(total)}")
     print(f"images    {packed['images']}")
     if packed["num_skipped"]:
-        print(f"left out  {packed['num_skipped']:,} files: {asked.output}/skipped.csv says why")
+        print(f"left out  {packed['num_skipped']:,} files: {args.output}/skipped.csv says why")
     return 0
 
 

@@ -38,7 +38,7 @@ OPTIONS = (
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
-    asked = parse_options("evaluate", OPTIONS, tokens, description=DESCRIPTION)
+    args = parse_options("evaluate", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.cli.train import summary_lines
     from vitral.config.settings import parse_preprocessing
     from vitral.errors import RequestError
@@ -48,27 +48,27 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.files.results import keep_results, results_path
     from vitral.files.rows import csv_text
 
-    if asked.output and not Path(asked.output).absolute().parent.is_dir():
-        raise RequestError(f"--output {asked.output}: there is no such folder")
+    if args.output and not Path(args.output).absolute().parent.is_dir():
+        raise RequestError(f"--output {args.output}: there is no such folder")
     result = evaluate(
-        asked.model,
-        asked.data,
-        directory=asked.data_dir,
-        split=asked.split,
-        batch_size=asked.batch_size,
-        device=asked.device,
-        precision=asked.precision,
-        format=asked.from_format,
-        preprocessing=parse_preprocessing(asked.set or []),
+        args.model,
+        args.data,
+        directory=args.data_dir,
+        split=args.split,
+        batch_size=args.batch_size,
+        device=args.device,
+        precision=args.precision,
+        format=args.from_format,
+        preprocessing=parse_preprocessing(args.set or []),
     )
-    if asked.output:
+    if args.output:
         columns = ("path", "label", "class", "probability", "error")
-        write_text(Path(asked.output), csv_text(result.rows(), columns=columns))
+        write_text(Path(args.output), csv_text(result.rows(), columns=columns))
     assert result.row is not None
-    keep_results(Path(asked.results or results_path()), [result.row])
+    keep_results(Path(args.results or results_path()), [result.row])
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
-    if asked.json:
+    if args.json:
         print(json.dumps(result.summary, ensure_ascii=False))
     else:
         print("\n".join(summary_lines(result.summary)))

@@ -67,7 +67,7 @@ SHARED_OPTIONS = (
 
 
 def score(
-    asked: Any,
+    args: Any,
     protocol: "Callable[[FrozenModel, FrozenTask], FrozenResult]",
     *,
     with_validation: bool,
@@ -77,24 +77,24 @@ def score(
     from vitral.evaluate.frozen.task import open_model, open_task
     from vitral.files.results import keep_results, results_path
 
-    path = Path(asked.results or results_path())
-    if asked.results and not path.absolute().parent.is_dir():
+    path = Path(args.results or results_path())
+    if args.results and not path.absolute().parent.is_dir():
         raise RequestError(f"--results {path}: there is no such folder")
     model = open_model(
-        asked.model,
-        device=asked.device,
-        precision=asked.precision,
-        format=asked.from_format,
-        batch_size=asked.batch_size,
-        cache=asked.cache == "on",
-        changes=parse_preprocessing(asked.set or []),
+        args.model,
+        device=args.device,
+        precision=args.precision,
+        format=args.from_format,
+        batch_size=args.batch_size,
+        cache=args.cache == "on",
+        changes=parse_preprocessing(args.set or []),
     )
     with progress("looking at the images") as report:
         task = open_task(
-            asked.data,
+            args.data,
             channels=model.model.config.in_channels,
-            directory=asked.data_dir,
-            split=asked.split,
+            directory=args.data_dir,
+            split=args.split,
             with_validation=with_validation,
             report_progress=report,
         )
@@ -111,11 +111,11 @@ def _say(notes: "tuple[str, ...]") -> None:
         print(note if note.startswith("warning: ") else f"note: {note}", file=sys.stderr)
 
 
-def show(asked: Any, result: "FrozenResult", facts: dict[str, Any]) -> int:
+def show(args: Any, result: "FrozenResult", facts: dict[str, Any]) -> int:
     """Print rows as a table, or facts as JSON; return the exit status."""
     from vitral.figures.results_table import format_rows
 
-    print(json.dumps(facts, ensure_ascii=False) if asked.json else format_rows(result.rows))
+    print(json.dumps(facts, ensure_ascii=False) if args.json else format_rows(result.rows))
     return 0
 
 
@@ -151,15 +151,15 @@ PROBE_OPTIONS = (*POSITIONALS, *SHARED_OPTIONS)
 
 def probe(tokens: Sequence[str]) -> int:
     """Run `vitral probe` and return its exit status."""
-    asked = parse_options("probe", PROBE_OPTIONS, tokens, description=PROBE_DESCRIPTION)
+    args = parse_options("probe", PROBE_OPTIONS, tokens, description=PROBE_DESCRIPTION)
     from vitral.evaluate.frozen.probes import score_probe
 
     result = score(
-        asked,
-        lambda model, task: score_probe(model, task, controls=asked.controls == "on"),
+        args,
+        lambda model, task: score_probe(model, task, controls=args.controls == "on"),
         with_validation=True,
     )
-    return show(asked, result, summary_of(result))
+    return show(args, result, summary_of(result))
 
 
 KNN_DESCRIPTION = "Score a model's features by the votes of the nearest training images."
@@ -179,26 +179,26 @@ KNN_OPTIONS = (
 
 def knn(tokens: Sequence[str]) -> int:
     """Run `vitral knn` and return its exit status."""
-    asked = parse_options("knn", KNN_OPTIONS, tokens, description=KNN_DESCRIPTION)
+    args = parse_options("knn", KNN_OPTIONS, tokens, description=KNN_DESCRIPTION)
     from vitral.evaluate.frozen.probes import Vote, score_knn
 
     given: dict[str, Any] = {
         name: value
-        for name, value in (("k", asked.k), ("temperature", asked.temperature))
+        for name, value in (("k", args.k), ("temperature", args.temperature))
         if value is not None
     }
     result = score(
-        asked,
+        args,
         lambda model, task: score_knn(
             model,
             task,
             vote=Vote(**given) if given else None,
-            choose=asked.choose,
-            controls=asked.controls == "on",
+            choose=args.choose,
+            controls=args.controls == "on",
         ),
         with_validation=False,
     )
-    return show(asked, result, summary_of(result))
+    return show(args, result, summary_of(result))
 
 
 FEWSHOT_DESCRIPTION = "Score a model's features after few images of each class, by least squares."
@@ -223,18 +223,18 @@ FEWSHOT_OPTIONS = (
 
 def fewshot(tokens: Sequence[str]) -> int:
     """Run `vitral fewshot` and return its exit status."""
-    asked = parse_options("fewshot", FEWSHOT_OPTIONS, tokens, description=FEWSHOT_DESCRIPTION)
+    args = parse_options("fewshot", FEWSHOT_OPTIONS, tokens, description=FEWSHOT_DESCRIPTION)
     from vitral.evaluate.frozen.fewshot import SWEEP, score_fewshot
 
-    shots, l2 = _shots(asked.shots), _l2(asked.l2, SWEEP)
+    shots, l2 = _shots(args.shots), _l2(args.l2, SWEEP)
     result = score(
-        asked,
+        args,
         lambda model, task: score_fewshot(
-            model, task, shots=shots, num_seeds=asked.seeds, l2=l2, controls=asked.controls == "on"
+            model, task, shots=shots, num_seeds=args.seeds, l2=l2, controls=args.controls == "on"
         ),
         with_validation=l2 == SWEEP,
     )
-    return show(asked, result, _fewshot_facts(result))
+    return show(args, result, _fewshot_facts(result))
 
 
 def _shots(text: str | None) -> list[int] | None:

@@ -20,7 +20,7 @@ from vitral.errors import RequestError
 if TYPE_CHECKING:
     from vitral.figures.inspection.inspected import Inspected
     from vitral.inspection.inspect import InspectSettings
-    from vitral.predict.runner import PreparedModel
+    from vitral.predict.runner import ModelRunner
 
 DESCRIPTION = (
     "Look inside a model: attention, rollout, occlusion, features, filters, positions, as a page "
@@ -84,7 +84,7 @@ CREDIT = (
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
-    asked = parse_options("inspect", OPTIONS, tokens, description=DESCRIPTION)
+    args = parse_options("inspect", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.figures.inspection.draw import PAGE_NAME, check_folder, draw_folder, remove_figures
     from vitral.figures.inspection.inspected import write_inspected
     from vitral.figures.inspection.page import inspect_page
@@ -93,24 +93,24 @@ def run(tokens: Sequence[str]) -> int:
     from vitral.predict.output import list_images
 
     settings = InspectSettings(
-        source=asked.model,
-        credit="" if asked.images else CREDIT,
-        gallery=asked.gallery,
-        layers=_layers(asked.layers),
-        class_name=getattr(asked, "class"),
-        occlusion=asked.occlusion == "on",
-        top=asked.top,
-        batch_size=asked.batch_size,
+        source=args.model,
+        credit="" if args.images else CREDIT,
+        gallery=args.gallery,
+        layers=_layers(args.layers),
+        class_name=getattr(args, "class"),
+        occlusion=args.occlusion == "on",
+        top=args.top,
+        batch_size=args.batch_size,
     )
-    folder = Path(asked.output) if asked.output else Path("runs", f"inspect-{_stem(asked.model)}")
-    _check(asked)
+    folder = Path(args.output) if args.output else Path("runs", f"inspect-{_stem(args.model)}")
+    _check(args)
     check_folder(folder)
-    images = list_images(asked.images or [str(path) for path in sorted(PHOTOS.glob("*.jpg"))])
-    models = {name: _prepare(name, asked) for name in [asked.model, *(asked.beside or [])]}
-    shown = _measure(models[asked.model], images, settings)
+    images = list_images(args.images or [str(path) for path in sorted(PHOTOS.glob("*.jpg"))])
+    models = {name: _prepare(name, args) for name in [args.model, *(args.beside or [])]}
+    shown = _measure(models[args.model], images, settings)
     beside = [
         _measure(models[name], images, InspectSettings(gallery=1, occlusion=False, source=name))
-        for name in asked.beside or []
+        for name in args.beside or []
     ]
     folder.mkdir(parents=True, exist_ok=True)
     remove_figures(folder)
@@ -120,7 +120,7 @@ def run(tokens: Sequence[str]) -> int:
     figures = draw_folder(folder)
     page = folder / PAGE_NAME
     write_text(page, inspect_page(shown, figures, folder))
-    if asked.json:
+    if args.json:
         facts = {**shown.about, "output": str(folder), "page": str(page), "figures": figures}
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -128,42 +128,42 @@ def run(tokens: Sequence[str]) -> int:
     return 0
 
 
-def _check(asked: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     """Find mistakes before anything is computed.
 
     Raises:
         RequestError: one of them.
     """
-    if min(asked.gallery, asked.top, asked.batch_size) < 1:
+    if min(args.gallery, args.top, args.batch_size) < 1:
         raise RequestError("--gallery, --top and --batch-size must be 1 or more")
-    if asked.occlusion == "off" and getattr(asked, "class") is not None:
+    if args.occlusion == "off" and getattr(args, "class") is not None:
         raise RequestError("--class has no effect with --occlusion off: leave one of them out")
 
 
-def _prepare(name: str, asked: argparse.Namespace) -> "PreparedModel":
+def _prepare(name: str, args: argparse.Namespace) -> "ModelRunner":
     """Load a model; a head that tells no classes apart is said."""
     from vitral.config.settings import parse_preprocessing, parse_settings
     from vitral.models.model import Model, check_classifier
     from vitral.models.weights.load import load_model
-    from vitral.predict.runner import prepare_model
+    from vitral.predict.runner import open_runner
 
     size = {}
-    if asked.image_size is not None:
-        settings = parse_settings({"model.image_size": asked.image_size})
+    if args.image_size is not None:
+        settings = parse_settings({"model.image_size": args.image_size})
         size = {"image_size": settings["model.image_size"]}
-    model: Model = load_model(name, format=asked.from_format, **size)
+    model: Model = load_model(name, format=args.from_format, **size)
     if model.config.num_classes:
         check_classifier(model, name)
-    return prepare_model(
+    return open_runner(
         model,
-        device=asked.device,
+        device=args.device,
         precision="float32",
-        preprocessing=parse_preprocessing(asked.set or []),
+        preprocessing=parse_preprocessing(args.set or []),
     )
 
 
 def _measure(
-    prepared: "PreparedModel", images: Sequence[str], settings: "InspectSettings"
+    prepared: "ModelRunner", images: Sequence[str], settings: "InspectSettings"
 ) -> "Inspected":
     """Measure all that is drawn of a model."""
     from vitral.figures.inspection.inspected import Inspected

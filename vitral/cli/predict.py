@@ -42,34 +42,34 @@ PREDICT_OPTIONS = (
 
 def predict(tokens: Sequence[str]) -> int:
     """Run `vitral predict` and return its status; an unreadable image is a row with its error."""
-    asked = parse_options("predict", PREDICT_OPTIONS, tokens, description=PREDICT_DESCRIPTION)
+    args = parse_options("predict", PREDICT_OPTIONS, tokens, description=PREDICT_DESCRIPTION)
     from vitral.config.settings import parse_preprocessing
     from vitral.errors import RequestError
     from vitral.predict.output import FORMATS, list_images, write_predictions
     from vitral.predict.predictor import Predictor
 
-    if asked.json and (asked.output or asked.format):
+    if args.json and (args.output or args.format):
         raise RequestError("--json prints to standard output: leave --output and --format out")
-    if asked.output and not Path(asked.output).absolute().parent.is_dir():
-        raise RequestError(f"--output {asked.output}: there is no such folder")
-    images = list_images(asked.images)
+    if args.output and not Path(args.output).absolute().parent.is_dir():
+        raise RequestError(f"--output {args.output}: there is no such folder")
+    images = list_images(args.images)
     predictor = Predictor(
-        asked.model,
-        device=asked.device,
-        precision=asked.precision,
-        batch_size=asked.batch_size,
-        top=asked.top,
-        format=asked.from_format,
-        preprocessing=parse_preprocessing(asked.set or []),
+        args.model,
+        device=args.device,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        top=args.top,
+        format=args.from_format,
+        preprocessing=parse_preprocessing(args.set or []),
     )
-    path = Path(asked.output) if asked.output else None
-    if asked.json:
+    path = Path(args.output) if args.output else None
+    if args.json:
         rows = [prediction.as_row() for prediction in predictor.predict(images)]
         print(json.dumps({"predictions": rows}, ensure_ascii=False))
         return 0
     ending = path.suffix.removeprefix(".") if path else ""
-    chosen = asked.format or (ending if ending in FORMATS else "table")
-    top = min(asked.top, len(predictor.classes))
+    chosen = args.format or (ending if ending in FORMATS else "table")
+    top = min(args.top, len(predictor.classes))
     write_predictions(predictor.predict(images), format=chosen, path=path, top=top)
     return 0
 
@@ -91,26 +91,26 @@ _MOST_SAID = 5
 
 def embed(tokens: Sequence[str]) -> int:
     """Run `vitral embed` and return its status; an unreadable image is a row with its error."""
-    asked = parse_options("embed", EMBED_OPTIONS, tokens, description=EMBED_DESCRIPTION)
+    args = parse_options("embed", EMBED_OPTIONS, tokens, description=EMBED_DESCRIPTION)
     from vitral.config.settings import parse_preprocessing
     from vitral.predict.embed import check_output, embed, write_features
     from vitral.predict.output import list_images
-    from vitral.predict.runner import check_batch_size, prepare_model
+    from vitral.predict.runner import check_batch_size, open_runner
 
-    path = Path(asked.output)
+    path = Path(args.output)
     check_output(path)
-    check_batch_size(asked.batch_size)
-    images = list_images(asked.images)
-    prepared = prepare_model(
-        asked.model,
-        device=asked.device,
-        precision=asked.precision,
-        format=asked.from_format,
-        preprocessing=parse_preprocessing(asked.set or []),
+    check_batch_size(args.batch_size)
+    images = list_images(args.images)
+    prepared = open_runner(
+        args.model,
+        device=args.device,
+        precision=args.precision,
+        format=args.from_format,
+        preprocessing=parse_preprocessing(args.set or []),
     )
     dimension = prepared.model.config.feature_dim
     errors: dict[str, str] = {}
-    batches = embed(prepared, images, batch_size=asked.batch_size)
+    batches = embed(prepared, images, batch_size=args.batch_size)
     write_features(_noting(batches, errors), path, dimension=dimension)
     for name, reason in list(errors.items())[:_MOST_SAID]:
         print(f"{name}: {reason}", file=sys.stderr)
@@ -126,7 +126,7 @@ def embed(tokens: Sequence[str]) -> int:
         "dimension": dimension,
         "precision": str(prepared.precision).removeprefix("torch."),
     }
-    if asked.json:
+    if args.json:
         print(json.dumps({"paths": images, **facts}, ensure_ascii=False))
     else:
         print(f"{path}: {len(images):,} images, {dimension:,} features each")

@@ -47,35 +47,35 @@ OPTIONS = (
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
-    asked = parse_options("results", OPTIONS, tokens, description=DESCRIPTION)
+    args = parse_options("results", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.errors import RequestError
 
-    if asked.json and (asked.output or asked.format):
+    if args.json and (args.output or args.format):
         raise RequestError("--json prints to standard output: leave --output and --format out")
-    if asked.output and not Path(asked.output).absolute().parent.is_dir():
-        raise RequestError(f"--output {asked.output}: there is no such folder")
-    if asked.average and asked.compare:
+    if args.output and not Path(args.output).absolute().parent.is_dir():
+        raise RequestError(f"--output {args.output}: there is no such folder")
+    if args.average and args.compare:
         raise RequestError("--average and --compare are two tables: give one of them")
-    rows = _rows(asked)
+    rows = _rows(args)
     if not rows:
-        if asked.json:
-            name = "averages" if asked.average else "comparisons" if asked.compare else "results"
+        if args.json:
+            name = "averages" if args.average else "comparisons" if args.compare else "results"
             print(json.dumps({name: []}))
         return 0
-    if asked.average:
-        return _average(asked, rows)
-    return (_compare if asked.compare else _list)(asked, rows)
+    if args.average:
+        return _average(args, rows)
+    return (_compare if args.compare else _list)(args, rows)
 
 
-def _rows(asked: Any) -> "list[ResultRow]":
+def _rows(args: Any) -> "list[ResultRow]":
     """Return the rows that are asked for; none where there is none at all, which is said."""
     from vitral.errors import RequestError
     from vitral.figures.results_table import filter_results
     from vitral.files.results import read_results, results_path
 
-    path = Path(asked.results or results_path())
+    path = Path(args.results or results_path())
     verbs = f"`vitral {', '.join(WRITERS[:-1])}` and `{WRITERS[-1]}`"
-    if asked.results and not path.is_file():
+    if args.results and not path.is_file():
         raise RequestError(f"--results {path}: there is no such file; {verbs} write one")
     rows, num_damaged = read_results(path)
     if num_damaged:
@@ -86,27 +86,27 @@ def _rows(asked: Any) -> "list[ResultRow]":
         return []
     return filter_results(
         rows,
-        model=asked.model,
-        data=asked.data,
-        protocol=asked.protocol,
-        metric=asked.metric,
-        since=asked.since,
+        model=args.model,
+        data=args.data,
+        protocol=args.protocol,
+        metric=args.metric,
+        since=args.since,
     )
 
 
-def _list(asked: Any, rows: "list[ResultRow]") -> int:
+def _list(args: Any, rows: "list[ResultRow]") -> int:
     from vitral.figures.results_table import format_rows, record, result_cells
 
-    if asked.json:
+    if args.json:
         print(json.dumps({"results": [record(row) for row in rows]}, ensure_ascii=False))
-    elif asked.output or asked.format:
-        _give(asked, format_rows(rows, format=_format(asked), with_time=True))
+    elif args.output or args.format:
+        _give(args, format_rows(rows, format=_format(args), with_time=True))
     else:
         _print(result_cells(rows))
     return 0
 
 
-def _compare(asked: Any, rows: "list[ResultRow]") -> int:
+def _compare(args: Any, rows: "list[ResultRow]") -> int:
     from vitral.figures.results_compare import (
         compare_results,
         comparison_cells,
@@ -122,11 +122,11 @@ def _compare(asked: Any, rows: "list[ResultRow]") -> int:
             f"{have} no other of the same data, split, protocol and settings: not compared",
             file=sys.stderr,
         )
-    if asked.json:
+    if args.json:
         told = [comparison_record(comparison) for comparison in comparisons]
         print(json.dumps({"comparisons": told}, ensure_ascii=False))
-    elif asked.output or asked.format:
-        _give(asked, format_comparisons(comparisons, format=_format(asked)))
+    elif args.output or args.format:
+        _give(args, format_comparisons(comparisons, format=_format(args)))
     else:
         heads = comparison_heads(comparisons)
         for number, (head, comparison) in enumerate(zip(heads, comparisons, strict=True)):
@@ -135,7 +135,7 @@ def _compare(asked: Any, rows: "list[ResultRow]") -> int:
     return 0
 
 
-def _average(asked: Any, rows: "list[ResultRow]") -> int:
+def _average(args: Any, rows: "list[ResultRow]") -> int:
     from vitral.figures.results_compare import average_cells, averages
     from vitral.figures.results_table import aligned, markdown
     from vitral.files.rows import csv_text
@@ -143,9 +143,9 @@ def _average(asked: Any, rows: "list[ResultRow]") -> int:
     records = averages(rows)
     if not records:
         print("no model has test scores of two data sets by one protocol", file=sys.stderr)
-    if asked.json:
+    if args.json:
         print(json.dumps({"averages": records}, ensure_ascii=False))
-    elif records and (asked.output or asked.format):
+    elif records and (args.output or args.format):
         cells = average_cells(records)
         headings, *rest = cells
         table = [dict(zip(headings, row, strict=True)) for row in rest]
@@ -153,24 +153,24 @@ def _average(asked: Any, rows: "list[ResultRow]") -> int:
             "table": lambda: aligned(cells),
             "markdown": lambda: markdown(cells),
             "csv": lambda: csv_text(table, columns=headings).removesuffix("\n"),
-        }[_format(asked)]()
-        _give(asked, text)
+        }[_format(args)]()
+        _give(args, text)
     elif records:
         _print(average_cells(records))
     return 0
 
 
-def _format(asked: Any) -> str:
-    ending = Path(asked.output).suffix.lower() if asked.output else ""
-    return asked.format or ENDINGS.get(ending, "table")
+def _format(args: Any) -> str:
+    ending = Path(args.output).suffix.lower() if args.output else ""
+    return args.format or ENDINGS.get(ending, "table")
 
 
-def _give(asked: Any, text: str) -> None:
+def _give(args: Any, text: str) -> None:
     """Write text to --output, or print it."""
     from vitral.files.atomic import write_text
 
-    if asked.output:
-        write_text(Path(asked.output), f"{text}\n")
+    if args.output:
+        write_text(Path(args.output), f"{text}\n")
     else:
         print(text)
 

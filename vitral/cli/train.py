@@ -83,20 +83,20 @@ OPTIONS = (
 
 def run(tokens: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
-    asked = parse_options("train", OPTIONS, tokens, description=DESCRIPTION)
+    args = parse_options("train", OPTIONS, tokens, description=DESCRIPTION)
     from vitral.training.train import train
 
     result = train(
-        asked.model,
-        asked.data,
-        recipe=asked.recipe,
-        output=asked.output,
-        resume=asked.resume,
-        config=asked.config,
-        settings=given_settings(asked),
+        args.model,
+        args.data,
+        recipe=args.recipe,
+        output=args.output,
+        resume=args.resume,
+        config=args.config,
+        settings=given_settings(args),
         command=shlex.join(["vitral", "train", *tokens]),
     )
-    print_summary(asked, result.summary, result.path, lambda: _lines(result))
+    print_summary(args, result.summary, result.path, lambda: _lines(result))
     return 0
 
 
@@ -159,24 +159,24 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def given_settings(asked: argparse.Namespace) -> dict[str, Any]:
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of a run that were given, by path: by an option, or by `--set`."""
     from vitral.config.settings import parse_assignments, parse_settings
 
-    given = {path: getattr(asked, name, None) for name, path in _SETTINGS.items()}
+    given = {path: getattr(args, name, None) for name, path in _SETTINGS.items()}
     settings = parse_settings({path: own for path, own in given.items() if own is not None})
-    return settings | parse_assignments(asked.set or [])
+    return settings | parse_assignments(args.set or [])
 
 
 def print_summary(
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     summary: Mapping[str, Any],
     path: Path,
     lines: Callable[[], Sequence[str]],
 ) -> None:
     """Print what a run gave, once over all processes: lines for a person, or JSON."""
     if os.environ.get("RANK", "0") == "0":
-        if asked.json:
+        if args.json:
             print(json.dumps({**summary, "path": str(path)}, ensure_ascii=False))
         else:
             print("\n".join(lines()))

@@ -66,36 +66,36 @@ FINETUNE_OPTIONS = (
 
 def finetune(tokens: Sequence[str]) -> int:
     """Run `vitral finetune` and return its exit status."""
-    asked = parse_options("finetune", FINETUNE_OPTIONS, tokens, description=FINETUNE_DESCRIPTION)
+    args = parse_options("finetune", FINETUNE_OPTIONS, tokens, description=FINETUNE_DESCRIPTION)
     from vitral.errors import RequestError
     from vitral.files.results import results_path
     from vitral.transfer.finetune import finetune
 
-    settings = given_settings(asked)
-    rates = _rates(asked.rates)
-    if asked.learning_rate is not None and rates:
+    settings = given_settings(args)
+    rates = _rates(args.rates)
+    if args.learning_rate is not None and rates:
         raise RequestError(
-            f"--learning-rate {asked.learning_rate:g} and --rates {asked.rates} both say which "
+            f"--learning-rate {args.learning_rate:g} and --rates {args.rates} both say which "
             "rates are tried: give one of them"
         )
-    if asked.learning_rate is not None and asked.protocol not in (None, "bit-hyperrule"):
+    if args.learning_rate is not None and args.protocol not in (None, "bit-hyperrule"):
         rates = (settings.pop("optimizer.learning_rate"),)
     result = finetune(
-        asked.model,
-        asked.data,
-        protocol=asked.protocol,
+        args.model,
+        args.data,
+        protocol=args.protocol,
         rates=rates,
-        seeds=asked.seeds,
-        head=asked.head,
-        recipe=asked.recipe,
+        seeds=args.seeds,
+        head=args.head,
+        recipe=args.recipe,
         settings=settings,
-        format=asked.from_format,
-        output=asked.output,
-        resume=asked.resume,
-        results=Path(asked.results or results_path()),
+        format=args.from_format,
+        output=args.output,
+        resume=args.resume,
+        results=Path(args.results or results_path()),
         command=shlex.join(["vitral", "finetune", *tokens]),
     )
-    print_summary(asked, result.summary, result.path, lambda: _finetune_lines(result))
+    print_summary(args, result.summary, result.path, lambda: _finetune_lines(result))
     return 0
 
 
@@ -148,22 +148,22 @@ VTAB_OPTIONS = (
 
 def vtab(tokens: Sequence[str]) -> int:
     """Run `vitral vtab` and return its exit status."""
-    asked = parse_options("vtab", VTAB_OPTIONS, tokens, description=VTAB_DESCRIPTION)
+    args = parse_options("vtab", VTAB_OPTIONS, tokens, description=VTAB_DESCRIPTION)
     from vitral.files.results import results_path
     from vitral.transfer.vtab import vtab
 
     result = vtab(
-        asked.model,
-        tasks=[name for name in (asked.tasks or "").split(",") if name],
-        sweep=asked.sweep,
-        linear=asked.linear,
-        settings=given_settings(asked),
-        format=asked.from_format,
-        output=asked.output,
-        results=Path(asked.results or results_path()),
+        args.model,
+        tasks=[name for name in (args.tasks or "").split(",") if name],
+        sweep=args.sweep,
+        linear=args.linear,
+        settings=given_settings(args),
+        format=args.from_format,
+        output=args.output,
+        results=Path(args.results or results_path()),
         command=shlex.join(["vitral", "vtab", *tokens]),
     )
-    print_summary(asked, result.summary, result.path, lambda: _vtab_lines(result))
+    print_summary(args, result.summary, result.path, lambda: _vtab_lines(result))
     return 0
 
 

@@ -56,29 +56,29 @@ CONVERT_OPTIONS = (
 
 def convert(tokens: Sequence[str]) -> int:
     """Run `vitral convert` and return its exit status."""
-    asked = parse_options("convert", CONVERT_OPTIONS, tokens, description=CONVERT_DESCRIPTION)
+    args = parse_options("convert", CONVERT_OPTIONS, tokens, description=CONVERT_DESCRIPTION)
     from vitral.errors import ModelFileError
     from vitral.models.weights.folder import reference_of
     from vitral.models.weights.load import load_model
     from vitral.models.weights.save import save_model
 
-    fields = _fields(asked.set or [], asked.image_size)
-    model = load_model(asked.model, format=asked.from_format, strict=not asked.loose, **fields)
+    fields = _fields(args.set or [], args.image_size)
+    model = load_model(args.model, format=args.from_format, strict=not args.loose, **fields)
     print(model.load_report, file=sys.stderr)
     checks = {}
-    if asked.check and (model.reference is not None or not asked.output):
-        checks[asked.model] = model.verify()
-    if asked.output:
-        save_model(model, asked.output, format=asked.format)
-        if asked.check:
+    if args.check and (model.reference is not None or not args.output):
+        checks[args.model] = model.verify()
+    if args.output:
+        save_model(model, args.output, format=args.format)
+        if args.check:
             # A bare file does not tell the size of its images.
             size = model.config.image_size
-            stated: dict[str, Any] = {} if asked.format == "vitral" else {"stored_image_size": size}
-            written = load_model(asked.output, format=asked.format, image_size=size, **stated)
-            checks[asked.output] = written.verify(against=reference_of(model))
-    record = _convert_record(model, asked.output, asked.format)
+            stated: dict[str, Any] = {} if args.format == "vitral" else {"stored_image_size": size}
+            written = load_model(args.output, format=args.format, image_size=size, **stated)
+            checks[args.output] = written.verify(against=reference_of(model))
+    record = _convert_record(model, args.output, args.format)
     record["checks"] = {name: vars(found) for name, found in checks.items()}
-    if asked.json:
+    if args.json:
         print(json.dumps(record, ensure_ascii=False))
     else:
         print("\n".join([*_lines(record), *(f"{name}: {f}" for name, f in checks.items())]))
@@ -154,15 +154,15 @@ HEADINGS = (
 
 def models(tokens: Sequence[str]) -> int:
     """Run `vitral models` and return its exit status."""
-    asked = parse_options("models", MODELS_OPTIONS, tokens, description=MODELS_DESCRIPTION)
+    args = parse_options("models", MODELS_OPTIONS, tokens, description=MODELS_DESCRIPTION)
     from vitral.config.catalogue import search_catalogue
 
-    text = " ".join([asked.search or "", *asked.words]).strip()
+    text = " ".join([args.search or "", *args.words]).strip()
     models, weights = _models(text), search_catalogue(text)
     _check_found(text, models, weights)
-    if asked.json:
+    if args.json:
         print(json.dumps(_models_record(models, weights), ensure_ascii=False))
-    elif asked.search is None and not asked.words:
+    elif args.search is None and not args.words:
         print(_overview(models, weights))
     else:
         _show(models, weights)

@@ -140,7 +140,7 @@ class ResNetConfig:
         """Return the numbers that one image's pass keeps for the backward pass."""
         return kept_by_stages(self.stages, self.width, self.image_hw)
 
-    def untiled_note(self) -> None:
+    def uncovered_pixels_note(self) -> None:
         """Convolutions leave nothing out."""
 
 
@@ -234,7 +234,7 @@ class AxialResNetConfig:
         width = round(128 * self.width_factor)
         return AXIAL_FACTOR * kept_by_stages(self.stages, width, self.image_hw)
 
-    def untiled_note(self) -> str | None:
+    def uncovered_pixels_note(self) -> str | None:
         """Say which places of a map the halvings leave out; or None."""
         height, width = (-(-side // 4) for side in self.image_hw)
         factor = 2 ** (len(self.stages) - 1)

@@ -236,7 +236,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     }
 
 
-def identity(settings: Mapping[str, Any], *, given: str) -> str:
+def settings_digest(settings: Mapping[str, Any], *, given: str) -> str:
     """Return six hex digits that tell runs apart, by settings and what else they were given."""
     counted = {
         path: _as_before(path, value)

@@ -258,7 +258,7 @@ class ViTConfig:
         kept = branches * self.depth * tokens * self.embed_dim * PER_BLOCK
         return kept + (self.resnet.kept_values() if self.resnet else 0)
 
-    def untiled_note(self) -> str | None:
+    def uncovered_pixels_note(self) -> str | None:
         """Say which pixels the patches leave out, with the nearest sizes that tile; or None."""
         rest = [size % patch for size, patch in zip(self.map_hw, self.patch_hw, strict=True)]
         if not any(rest):

@@ -18,7 +18,7 @@ from vitral.data.levels import Levels, choose_levels
 from vitral.data.scan import look_into, survey
 from vitral.data.sources.listing import (
     READ_HINT,
-    Finding,
+    FileInfo,
     Listing,
     Skipped,
     class_order,
@@ -45,7 +45,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class ImageData:
+class ImageDataset:
     """A data set: classes in order, splits, and every file that is not used with its reason."""
 
     listing: Listing
@@ -59,7 +59,7 @@ class ImageData:
     """Damaged images, with their splits."""
     channels: int
     """That the images are decoded to."""
-    findings: list[Finding]
+    file_infos: list[FileInfo]
     """What the survey found, by number in the store."""
     has_own_splits: bool
     declared_splits: np.ndarray
@@ -74,7 +74,7 @@ class ImageData:
             store,
             np.concatenate([part.numbers for part in parts]),
             np.concatenate([part.labels for part in parts]),
-            self.findings,
+            self.file_infos,
             self.listing.targets,
         )
 
@@ -85,10 +85,10 @@ class ImageData:
 
     def decoded_bytes(self) -> int | None:
         """Return the bytes that the files of all splits take decoded; None: not known."""
-        used = (self.findings[n] for part in self.splits.values() for n in part.numbers.tolist())
+        used = (self.file_infos[n] for part in self.splits.values() for n in part.numbers.tolist())
         return decoded_bytes(used, channels=self.channels)
 
-    def keeping_decoded(self) -> "ImageData":
+    def keeping_decoded(self) -> "ImageDataset":
         """Return the same data, whose images are decoded once and kept in memory."""
         store = DecodedStore(self.listing.store, channels=self.channels)
         splits = {split: replace(part, store=store) for split, part in self.splits.items()}
@@ -104,18 +104,18 @@ class ImageData:
         Where nothing was looked into, a sample tells.
         """
         train = self.splits.get("train")
-        findings = [self.findings[n] for n in train.numbers.tolist()] if train else []
-        if train and not any(finding.height for finding in findings):
+        file_infos = [self.file_infos[n] for n in train.numbers.tolist()] if train else []
+        if train and not any(file_info.height for file_info in file_infos):
             spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).astype(int)
             numbers = train.numbers[spread].tolist()
-            findings = [look_into(train.store, n, channels=self.channels) for n in numbers]
-        deep = [finding for finding in findings if finding.is_deep]
+            file_infos = [look_into(train.store, n, channels=self.channels) for n in numbers]
+        deep = [file_info for file_info in file_infos if file_info.is_deep]
         if not deep:
             return None
         return choose_levels(
-            min(finding.lowest for finding in deep),
-            max(finding.highest for finding in deep),
-            whole=all(finding.depth != "float32" for finding in deep),
+            min(file_info.lowest for file_info in deep),
+            max(file_info.highest for file_info in deep),
+            whole=all(file_info.depth != "float32" for file_info in deep),
         )
 
     def fingerprint(self) -> str:
@@ -123,7 +123,7 @@ class ImageData:
         splits = self.declared_splits
         used = (
             f"{splits[number] if self.has_own_splits else ''} {label_text(label, self.classes)} "
-            f"{self.findings[number].digest or part.store.names[number]}"
+            f"{self.file_infos[number].digest or part.store.names[number]}"
             + "".join(f" {targets.digest(number)}" for targets in part.targets.values())
             for part in self.splits.values()
             for number, label in zip(part.numbers.tolist(), part.labels, strict=True)
@@ -131,7 +131,7 @@ class ImageData:
         return hashlib.sha256("\n".join(sorted(used)).encode()).hexdigest()[:32]
 
 
-def open_images(
+def open_dataset(
     data: Any,
     *,
     channels: int | None = None,
@@ -140,7 +140,7 @@ def open_images(
     report_progress: Callable[[int, int], None] | None = None,
     label: bool = True,
     targets: Sequence[str] = (),
-) -> ImageData:
+) -> ImageDataset:
     """Open a data set and look into all of it.
 
     Args:
@@ -163,16 +163,16 @@ def open_images(
     listing = group_by_pattern(listing, settings.group_pattern or None)
     classes = _in_standard_order(listing, classes)
     channels = channels or own_channels(listing.store)
-    findings = survey(listing, channels=channels, report_progress=report_progress)
-    usable = np.array([not finding.problem for finding in findings], bool)
+    file_infos = survey(listing, channels=channels, report_progress=report_progress)
+    usable = np.array([not file_info.problem for file_info in file_infos], bool)
     if not usable.any():
-        raise _no_images(listing, findings)
+        raise _no_images(listing, file_infos)
     notes = [*listing.notes, *(f"warning: {own}" for own in listing.complaints)]
     used = names_in(itertools.compress(listing.labels, usable))
     known = classes or listing.classes or tuple(sorted(used, key=class_order))
     _check_known(used, known, is_models=classes is not None, source=listing.source)
-    labels = number_labels(listing.labels, known) if label else np.full(len(findings), -1)
-    shares = file_shares(listing, findings)
+    labels = number_labels(listing.labels, known) if label else np.full(len(file_infos), -1)
+    shares = file_shares(listing, file_infos)
     splits = file_splits(listing, shares, labels, usable, settings)
     notes += filter(None, [describe_splits(listing, settings)])
     declared_splits = splits.copy()
@@ -193,23 +193,23 @@ def open_images(
         )
     if label and classes is None and (splits == "train").any():
         known, labels = _classes_of_training(listing, splits, labels, usable, notes, known=known)
-    return ImageData(
+    return ImageDataset(
         listing=listing,
         source=listing.source,
         classes=known,
         splits={
-            split: Examples(listing.store, numbers, labels[numbers], findings, listing.targets)
+            split: Examples(listing.store, numbers, labels[numbers], file_infos, listing.targets)
             for split in SPLITS
             if len(numbers := np.flatnonzero(usable & (splits == split)))
         },
-        skipped=listing.skipped + list(_of_kind(listing, findings)),
+        skipped=listing.skipped + list(_of_kind(listing, file_infos)),
         unreadable=[
-            (str(splits[number]), Skipped(listing.store.names[number], finding.problem))
-            for number, finding in enumerate(findings)
-            if finding.damaged
+            (str(splits[number]), Skipped(listing.store.names[number], file_info.problem))
+            for number, file_info in enumerate(file_infos)
+            if file_info.damaged
         ],
         channels=channels,
-        findings=findings,
+        file_infos=file_infos,
         has_own_splits=listing.is_split,
         declared_splits=declared_splits,
         notes=notes,
@@ -301,14 +301,14 @@ def _check_known(names: set[str], known: tuple[str, ...], *, is_models: bool, so
         raise DataError(f"{source} has class {unknown[0]!r}, which {owner} does not know")
 
 
-def _of_kind(listing: Listing, findings: Sequence[Finding]) -> Iterator[Skipped]:
-    for name, finding in zip(listing.store.names, findings, strict=True):
-        if finding.problem and not finding.damaged:
-            yield Skipped(name, finding.problem)
+def _of_kind(listing: Listing, file_infos: Sequence[FileInfo]) -> Iterator[Skipped]:
+    for name, file_info in zip(listing.store.names, file_infos, strict=True):
+        if file_info.problem and not file_info.damaged:
+            yield Skipped(name, file_info.problem)
 
 
-def _no_images(listing: Listing, findings: list[Finding]) -> DataError:
-    reasons = Counter(finding.problem for finding in findings if finding.problem)
+def _no_images(listing: Listing, file_infos: list[FileInfo]) -> DataError:
+    reasons = Counter(file_info.problem for file_info in file_infos if file_info.problem)
     reasons.update(item.reason for item in listing.skipped)
     found = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
     return DataError(
@@ -321,7 +321,7 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def check_unreadable(data: ImageData, *, config: RunConfig, found_later: int = 0) -> None:
+def check_unreadable(data: ImageDataset, *, config: RunConfig, found_later: int = 0) -> None:
     """Stop a run on data with too many damaged training images.
 
     Raises:

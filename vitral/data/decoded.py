@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vitral.data.decode import decode_image
-from vitral.data.sources.listing import Finding
+from vitral.data.sources.listing import FileInfo
 from vitral.data.sources.store import Content, Store
 
 MOST_BYTES = 8 * 2**30
@@ -43,18 +43,18 @@ class DecodedStore:
         return self._store.blocks()
 
 
-def decoded_bytes(findings: Iterable[Finding], *, channels: int) -> int | None:
+def decoded_bytes(file_infos: Iterable[FileInfo], *, channels: int) -> int | None:
     """Return the bytes of all images when they are decoded; None where a size is not known.
 
     Images that are pixels already take no more than they do.
     """
     total = 0
-    for finding in findings:
-        if not finding.height:
+    for file_info in file_infos:
+        if not file_info.height:
             return None
-        if finding.format != "array":
-            pixels = finding.height * finding.width * channels
-            total += pixels * np.dtype(finding.depth).itemsize
+        if file_info.format != "array":
+            pixels = file_info.height * file_info.width * channels
+            total += pixels * np.dtype(file_info.depth).itemsize
     return total
 
 

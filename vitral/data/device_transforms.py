@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vitral.data.workers import Batch
 
 
-def to_model(batch: Batch, *, device: torch.device, preprocessing: Preprocessing) -> Batch:
+def prepare_on_device(batch: Batch, *, device: torch.device, preprocessing: Preprocessing) -> Batch:
     """Move a loaded batch to the device and apply `TRANSFORMS` to it.
 
     Returns:
@@ -38,7 +38,9 @@ def mirror(batch: Batch, _: Preprocessing) -> Batch:
     """Turn left and right of the images that `flip` says, of each view by itself."""
     flipped = {name: name.replace("image", "flip") for name in _images_of(batch)}
     mirrored_images = {
-        name: mirrored(batch[name], batch[flip]) for name, flip in flipped.items() if flip in batch
+        name: flip_left_right(batch[name], batch[flip])
+        for name, flip in flipped.items()
+        if flip in batch
     }
     return {
         name: mirrored_images.get(name, tensor)
@@ -71,7 +73,7 @@ TRANSFORMS: tuple[Callable[[Batch, Preprocessing], Batch], ...] = (mirror, to_ra
 """What is done to a batch on the device, in this order; each reads the entries that it needs."""
 
 
-def mirrored(images: Tensor, flip: Tensor) -> Tensor:
+def flip_left_right(images: Tensor, flip: Tensor) -> Tensor:
     """Return images (N, C, H, W), of which those that `flip` (N,) bool says are left for right."""
     if images.device.type != "cpu":
         return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
@@ -85,7 +87,7 @@ def mirrored(images: Tensor, flip: Tensor) -> Tensor:
     return torch.from_numpy(result)
 
 
-def class_marks(labels: Tensor, *, num_classes: int) -> Tensor:
+def to_multi_hot(labels: Tensor, *, num_classes: int) -> Tensor:
     """Return labels as floats of 0 and 1 (N, K), from class numbers (N,) or from marks (N, K)."""
     if labels.ndim == 2:
         return labels.float()
@@ -121,7 +123,7 @@ Loaded = TypeVar("Loaded")
 Moved = TypeVar("Moved")
 
 
-def feed(
+def prefetch(
     steps: Generator[StepBatches, None, None], *, device: torch.device
 ) -> Generator[StepBatches, None, None]:
     """Give steps, on CUDA with their batches on the device.
@@ -141,7 +143,7 @@ def feed(
             yield replace(step, micro_batches=batches)
 
 
-def feed_batches(
+def prefetch_batches(
     batches: Generator[Batch, None, None], *, device: torch.device
 ) -> Generator[tuple[Batch, Batch], None, None]:
     """Give each batch as it was loaded, and on CUDA beside it as it lies on the device.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vitral.data.sources.listing import Finding
+from vitral.data.sources.listing import FileInfo
 from vitral.data.sources.store import Content, Store, Targets
 
 
@@ -19,7 +19,7 @@ class Examples:
     labels: np.ndarray
     """(N,) int64, -1 where there are no classes; where images have any number of them (N, K) uint8
     of 0 and 1."""
-    findings: Sequence[Finding] | None = None
+    file_infos: Sequence[FileInfo] | None = None
     """What the files were found to be, by the store's number; None: not looked into."""
     targets: Mapping[str, Targets] = field(default_factory=dict)
     """What they have beside a class, by kind and the store's number."""

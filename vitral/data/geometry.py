@@ -229,8 +229,8 @@ def flips(uniforms: np.ndarray) -> np.ndarray:
 
     For a batch, what `draw_geometry` decides for an image where the settings flip at all.
     """
-    mirrored: np.ndarray = uniforms[:, _FLIP] < 0.5
-    return mirrored
+    flip_left_right: np.ndarray = uniforms[:, _FLIP] < 0.5
+    return flip_left_right
 
 
 def _central_boxes(image_size: Size, preprocessing: Preprocessing) -> tuple[Box, Size, Box]:

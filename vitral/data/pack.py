@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.order import epoch_order
 from vitral.data.pack_shard import PackSettings, write_shard
 from vitral.data.sources.packed import FORMAT_VERSION, PACK_NAME, is_packed, load_index, read_pack
@@ -27,7 +27,7 @@ _Planned = tuple[str, str, np.ndarray]
 
 
 def pack(
-    data: ImageData,
+    data: ImageDataset,
     folder: Path,
     settings: PackSettings,
     *,
@@ -76,7 +76,7 @@ def pack(
     return complete
 
 
-def _result(data: ImageData, folder: Path, planned: Sequence[_Planned]) -> dict[str, Any]:
+def _result(data: ImageDataset, folder: Path, planned: Sequence[_Planned]) -> dict[str, Any]:
     """Write the list of what is left out, and return what is known at the end."""
     indices = [load_index((folder / shard).with_suffix(".npz")) for shard, _, _ in planned]
     left_out = [*data.skipped, *(item for _, item in data.unreadable)]
@@ -104,7 +104,7 @@ def _result(data: ImageData, folder: Path, planned: Sequence[_Planned]) -> dict[
     }
 
 
-def _statement(data: ImageData, settings: PackSettings, *, name: str) -> dict[str, Any]:
+def _statement(data: ImageDataset, settings: PackSettings, *, name: str) -> dict[str, Any]:
     """Return what `pack.json` says from the beginning."""
     return {
         "format_version": FORMAT_VERSION,
@@ -143,7 +143,7 @@ def _check_same(begun: dict[str, Any], wanted: dict[str, Any], folder: Path) -> 
         )
 
 
-def _order(data: ImageData) -> str:
+def _order(data: ImageDataset) -> str:
     """Return a hash of the order of images and classes, by which the shards are cut."""
     parts = [
         f"{split} {name}"
@@ -154,7 +154,7 @@ def _order(data: ImageData) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def _shards(data: ImageData, settings: PackSettings) -> Iterator[_Planned]:
+def _shards(data: ImageDataset, settings: PackSettings) -> Iterator[_Planned]:
     """Give name, split and examples of each shard; the classes of a split are mixed."""
     for split, examples in data.splits.items():
         order = epoch_order(0, 0, len(examples), blocks=examples.blocks())

@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from vitral.config.preprocessing import default_preprocessing
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.decode import decode_image
 from vitral.data.examples import Examples
 from vitral.data.file_types import SUFFIXES
 from vitral.data.resize import resize
 from vitral.data.scan import look_into_content
-from vitral.data.sources.listing import Finding, Skipped
+from vitral.data.sources.listing import FileInfo, Skipped
 from vitral.data.sources.packed import ROW, ShardIndex, number_kinds, save_index
 from vitral.data.sources.store import Content, Texts
 from vitral.errors import DataError, RequestError
@@ -66,12 +66,12 @@ class _Packed:
 
     content: bytes
     suffix: str
-    finding: Finding
+    file_info: FileInfo
 
 
 def write_shard(
     path: Path,
-    data: ImageData,
+    data: ImageDataset,
     examples: Examples,
     indices: np.ndarray,
     settings: PackSettings,
@@ -91,7 +91,7 @@ def write_shard(
 
     rows: list[tuple[int, int, int]] = []
     kept: list[int] = []
-    findings: list[Finding] = []
+    file_infos: list[FileInfo] = []
     skipped: list[Skipped] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -108,34 +108,34 @@ def write_shard(
                 rows.append(_add(tar, key + own.suffix, own.content))
                 _add(tar, *_label_file(key, examples.labels[index], data))
                 kept.append(index)
-                findings.append(own.finding)
+                file_infos.append(own.file_info)
     chosen = examples.select(np.array(kept, np.int64))
     with new_file(path.with_suffix(".npz")) as aside:
-        save_index(aside, _index(data, chosen, rows, findings, skipped))
+        save_index(aside, _index(data, chosen, rows, file_infos, skipped))
 
 
 def _prepare(
-    data: ImageData, examples: Examples, index: int, settings: PackSettings
+    data: ImageDataset, examples: Examples, index: int, settings: PackSettings
 ) -> _Packed | Skipped:
     """Read an image and make of it what is packed; decoded once as it will be read."""
-    finding = data.findings[int(examples.numbers[index])]
+    file_info = data.file_infos[int(examples.numbers[index])]
     try:
         content = as_file(examples.read(index))
         if settings.resize:
-            finding = finding if finding.digest else _look(content, data)
-            if not finding.problem and is_shrunk(finding, shorter=settings.resize):
+            file_info = file_info if file_info.digest else _look(content, data)
+            if not file_info.problem and is_shrunk(file_info, shorter=settings.resize):
                 content = shrink(
-                    content, finding, shorter=settings.resize, quality=settings.quality
+                    content, file_info, shorter=settings.resize, quality=settings.quality
                 )
     except (OSError, DataError) as error:
         return Skipped(examples.name(index), f"can't be read: {error}")
-    finding = _look(content, data)
-    if finding.problem:
-        return Skipped(examples.name(index), finding.problem)
-    return _Packed(content, suffix_of(finding), finding)
+    file_info = _look(content, data)
+    if file_info.problem:
+        return Skipped(examples.name(index), file_info.problem)
+    return _Packed(content, suffix_of(file_info), file_info)
 
 
-def _look(content: bytes, data: ImageData) -> Finding:
+def _look(content: bytes, data: ImageDataset) -> FileInfo:
     return look_into_content(content, channels=data.channels)
 
 
@@ -148,7 +148,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int, int
     return offset, len(content), zlib.crc32(content)
 
 
-def _label_file(key: str, label: np.ndarray, data: ImageData) -> tuple[str, bytes]:
+def _label_file(key: str, label: np.ndarray, data: ImageDataset) -> tuple[str, bytes]:
     """Return the file that tells other tools an image's class, or classes."""
     if not data.is_multi_label:
         return f"{key}.cls", str(int(label)).encode()
@@ -157,19 +157,19 @@ def _label_file(key: str, label: np.ndarray, data: ImageData) -> tuple[str, byte
 
 
 def _index(
-    data: ImageData,
+    data: ImageDataset,
     chosen: Examples,
     places: Sequence[tuple[int, int, int]],
-    findings: Sequence[Finding],
+    file_infos: Sequence[FileInfo],
     skipped: list[Skipped],
 ) -> ShardIndex:
     """Return the index of a shard of chosen examples, in its order."""
     rows = np.zeros(len(places), ROW)
     for name, column in zip(("offset", "bytes", "crc"), zip(*places, strict=True), strict=False):
         rows[name] = column
-    kinds, rows["kind"] = number_kinds(findings)
+    kinds, rows["kind"] = number_kinds(file_infos)
     for name in ("digest", "visual", "height", "width", "lowest", "highest"):
-        rows[name] = [getattr(finding, name) for finding in findings]
+        rows[name] = [getattr(file_info, name) for file_info in file_infos]
     is_multi = data.is_multi_label
     rows["label"] = chosen.labels.sum(axis=1) if is_multi else chosen.labels
     numbers, groups = chosen.numbers.tolist(), data.listing.groups
@@ -196,28 +196,28 @@ def as_file(content: Content) -> bytes:
     return file.getvalue()
 
 
-def suffix_of(finding: Finding) -> str:
+def suffix_of(file_info: FileInfo) -> str:
     """Return the usual ending of a file's kind."""
-    return SUFFIXES.get(finding.format, SUFFIXES["NumPy"])[0]
+    return SUFFIXES.get(file_info.format, SUFFIXES["NumPy"])[0]
 
 
-def is_shrunk(finding: Finding, *, shorter: int) -> bool:
+def is_shrunk(file_info: FileInfo, *, shorter: int) -> bool:
     """Say whether a file is larger than wanted, and can lose pixels without losing its kind."""
-    is_larger = min(finding.height, finding.width) > shorter
-    is_picture = finding.format != "array" and finding.mode in _SHRUNK_MODES
-    return is_larger and is_picture and not finding.is_deep
+    is_larger = min(file_info.height, file_info.width) > shorter
+    is_picture = file_info.format != "array" and file_info.mode in _SHRUNK_MODES
+    return is_larger and is_picture and not file_info.is_deep
 
 
-def shrink(content: bytes, finding: Finding, *, shorter: int, quality: int) -> bytes:
+def shrink(content: bytes, file_info: FileInfo, *, shorter: int, quality: int) -> bytes:
     """Shrink a picture to a shorter side and encode it as JPEG, grey ones as grey.
 
     Args:
         content: of a file for which `is_shrunk`.
-        finding: of it.
+        file_info: of it.
         shorter: pixels.
         quality: 1 to 100; chroma is 4:2:0.
     """
-    channels = _SHRUNK_MODES[finding.mode]
+    channels = _SHRUNK_MODES[file_info.mode]
     pixels = decode_image(content, channels=channels)
     height, width = pixels.shape[:2]
     scale = shorter / min(height, width)

@@ -34,7 +34,7 @@ _WORTH = 1.15
 
 
 @dataclass(frozen=True)
-class Stages:
+class LoadingProfile:
     """Seconds that an image takes in each stage, on one thread; medians over a sample."""
 
     read: float
@@ -73,9 +73,9 @@ class Advice:
     """How many times as many images a second, predicted."""
 
 
-def measure_stages(
+def profile_loading(
     examples: Examples, *, preprocessing: Preprocessing, settings: AugmentSettings
-) -> Stages:
+) -> LoadingProfile:
     """Measure a sample of images, spread evenly over a split.
 
     Raises:
@@ -117,7 +117,7 @@ def measure_stages(
     changed = [change(own, row) for own, row in zip(pixels, numbers, strict=True)]
     packed = [_packed(content, preprocessing) for content in contents]
     seconds = _seconds_each
-    return Stages(
+    return LoadingProfile(
         read=read,
         decode=seconds(decode_own, contents, numbers),
         augment=seconds(change, pixels, numbers),
@@ -131,7 +131,7 @@ def measure_stages(
 
 
 def advise(
-    stages: Stages, *, data: DataSettings, preprocessing: Preprocessing, fits: bool
+    stages: LoadingProfile, *, data: DataSettings, preprocessing: Preprocessing, fits: bool
 ) -> list[Advice]:
     """Return what would make loading faster, the most first.
 
@@ -167,7 +167,7 @@ def advise(
     return sorted((own for own in found if own.gain >= _WORTH), key=lambda own: -own.gain)
 
 
-def describe_advice(stages: Stages, advice: Sequence[Advice]) -> list[str]:
+def describe_advice(stages: LoadingProfile, advice: Sequence[Advice]) -> list[str]:
     """Say which stage holds the others up, and what to do about it with which gain."""
     names = {
         "read": "reading", "decode": "decoding", "augment": "cropping and resizing",
@@ -210,9 +210,9 @@ def _decodable(contents: Sequence[Content], *, channels: int) -> list[Content]:
 def _packed(content: Content, preprocessing: Preprocessing) -> Content:
     """Return an image as `vitral data pack --resize` would have it."""
     side = pack_side(preprocessing)
-    finding = look_into_content(content, channels=preprocessing.channels)
-    if isinstance(content, bytes) and is_shrunk(finding, shorter=side):
-        return shrink(content, finding, shorter=side, quality=90)
+    file_info = look_into_content(content, channels=preprocessing.channels)
+    if isinstance(content, bytes) and is_shrunk(file_info, shorter=side):
+        return shrink(content, file_info, shorter=side, quality=90)
     return content
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from vitral.data.check.check import check
 from vitral.data.check.checked import checked_of
 from vitral.data.check.problems import ERROR, NOTE, Problem
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.order import WINDOW
 from vitral.data.scan import MAX_FILES_READ
 from vitral.data.sources.listing import class_counts
@@ -24,12 +24,12 @@ _MODES = {
 }  # fmt: skip
 
 
-def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
+def data_report(data: ImageDataset, *, name: str) -> dict[str, Any]:
     """Return counts, sizes, kinds, skipped files and duplicates, as plain data."""
     problems = check(checked_of(data)).problems
     used = np.concatenate([examples.numbers for examples in data.splits.values()])
-    findings = [data.findings[number] for number in used]
-    looked_at = [finding for finding in findings if finding.height]
+    file_infos = [data.file_infos[number] for number in used]
+    looked_at = [file_info for file_info in file_infos if file_info.height]
     report: dict[str, Any] = {
         "name": name,
         "path": data.source,
@@ -42,8 +42,8 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
             }
             for split, examples in data.splits.items()
         },
-        "formats": dict(Counter(finding.format for finding in looked_at)),
-        "modes": dict(Counter(finding.mode for finding in looked_at)),
+        "formats": dict(Counter(file_info.format for file_info in looked_at)),
+        "modes": dict(Counter(file_info.mode for file_info in looked_at)),
         "skipped": _skipped(data),
         "notes": [*data.notes, *_notes(data), *_dealt_with(problems)],
         "problems": [
@@ -53,11 +53,11 @@ def data_report(data: ImageData, *, name: str) -> dict[str, Any]:
     }
     if not looked_at:
         report["notes"].append(
-            f"{len(data.findings):,} files, more than {MAX_FILES_READ:,}, were not looked into: "
+            f"{len(data.file_infos):,} files, more than {MAX_FILES_READ:,}, were not looked into: "
             "`vitral data check` decodes and compares all"
         )
     if looked_at:
-        report["sizes"] = _sizes([(finding.height, finding.width) for finding in looked_at])
+        report["sizes"] = _sizes([(file_info.height, file_info.width) for file_info in looked_at])
         report["duplicates"] = _duplicates(data)
     return report
 
@@ -98,7 +98,7 @@ def _told(problem: dict[str, Any]) -> str:
     return f"{weight}{problem['what']}, such as {said}"
 
 
-def _skipped(data: ImageData) -> dict[str, Any]:
+def _skipped(data: ImageDataset) -> dict[str, Any]:
     items = [*data.skipped, *(item for _, item in data.unreadable)]
     return {
         "count": len(items),
@@ -113,14 +113,14 @@ def _sizes(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
     return {key: list(ordered[place]) for key, place in places.items()}
 
 
-def _duplicates(data: ImageData) -> dict[str, Any]:
+def _duplicates(data: ImageDataset) -> dict[str, Any]:
     """Count images whose content appears before, in the same split and in another one."""
     first_seen: dict[str, tuple[str, str]] = {}
     within = across = 0
     examples: list[list[str]] = []
     for split, part in data.splits.items():
         for number in part.numbers.tolist():
-            name, digest = part.store.names[number], data.findings[number].digest
+            name, digest = part.store.names[number], data.file_infos[number].digest
             if digest not in first_seen:
                 first_seen[digest] = (name, split)
             elif first_seen[digest][1] == split:
@@ -138,9 +138,9 @@ def _dealt_with(problems: Sequence[Problem]) -> list[str]:
     return [own.sentence for own in problems if own.weight == NOTE and own.kind not in told]
 
 
-def _notes(data: ImageData) -> list[str]:
+def _notes(data: ImageDataset) -> list[str]:
     notes = []
-    deep = [finding for finding in data.findings if finding.is_deep]
+    deep = [file_info for file_info in data.file_infos if file_info.is_deep]
     if deep:
         lowest, highest = min(f.lowest for f in deep), max(f.highest for f in deep)
         notes.append(

@@ -23,7 +23,7 @@ from vitral.data.decode import (
     decode_image,
     read_header,
 )
-from vitral.data.sources.listing import Finding, Listing
+from vitral.data.sources.listing import FileInfo, Listing
 from vitral.data.sources.store import Content, Store
 from vitral.data.transforms import fits_channels
 from vitral.errors import DataError
@@ -43,7 +43,7 @@ def survey(
     channels: int,
     everything: bool = False,
     report_progress: Callable[[int, int], None] | None = None,
-) -> list[Finding]:
+) -> list[FileInfo]:
     """Look into every file of a listing.
 
     Args:
@@ -56,41 +56,41 @@ def survey(
         One finding a file, in the listing's order: what the source says of them, if it does.
     """
     store, count = listing.store, len(listing.store.names)
-    if listing.findings is not None:
-        return list(listing.findings)
+    if listing.file_infos is not None:
+        return list(listing.file_infos)
     if count > MAX_FILES_READ and not everything:
-        return [Finding()] * count
+        return [FileInfo()] * count
     cache = _Cache(listing.source, channels=channels)
 
-    def look(number: int) -> Finding:
+    def look(number: int) -> FileInfo:
         stamp = store.stamp(number) or ""  # before reading: a change meanwhile is noticed later
         known = cache.get(store.names[number], stamp)
         return known or replace(look_into(store, number, channels=channels), stamp=stamp)
 
-    findings: list[Finding] = []
+    file_infos: list[FileInfo] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, count, _CHUNK):
-            findings += pool.map(look, range(start, min(start + _CHUNK, count)))
+            file_infos += pool.map(look, range(start, min(start + _CHUNK, count)))
             if report_progress:
-                report_progress(len(findings), count)
-    cache.save(store, findings)
-    return findings
+                report_progress(len(file_infos), count)
+    cache.save(store, file_infos)
+    return file_infos
 
 
-def look_into(store: Store, number: int, *, channels: int) -> Finding:
+def look_into(store: Store, number: int, *, channels: int) -> FileInfo:
     """Read, hash and decode one file."""
     try:
         content = store.read(number)
     except FileNotFoundError:
-        return Finding(problem="there is no such file", damaged=True)
+        return FileInfo(problem="there is no such file", damaged=True)
     except OSError as error:
-        return Finding(problem=f"can't be read: {error.strerror or error}", damaged=True)
+        return FileInfo(problem=f"can't be read: {error.strerror or error}", damaged=True)
     except DataError as error:
-        return Finding(problem=str(error), damaged=True)
+        return FileInfo(problem=str(error), damaged=True)
     return look_into_content(content, channels=channels)
 
 
-def look_into_content(content: Content, *, channels: int) -> Finding:
+def look_into_content(content: Content, *, channels: int) -> FileInfo:
     """Hash and decode one file's bytes, or hash pixels."""
     if isinstance(content, np.ndarray):
         return _look_into_array(content, channels=channels)
@@ -99,17 +99,17 @@ def look_into_content(content: Content, *, channels: int) -> Finding:
         header = read_header(content)
         pixels = decode_image(content, channels=channels)
     except UnreadableImageError as error:
-        return Finding(digest=digest, problem=str(error), damaged=True)
+        return FileInfo(digest=digest, problem=str(error), damaged=True)
     except UnsupportedImageError as error:
-        return Finding(digest=digest, problem=str(error))
-    return Finding(digest=digest, **asdict(header), **_values(pixels))
+        return FileInfo(digest=digest, problem=str(error))
+    return FileInfo(digest=digest, **asdict(header), **_values(pixels))
 
 
-def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
+def _look_into_array(pixels: np.ndarray, *, channels: int) -> FileInfo:
     height, width, own_channels = pixels.shape
     if not fits_channels(own_channels, channels):
-        return Finding(problem=f"{own_channels} channels for a model of {channels}")
-    return Finding(
+        return FileInfo(problem=f"{own_channels} channels for a model of {channels}")
+    return FileInfo(
         digest=hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32],
         format="array",
         mode=MODE_BY_CHANNELS.get(own_channels, f"{own_channels} channels"),
@@ -120,7 +120,7 @@ def _look_into_array(pixels: np.ndarray, *, channels: int) -> Finding:
 
 
 def _values(pixels: np.ndarray) -> dict[str, Any]:
-    visual = visual_hash(pixels)
+    visual = perceptual_hash(pixels)
     return {
         "depth": str(pixels.dtype),
         "lowest": float(pixels.min()),
@@ -135,29 +135,29 @@ class _Cache:
 
     def __init__(self, source: str, *, channels: int) -> None:
         # What one version can't read, the next one may; and it may look for more.
-        fields = ",".join(field.name for field in dataclasses.fields(Finding))
+        fields = ",".join(field.name for field in dataclasses.fields(FileInfo))
         text = f"{source}-{channels}-{__version__}-{fields}"
         key = hashlib.sha256(text.encode()).hexdigest()[:24]
         self._path = cache_dir() / "survey" / f"{key}.jsonl"
         self._known = self._read()
 
-    def _read(self) -> dict[tuple[str, str], Finding]:
+    def _read(self) -> dict[tuple[str, str], FileInfo]:
         try:
-            rows = [(row["name"], Finding(**row["finding"])) for row in read_rows(self._path)]
-            return {(name, finding.stamp): finding for name, finding in rows}
+            rows = [(row["name"], FileInfo(**row["finding"])) for row in read_rows(self._path)]
+            return {(name, file_info.stamp): file_info for name, file_info in rows}
         except (OSError, ValueError, KeyError, TypeError):
             return {}  # a damaged cache is made again
 
-    def get(self, name: str, stamp: str) -> Finding | None:
+    def get(self, name: str, stamp: str) -> FileInfo | None:
         """Return what was found of a file that has not changed since."""
         return self._known.get((name, stamp))
 
-    def save(self, store: Store, findings: list[Finding]) -> None:
+    def save(self, store: Store, file_infos: list[FileInfo]) -> None:
         """Keep what was found where a change would be noticed, if there is a place for it."""
         lines = [
-            json.dumps({"name": name, "finding": asdict(finding)})
-            for name, finding in zip(store.names, findings, strict=True)
-            if finding.digest and finding.stamp
+            json.dumps({"name": name, "finding": asdict(file_info)})
+            for name, file_info in zip(store.names, file_infos, strict=True)
+            if file_info.digest and file_info.stamp
         ]
         if not lines:
             return
@@ -176,7 +176,7 @@ _ANGLES = np.pi / (2 * _SIDE) * np.outer(np.arange(_KEPT), 2 * np.arange(_SIDE) 
 _COSINES = np.cos(_ANGLES).astype(np.float32)
 
 
-def visual_hash(pixels: np.ndarray) -> str:
+def perceptual_hash(pixels: np.ndarray) -> str:
     """Return the visual hash of pixels (H, W, C) of any type: 16 hex digits; "" of a flat grey.
 
     Each bit says whether one of the 8 x 8 lowest frequencies is above their median (pHash: Zauner,

@@ -19,8 +19,8 @@ from vitral.errors import DataError, RequestError
 
 if TYPE_CHECKING:
     from vitral.config.run import DataSettings
-    from vitral.data.dataset import ImageData
-    from vitral.data.sources.listing import Finding, Listing
+    from vitral.data.dataset import ImageDataset
+    from vitral.data.sources.listing import FileInfo, Listing
 
 
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
@@ -123,14 +123,14 @@ def hold_out_by_hash(
     return held_out
 
 
-def file_shares(listing: Listing, findings: Sequence[Finding]) -> np.ndarray | None:
+def file_shares(listing: Listing, file_infos: Sequence[FileInfo]) -> np.ndarray | None:
     """Return by what examples are split: their group's hash, or their content's; None: not known.
 
     An unreadable file has a hash too, so that the split of its row does not depend on its repair.
     """
     if listing.groups is not None:
         return group_shares(listing.groups)
-    digests = [finding.digest for finding in findings]
+    digests = [file_info.digest for file_info in file_infos]
     return hash_shares([digest or "0" for digest in digests]) if any(digests) else None
 
 
@@ -188,7 +188,7 @@ def describe_splits(listing: Listing, settings: DataSettings) -> str | None:
     return f"split by {by}: 80 % train, 10 % validation, 10 % test"
 
 
-def hold_out(images: ImageData, *, share: float) -> ImageData:
+def hold_out(images: ImageDataset, *, share: float) -> ImageDataset:
     """Move a share of the training images to validation, of each class alike, none wholly.
 
     By content hash, or by group where images have groups: the same images whatever else changes.
@@ -197,7 +197,7 @@ def hold_out(images: ImageData, *, share: float) -> ImageData:
         DataError: there are too few images to hold any out.
     """
     train = images.splits["train"]
-    shares = file_shares(images.listing, images.findings)
+    shares = file_shares(images.listing, images.file_infos)
     names = images.listing.store.names
     places = group_shares(names) if shares is None else shares
     # The first bits tell how unsplit data was split.
@@ -214,7 +214,7 @@ def hold_out(images: ImageData, *, share: float) -> ImageData:
     return dataclasses.replace(images, splits=splits)
 
 
-def all_for_training(images: ImageData) -> ImageData:
+def all_for_training(images: ImageDataset) -> ImageDataset:
     """Return the data with its validation images among the training ones."""
     train, further = images.splits["train"], images.splits.get("validation")
     if further is None:
@@ -230,13 +230,13 @@ def all_for_training(images: ImageData) -> ImageData:
     return dataclasses.replace(images, splits=splits)
 
 
-def without_split(images: ImageData, split: str) -> ImageData:
+def without_split(images: ImageDataset, split: str) -> ImageDataset:
     """Return the data without a split, so that nothing can look at it."""
     splits = {name: own for name, own in images.splits.items() if name != split}
     return dataclasses.replace(images, splits=splits)
 
 
-def find_overlap(images: ImageData, *, split: str = "test") -> list[tuple[str, str]]:
+def find_overlap(images: ImageDataset, *, split: str = "test") -> list[tuple[str, str]]:
     """Return the images of a split that are training images too, by content: their two names.
 
     Empty where files have not been read, which is above 200,000 of them.
@@ -244,17 +244,17 @@ def find_overlap(images: ImageData, *, split: str = "test") -> list[tuple[str, s
     if split not in images.splits or "train" not in images.splits:
         return []
     train, scored = images.splits["train"], images.splits[split]
-    trained = {images.findings[n].digest: n for n in train.numbers.tolist()}
+    trained = {images.file_infos[n].digest: n for n in train.numbers.tolist()}
     trained.pop("", None)
     names = images.listing.store.names
     return [
         (names[number], names[trained[digest]])
         for number in scored.numbers.tolist()
-        if (digest := images.findings[number].digest) in trained
+        if (digest := images.file_infos[number].digest) in trained
     ]
 
 
-def check_overlap(images: ImageData, *, split: str = "test") -> None:
+def check_overlap(images: ImageDataset, *, split: str = "test") -> None:
     """Make sure that what is scored has not been trained on.
 
     Raises:

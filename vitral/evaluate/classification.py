@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.device_transforms import to_model
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.loader import evaluation_batches
 from vitral.data.sources.listing import is_multi_label, label_text
 from vitral.evaluate.controls import majority_control, pixel_accuracy
@@ -214,7 +214,7 @@ def confident_mistakes(
         images.append(
             loaded["image"].permute(0, 2, 3, 1).numpy().round().clip(0, 255).astype(np.uint8)
         )
-        batch = to_model(loaded, device=device, preprocessing=preprocessing)
+        batch = prepare_on_device(loaded, device=device, preprocessing=preprocessing)
         attention.append(attention_to_patches(model, batch["image"]).cpu().numpy())
     height, width = preprocessing.size
     empty = np.zeros((0, height, width, preprocessing.channels), np.uint8)

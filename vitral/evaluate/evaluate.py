@@ -13,7 +13,7 @@ import numpy as np
 from vitral.config.checks import check_choice, check_positive
 from vitral.config.preprocessing import change_preprocessing, describe_change
 from vitral.config.run import PRECISIONS, DataSettings
-from vitral.data.dataset import SPLITS, ImageData, open_images
+from vitral.data.dataset import SPLITS, ImageDataset, open_dataset
 from vitral.data.datasets.names import data_name
 from vitral.data.examples import Examples
 from vitral.data.splits import describe_splits
@@ -98,7 +98,7 @@ def evaluate(
     network = load_model(path, format=format)
     config = network.config
     check_classifier(network, path)
-    images = open_images(
+    images = open_dataset(
         data,
         channels=config.in_channels,
         classes=network.classes or tuple(str(number) for number in range(config.num_classes)),
@@ -170,7 +170,7 @@ def evaluate(
 
 
 def _choose(
-    images: ImageData, split: str | None, *, stored: dict[str, str]
+    images: ImageDataset, split: str | None, *, stored: dict[str, str]
 ) -> tuple[str, Examples, list[tuple[str, str]]]:
     """Return the name of what is scored, its examples, and the damaged images that belong to it."""
     damaged = [(item.name, item.reason) for _, item in images.unreadable]
@@ -199,7 +199,7 @@ def _choose(
     return wanted, images.splits[wanted], own
 
 
-def _stored_splits(model_path: Path, images: ImageData) -> dict[str, str]:
+def _stored_splits(model_path: Path, images: ImageDataset) -> dict[str, str]:
     """Return the split of each file as the model's run had it, if this is the run's own data.
 
     Raises:

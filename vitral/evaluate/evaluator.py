@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from vitral.data.loader import evaluation_batches
 from vitral.data.needs import CLASSIFICATION, Needs
 from vitral.evaluate.forward import Apply, as_model_sees, forward_batches
-from vitral.runtime.distributed import Ranks
+from vitral.runtime.distributed import Distributed
 
 if TYPE_CHECKING:
     from vitral.config.preprocessing import Preprocessing
-    from vitral.data.dataset import ImageData
+    from vitral.data.dataset import ImageDataset
     from vitral.data.examples import Examples
     from vitral.data.workers import Batch
 
@@ -42,7 +42,7 @@ class Scored:
 
     model: nn.Module
     """With the weights that were scored, in evaluation mode."""
-    data: ImageData
+    data: ImageDataset
     split: str
     preprocessing: Preprocessing
     device: torch.device
@@ -202,7 +202,7 @@ def score(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     workers: int = -1,
-    ranks: Ranks | None = None,
+    ranks: Distributed | None = None,
     needs: Needs = CLASSIFICATION,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluator:
@@ -224,7 +224,7 @@ def score(
     Returns:
         The evaluator of all examples, in every process.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or Distributed()
     done = 0
     batches = evaluation_batches(
         examples,
@@ -246,7 +246,7 @@ def score(
         ranks.mark_progress()
         if report_progress:
             report_progress(done * ranks.world_size, len(examples))
-    first, *others = ranks.gather(evaluator)
+    first, *others = ranks.all_gather_object(evaluator)
     for other in others:
         first.merge(other)
     whole: Evaluator = first

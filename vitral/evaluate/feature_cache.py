@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vitral.data.sources.listing import Finding
+from vitral.data.sources.listing import FileInfo
 from vitral.data.workers import choose_workers
 from vitral.errors import DataError
 from vitral.files.atomic import new_file
@@ -140,7 +140,7 @@ def content_digests(examples: Examples, *, workers: int = -1) -> list[str] | Non
     numbers, digests = examples.numbers.tolist(), list[str]()
 
     def digest(number: int) -> str:
-        known = _known_digest(examples.store, number, examples.findings)
+        known = _known_digest(examples.store, number, examples.file_infos)
         return known or digest_of(examples.store.read(number))
 
     try:
@@ -166,7 +166,7 @@ class WatchedStore:
 
     def __init__(self, examples: Examples, digests: Sequence[str]) -> None:
         """Watch the store of `examples`, whose contents had `digests` in their order."""
-        self._store, self._findings = examples.store, examples.findings
+        self._store, self._findings = examples.store, examples.file_infos
         self.names = examples.store.names
         self._digests = dict(zip(examples.numbers.tolist(), digests, strict=True))
         self.has_changed = False
@@ -192,9 +192,11 @@ class WatchedStore:
         return self._store.blocks()
 
 
-def _known_digest(store: Store, number: int, findings: Sequence[Finding] | None) -> str:
+def _known_digest(store: Store, number: int, file_infos: Sequence[FileInfo] | None) -> str:
     """Return the digest that the survey found of a file, if it stands; else nothing."""
-    finding = findings[number] if findings else Finding()
+    file_info = file_infos[number] if file_infos else FileInfo()
     # Of arrays the survey hashes the pixels alone, whatever their shape.
-    is_known = finding.stamp and finding.format != "array" and finding.stamp == store.stamp(number)
-    return finding.digest if is_known else ""
+    is_known = (
+        file_info.stamp and file_info.format != "array" and file_info.stamp == store.stamp(number)
+    )
+    return file_info.digest if is_known else ""

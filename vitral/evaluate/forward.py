@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vitral.data.device_transforms import feed_batches, to_model
+from vitral.data.device_transforms import prefetch_batches, prepare_on_device
 from vitral.data.loader import evaluation_batches
 from vitral.data.workers import Batch
 from vitral.runtime.device import autocast
@@ -37,7 +37,7 @@ def forward_batches(
         device: where `apply` computes.
     """
     waiting: tuple[Batch, Callable[[], dict[str, Tensor]]] | None = None
-    with contextlib.closing(feed_batches(batches, device=device)) as fed:
+    with contextlib.closing(prefetch_batches(batches, device=device)) as fed:
         for loaded, moved in fed:
             fetch = _fetch(apply(moved))
             if waiting:  # a GPU computes the next batch while this one is used
@@ -60,7 +60,7 @@ def as_model_sees(
     """
 
     def apply(batch: Batch) -> Mapping[str, Tensor]:
-        ready = to_model(batch, device=device, preprocessing=preprocessing)
+        ready = prepare_on_device(batch, device=device, preprocessing=preprocessing)
         with autocast(device, precision):
             return function(ready)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.device_transforms import class_marks
+from vitral.data.device_transforms import to_multi_hot
 from vitral.data.examples import Examples
 from vitral.data.sources.listing import is_multi_label, label_text
 from vitral.metrics import (
@@ -120,7 +120,7 @@ def likelihoods(logits: Tensor, labels: Tensor, *, output: str) -> dict[str, Ten
     """
     logits = logits.float()
     if output == "sigmoid":
-        targets = class_marks(labels, num_classes=logits.shape[1])
+        targets = to_multi_hot(labels, num_classes=logits.shape[1])
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return {"probabilities": logits.sigmoid(), "nll": losses.sum(dim=1)}
     shares = logits.softmax(dim=1)

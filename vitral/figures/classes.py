@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vitral.figures.finished_run import RunFolder
+from vitral.figures.finished_run import FinishedRun
 from vitral.figures.html import (
     Html,
     count,
@@ -46,7 +46,7 @@ ABSENT = "This folder has no test_predictions.npz, so there is nothing to count.
 NUM_CONFUSIONS = 8
 
 
-def classes_section(run: RunFolder) -> Html:
+def classes_section(run: FinishedRun) -> Html:
     """Draw `confusion.png` and write it with the table of classes and the frequent mistakes."""
     title = "Classes"
     if not _has_predictions(run):
@@ -72,7 +72,7 @@ def classes_section(run: RunFolder) -> Html:
     )
 
 
-def calibration_section(run: RunFolder) -> Html:
+def calibration_section(run: FinishedRun) -> Html:
     """Draw `calibration.png` and say what it means."""
     title = "Calibration"
     if not _has_predictions(run):
@@ -89,7 +89,7 @@ def calibration_section(run: RunFolder) -> Html:
     return section("calibration", title, element("div", words, picture, class_="beside"))
 
 
-def _table_of_decisions(run: RunFolder) -> Html:
+def _table_of_decisions(run: FinishedRun) -> Html:
     """Write images, average precision, precision, recall and F1 a class, where images have any."""
     probabilities, labels = run.predictions["probabilities"], run.predictions["labels"]
     has, given, both = decision_counts(probabilities, labels)
@@ -143,7 +143,7 @@ def _decisions_in_words(calibration: Calibration) -> list[Html]:
     ]
 
 
-def _has_predictions(run: RunFolder) -> bool:
+def _has_predictions(run: FinishedRun) -> bool:
     return bool(run.predictions) and len(run.predictions["labels"]) > 0
 
 

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from vitral.figures.finished_run import Record, RunFolder
+from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
     DASH,
     Html,
@@ -24,7 +24,7 @@ MAX_LISTED = 30
 """Classes up to which every class has its row."""
 
 
-def data_section(run: RunFolder) -> Html:
+def data_section(run: FinishedRun) -> Html:
     """Write the data report."""
     report = run.data_report
     if not report:

@@ -21,7 +21,7 @@ ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class FinishedRun:
     """What a run wrote down; a file that is not there is empty here, but for the summary."""
 
     path: Path
@@ -82,7 +82,7 @@ class RunFolder:
         return names or [str(index) for index in range(num_classes)]
 
 
-def read_run_folder(path: Path) -> RunFolder:
+def read_run_folder(path: Path) -> FinishedRun:
     """Read the files of a run folder.
 
     Raises:
@@ -103,7 +103,7 @@ def read_run_folder(path: Path) -> RunFolder:
         raise RequestError(
             f"{path / 'summary.json'} has no {', '.join(absent)}: give the run's command again"
         )
-    return RunFolder(
+    return FinishedRun(
         path=path,
         summary=summary,
         config=_read(path / "config.yaml", _parse_yaml, default={}),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vitral.figures.classes import calibration_section, classes_section
 from vitral.figures.dataset import data_section
-from vitral.figures.finished_run import RunFolder, read_run_folder
+from vitral.figures.finished_run import FinishedRun, read_run_folder
 from vitral.figures.html import Html, document, element
 from vitral.figures.report_header import head
 from vitral.figures.report_sections import (
@@ -39,7 +39,7 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def _compose(run: RunFolder) -> Html:
+def _compose(run: FinishedRun) -> Html:
     """Put the sections in the order in which they are read."""
     title = f"{run.summary.get('model', 'Model')} on {run.summary.get('data', 'data')}"
     version = run.config.get("vitral_version")

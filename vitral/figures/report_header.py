@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from vitral.figures.finished_run import Record, RunFolder
+from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
     Html,
     count,
@@ -21,7 +21,7 @@ from vitral.figures.pictures import draw_window
 from vitral.metrics import right_answers
 
 
-def head(run: RunFolder) -> Html:
+def head(run: FinishedRun) -> Html:
     """Write what was trained on what, by which command, when, and how long it took."""
     summary, status = run.summary, run.status
     model = str(summary.get("model", "A model"))
@@ -48,7 +48,7 @@ def head(run: RunFolder) -> Html:
     return join([window, told])
 
 
-def _training_time(run: RunFolder) -> str | None:
+def _training_time(run: FinishedRun) -> str | None:
     """Say how long training took, by its own clock, else from start to last sign of life."""
     if run.timings and run.timings[-1].get("seconds") is not None:
         return duration(float(run.timings[-1]["seconds"]))
@@ -120,12 +120,12 @@ def not_a_test(split: str) -> Html | None:
     )
 
 
-def num_copies(run: RunFolder) -> int:
+def num_copies(run: FinishedRun) -> int:
     """Count the pairs of equal images of which one is in another split."""
     return int((run.data_report.get("duplicates") or {}).get("across", 0))
 
 
-def copies_across_splits(run: RunFolder) -> Html | None:
+def copies_across_splits(run: FinishedRun) -> Html | None:
     """Warn of images that lie in two splits."""
     copies = num_copies(run)
     if not copies:
@@ -137,7 +137,7 @@ def copies_across_splits(run: RunFolder) -> Html | None:
     )
 
 
-def disagreement(run: RunFolder) -> Html | None:
+def disagreement(run: FinishedRun) -> Html | None:
     """Warn when the predictions on file are not those that were scored."""
     if not run.predictions:
         return None

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from vitral.figures.finished_run import Record, RunFolder
+from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
     DASH,
     Html,
@@ -29,7 +29,7 @@ from vitral.figures.pictures import overlay_attention, to_picture, to_png
 from vitral.figures.plots import curve_names, draw_curves, save_figure, smoothing_window
 
 
-def training_section(run: RunFolder) -> Html:
+def training_section(run: FinishedRun) -> Html:
     """Draw `curves.png` and write the section around it."""
     title = "Training"
     if not run.metrics:
@@ -96,7 +96,7 @@ NOTHING = "nothing"
 """What an image of no class is, where images may have any."""
 
 
-def mistakes_section(run: RunFolder) -> Html:
+def mistakes_section(run: FinishedRun) -> Html:
     """Show the mistakes that the model was surest of, most confident first."""
     title = "The most confident mistakes"
     if not run.mistakes:
@@ -128,7 +128,7 @@ def mistakes_section(run: RunFolder) -> Html:
     )
 
 
-def _card(run: RunFolder, index: int) -> Html:
+def _card(run: FinishedRun, index: int) -> Html:
     """Write one mistake: picture, attention, what it is and what it was taken for."""
     found = run.mistakes
     true, predicted = (str(found[key][index]) or NOTHING for key in ("labels", "predictions"))
@@ -152,7 +152,7 @@ def _card(run: RunFolder, index: int) -> Html:
     return element("figure", element("div", join(pictures), class_="pair"), caption)
 
 
-def usage_section(run: RunFolder) -> Html:
+def usage_section(run: FinishedRun) -> Html:
     """Write how the model is called from the shell and from Python."""
     model = (_from_here(run.path) / "model").as_posix()
     shell = f"vitral predict {shlex.quote(model)} image.jpg"
@@ -169,7 +169,7 @@ def usage_section(run: RunFolder) -> Html:
     )
 
 
-def origins_section(run: RunFolder) -> Html:
+def origins_section(run: FinishedRun) -> Html:
     """Write all settings with where each came from, and the versions of software and machine."""
     return section(
         "again", "To train it again", _settings(run.config), _environment(run.environment)

@@ -1,6 +1,6 @@
 """The result of a run: its score as a bar beside the controls, and what that means in words."""
 
-from vitral.figures.finished_run import Record, RunFolder
+from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
     Html,
     count,
@@ -21,7 +21,7 @@ NO_SCORE = (
 )
 
 
-def result_section(run: RunFolder) -> Html:
+def result_section(run: FinishedRun) -> Html:
     """Write the score with its interval beside its controls, and what that means in words."""
     summary = run.summary
     if not summary["num_examples"]:
@@ -52,7 +52,7 @@ def result_section(run: RunFolder) -> Html:
     )
 
 
-def _any_result(run: RunFolder, split: str) -> Html:
+def _any_result(run: FinishedRun, split: str) -> Html:
     """Write the figure that a run is judged by, and beside it whatever else was measured."""
     summary, metric = run.summary, run.metric
     better = "larger" if summary.get("larger_is_better", True) else "smaller"
@@ -90,7 +90,7 @@ def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "not known"
 
 
-def _in_words(run: RunFolder, split: str) -> list[object]:
+def _in_words(run: FinishedRun, split: str) -> list[object]:
     """Say what the score and its controls mean, the numbers first."""
     summary = run.summary
     unseen = split == "test" and not num_copies(run)

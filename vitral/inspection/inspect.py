@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitral.config.preprocessing import Preprocessing
-from vitral.data.device_transforms import to_model
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
 from vitral.errors import DataError, ModelFileError, RequestError, nearest
@@ -95,7 +95,7 @@ def inspect_model(
     blanks = settings.occlusion and model.is_classifier
     rows, columns = cells(model)[1]
     passes = total + (count * rows * columns if blanks else 0)
-    say = progress or _say_nothing
+    log = progress or _say_nothing
     looks: list[Look] = []
     seen: list[_Seen] = []
     unread: list[str] = []
@@ -108,7 +108,7 @@ def inspect_model(
             seen.append(image)
         elif meter:
             meter.add_images(image.tensor)
-        say(done, passes)
+        log(done, passes)
     if not looks:
         raise DataError(f"there is no image to look at: {unread[0]}")
     found = {
@@ -128,7 +128,7 @@ def inspect_model(
             torch.cat([image.tensor for image in seen]),
             targets,
             batch_size=settings.batch_size,
-            progress=lambda done, _: say(total + done, passes),
+            progress=lambda done, _: log(total + done, passes),
         )
         found |= {
             "occlusion/fall": fall.numpy(),
@@ -203,7 +203,7 @@ def _images(
             continue
         pixels = loaded["image"][0].permute(1, 2, 0).numpy()
         picture = pixels.round().clip(0, 255).astype(np.uint8)
-        ready = to_model(loaded, device=device, preprocessing=preprocessing)
+        ready = prepare_on_device(loaded, device=device, preprocessing=preprocessing)
         yield _Seen(name, picture, ready["image"])
 
 

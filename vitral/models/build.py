@@ -8,7 +8,7 @@ from vitral.config.preprocessing import Preprocessing
 from vitral.config.resnet import AxialResNetConfig, ResNetConfig
 from vitral.config.vit import ViTConfig
 from vitral.models.axial_resnet import AxialResNet
-from vitral.models.model import Model, note_untiled
+from vitral.models.model import Model, note_uncovered_pixels
 from vitral.models.resnet import ResNet
 from vitral.models.vit import ViT
 
@@ -31,7 +31,7 @@ def create_model(name: str, **fields: Any) -> Model:
         RequestError: an unknown name or field (the nearest is named), or a bad value.
     """
     model = build_model(model_config(name, **fields))
-    note_untiled(model)
+    note_uncovered_pixels(model)
     return model
 
 

@@ -151,7 +151,7 @@ class MLP(nn.Module):
         return F.silu(gate) * value
 
 
-class ChannelScale(nn.Module):
+class LayerScale(nn.Module):
     """A learned factor on each channel (LayerScale, arXiv 2103.17239)."""
 
     def __init__(self, embed_dim: int, *, start: float) -> None:
@@ -192,15 +192,15 @@ class EncoderBlock(nn.Module):
         self.scale1: nn.Module = nn.Identity()
         self.scale2: nn.Module = nn.Identity()
         if layer_scale is not None:
-            self.scale1 = ChannelScale(embed_dim, start=layer_scale)
-            self.scale2 = ChannelScale(embed_dim, start=layer_scale)
+            self.scale1 = LayerScale(embed_dim, start=layer_scale)
+            self.scale2 = LayerScale(embed_dim, start=layer_scale)
 
     def init_weights(self) -> None:
         """Draw fresh weights; norms start as the identity."""
         for norm in (self.norm1, self.norm2):
             norm.reset_parameters()
         for scale in (self.scale1, self.scale2):
-            if isinstance(scale, ChannelScale):
+            if isinstance(scale, LayerScale):
                 scale.init_weights()
         self.attention.init_weights()
         self.mlp.init_weights()

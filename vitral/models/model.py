@@ -373,9 +373,9 @@ def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]
             model.use_drop_path(None)
 
 
-def note_untiled(model: Model) -> None:
+def note_uncovered_pixels(model: Model) -> None:
     """Warn, once for each kind of model, of pixels that no patch covers."""
-    note = model.config.untiled_note()
+    note = model.config.uncovered_pixels_note()
     if note and note not in _UNTILED:
         _UNTILED.add(note)
         _log.warning("%s: %s", model.config.name, note)

@@ -100,7 +100,7 @@ class PositionEmbedding2d(nn.Module):
         return tokens + with_prefix(places, self.class_place, length=self.num_prefix_tokens)
 
 
-class WavePosition(nn.Module):
+class SinCosPosition(nn.Module):
     """Sines and cosines of column and row; nothing is learned. Source: arXiv 2205.01580."""
 
     places: Tensor
@@ -218,7 +218,7 @@ def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
     return torch.cat(waves, dim=1).float().unsqueeze(0)
 
 
-ADDED_POSITIONS = {"1d": PositionEmbedding, "2d": PositionEmbedding2d, "sincos2d": WavePosition}
+ADDED_POSITIONS = {"1d": PositionEmbedding, "2d": PositionEmbedding2d, "sincos2d": SinCosPosition}
 # DINO's and DINOv2's authors scale by (new + 0.1) / old (`interpolate_pos_encoding`).
 DINO_OFFSET = 0.1
 

@@ -129,7 +129,7 @@ def pad_to_same(
     return F.pad(maps, padding, value=filling) if any(padding) else maps
 
 
-class Unit(nn.Module):
+class Bottleneck(nn.Module):
     """A bottleneck unit: 1x1, 3x3 (which strides) and 1x1 convolutions beside a shortcut.
 
     Version v2 normalises before each convolution, and its projection reads the normalised input;
@@ -201,7 +201,7 @@ class ResNetTrunk(nn.Module):
             units = nn.ModuleList()
             for index in range(count):
                 stride = 2 if number and not index else 1
-                units.append(Unit(config, in_width=in_width, width=width, stride=stride))
+                units.append(Bottleneck(config, in_width=in_width, width=width, stride=stride))
                 in_width = width * EXPANSION
             self.stages.append(units)
         self.norm = _norm(config, in_width) if config.version == "v2" else None
@@ -215,7 +215,7 @@ class ResNetTrunk(nn.Module):
         for unit in self.units():
             unit.init_weights()
 
-    def units(self) -> Iterator[Unit]:
+    def units(self) -> Iterator[Bottleneck]:
         """Give all units from input to output."""
         for units in self.stages:
             yield from units  # type: ignore[misc]

@@ -11,7 +11,7 @@ from vitral.errors import RequestError
 from vitral.evaluate.features import check_finite
 from vitral.files.atomic import new_file
 from vitral.files.optional import import_pyarrow
-from vitral.predict.runner import PreparedModel, check_batch_size, given_names
+from vitral.predict.runner import ModelRunner, check_batch_size, given_names
 
 ENDINGS = (".npz", ".parquet")
 _ROWS_A_GROUP = 4096
@@ -30,7 +30,7 @@ class Embedded:
 
 
 def embed(
-    prepared: PreparedModel, images: Sequence[Any], *, batch_size: int = 64
+    prepared: ModelRunner, images: Sequence[Any], *, batch_size: int = 64
 ) -> Iterator[Embedded]:
     """Give the features of images, batch by batch; memory does not grow with their number.
 

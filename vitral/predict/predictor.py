@@ -12,7 +12,7 @@ import torch
 from vitral.errors import RequestError
 from vitral.models.model import Model, check_classifier
 from vitral.predict.backends import Backend
-from vitral.predict.runner import given_names, prepare_model
+from vitral.predict.runner import given_names, open_runner
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Predictor:
         """
         if batch_size < 1 or top < 1:
             raise RequestError(f"batch_size={batch_size} and top={top} must be 1 or more")
-        self._prepared = prepare_model(
+        self._prepared = open_runner(
             model,
             device=device,
             precision=precision,

@@ -29,7 +29,7 @@ from vitral.runtime.device import choose_device, choose_precision
 
 
 @dataclass(frozen=True)
-class PreparedModel:
+class ModelRunner:
     """A model in evaluation mode, and how it is run."""
 
     model: Model
@@ -95,7 +95,7 @@ class PreparedModel:
             yield loaded, found["outputs"]
 
 
-def prepare_model(
+def open_runner(
     model: str | Path | Model,
     *,
     device: str = "auto",
@@ -103,7 +103,7 @@ def prepare_model(
     format: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     check: Callable[[Model, object], None] | None = None,
-) -> PreparedModel:
+) -> ModelRunner:
     """Load a model and choose how it is run.
 
     Args:
@@ -129,7 +129,7 @@ def prepare_model(
     if preprocessing:
         print(f"note: {describe_change(own, changed)}", file=sys.stderr)
     chosen_precision = choose_precision(precision, device=chosen, width=config.feature_dim)
-    return PreparedModel(loaded, chosen, chosen_precision, changed)
+    return ModelRunner(loaded, chosen, chosen_precision, changed)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -23,7 +23,7 @@ _TIMEOUT = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Distributed:
     """This process and how many there are."""
 
     rank: int = 0
@@ -33,7 +33,7 @@ class Ranks:
     """Of the others; None: there are none."""
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
@@ -67,7 +67,7 @@ class Ranks:
             dist.all_gather(found, tensor)
         return found
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Return every process's value, in the order of ranks; sent with pickle among our own."""
         if self.world_size == 1:
             return [value]
@@ -76,7 +76,7 @@ class Ranks:
             dist.all_gather_object(values, value)
         return values
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return the first process's value in all of them."""
         if self.world_size == 1:
             return value
@@ -85,19 +85,19 @@ class Ranks:
             dist.broadcast_object_list(box)
         return box[0]
 
-    def on_first(self, function: Callable[[], object]) -> None:
+    def run_on_main(self, function: Callable[[], object]) -> None:
         """Call a function on the first process; all wait for it, and all raise what it raises.
 
         It may take as long as it takes: see `patient`.
         """
         error: Exception | None = None
-        if self.is_first:
+        if self.is_main:
             try:
                 with self.patient():
                     function()
             except Exception as raised:
                 error = raised
-        error = self.from_first(error)
+        error = self.broadcast_object(error)
         if error is not None:
             raise error
 
@@ -132,9 +132,9 @@ class Ranks:
         return self.watch.waiting() if self.watch else contextlib.nullcontext()
 
 
-def ranks_from_environment() -> Ranks:
+def ranks_from_environment() -> Distributed:
     """Read the place of this process that torchrun put into the environment."""
-    return Ranks(
+    return Distributed(
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
@@ -143,8 +143,11 @@ def ranks_from_environment() -> Ranks:
 
 @contextlib.contextmanager
 def process_group(
-    ranks: Ranks, *, device: torch.device, timeout_seconds: float = TrainSettings.timeout_seconds
-) -> Iterator[Ranks]:
+    ranks: Distributed,
+    *,
+    device: torch.device,
+    timeout_seconds: float = TrainSettings.timeout_seconds,
+) -> Iterator[Distributed]:
     """Connect the processes for the time of a run, and watch them.
 
     Args:
@@ -191,7 +194,7 @@ def process_group(
             watch.close()
 
 
-def _connect(ranks: Ranks, device: torch.device, *, store: Any, watch: Watch) -> None:
+def _connect(ranks: Distributed, device: torch.device, *, store: Any, watch: Watch) -> None:
     with watch.waiting():
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
@@ -202,7 +205,7 @@ def _connect(ranks: Ranks, device: torch.device, *, store: Any, watch: Watch) ->
         )
 
 
-def _own_store(ranks: Ranks, *, timeout_seconds: float) -> Any:
+def _own_store(ranks: Distributed, *, timeout_seconds: float) -> Any:
     """Return a store that the processes share, empty also for a second group of theirs."""
     timeout = datetime.timedelta(seconds=timeout_seconds)
     store, _, _ = next(rendezvous("env://", timeout=timeout))
@@ -218,7 +221,7 @@ class Machine:
     device: torch.device
     precision: torch.dtype
     compile: bool
-    ranks: Ranks
+    ranks: Distributed
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-def find_first_not_finite(module: nn.Module, compute_loss: Callable[[], Tensor]) -> str | None:
+def find_first_nonfinite(module: nn.Module, compute_loss: Callable[[], Tensor]) -> str | None:
     """Name the first module whose output, or the first parameter whose gradient, is not finite.
 
     Args:

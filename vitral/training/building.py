@@ -22,13 +22,13 @@ from vitral.training.optimizer import build_optimizer
 from vitral.training.state import TrainState, WeightAverage, decay_of
 
 if TYPE_CHECKING:
-    from vitral.data.dataset import ImageData
+    from vitral.data.dataset import ImageDataset
     from vitral.data.examples import Examples
     from vitral.runtime.distributed import Machine
     from vitral.training.context import ProgressView
     from vitral.training.objectives.table import ObjectiveChoice
     from vitral.training.resolve import ResolvedRun
-    from vitral.training.run_folder import RunFolder
+    from vitral.training.run_folder import RunWriter
     from vitral.training.validation import MetricFunction
 
 BEGIN_EXAMPLES = 8
@@ -40,8 +40,8 @@ class Run:
     """What is fixed of a run."""
 
     resolved: ResolvedRun
-    data: ImageData
-    further: Mapping[str, ImageData]
+    data: ImageDataset
+    further: Mapping[str, ImageDataset]
     """The objective's further sources, by name."""
     title: str
     """A short name of the data."""
@@ -52,7 +52,7 @@ class Run:
     """Measured beside the objective's own."""
     machine: Machine
     view: ProgressView
-    folder: RunFolder
+    folder: RunWriter
     command: str
     """How a person would say it."""
     fingerprint: str
@@ -129,7 +129,7 @@ def build_objective(run: Run, network: nn.Module) -> Objective:
         network.gradient_checkpointing = config.train.gradient_checkpointing
     if type(objective).begin is not Objective.begin:
         for sentence in _look_at_data(objective, run):
-            run.view.say(sentence)
+            run.view.log(sentence)
     return objective
 
 
@@ -201,6 +201,6 @@ def build_state(run: Run, objective: Objective) -> TrainState:
     return TrainState(objective, optimizer, average, best)
 
 
-def examples_of(data: ImageData) -> Examples:
+def examples_of(data: ImageDataset) -> Examples:
     """Return what is trained on of a further source: its training split, or all of it."""
     return data.splits["train"] if data.has_own_splits else data.everything()

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vitral.config.run import DataSettings
-from vitral.data.dataset import ImageData, open_images
+from vitral.data.dataset import ImageDataset, open_dataset
 from vitral.data.datasets.names import data_name, is_published
 from vitral.errors import RequestError, VitralError
 from vitral.runtime.device import choose_device
-from vitral.runtime.distributed import Ranks, process_group, ranks_from_environment
+from vitral.runtime.distributed import Distributed, process_group, ranks_from_environment
 
 _SECONDS_BETWEEN_LINES = 10.0
 # So that the bar fits into 80 columns.
@@ -53,7 +53,7 @@ class ProgressView:
         """Keep every sentence in a file too, from now on."""
         self._log_path = path
 
-    def say(self, sentence: str) -> None:
+    def log(self, sentence: str) -> None:
         """Show a sentence, above the bar if there is one, and keep it in the log."""
         self._console.print(sentence, markup=False)
         if self._log_path:
@@ -89,7 +89,7 @@ class ProgressView:
             self._last_line = now
             rate = (done - self._done_before) / (now - self._started)
             left = f", {_duration((total - done) / rate)} left" if rate > 0 else ""
-            self.say(f"{title}: {done:,} of {total:,}{left}{', ' if facts else ''}{facts}")
+            self.log(f"{title}: {done:,} of {total:,}{left}{', ' if facts else ''}{facts}")
 
     def finish(self) -> None:
         """End the piece of work."""
@@ -107,16 +107,16 @@ def _duration(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class Site:
+class TrainContext:
     """Processes, device and view of one run or of several, one after the other."""
 
-    ranks: Ranks
+    ranks: Distributed
     device: torch.device
     view: ProgressView
 
 
 @contextmanager
-def training_site(device: str = "auto", *, quiet: bool = False) -> Iterator[Site]:
+def train_context(device: str = "auto", *, quiet: bool = False) -> Iterator[TrainContext]:
     """Join the processes that a launcher started, if any; the caller's random state stays as it is.
 
     Args:
@@ -129,18 +129,18 @@ def training_site(device: str = "auto", *, quiet: bool = False) -> Iterator[Site
         process_group(ranks, device=chosen) as joined,
         torch.random.fork_rng([chosen] if chosen.type == "cuda" else []),
     ):
-        yield Site(joined, chosen, ProgressView(quiet=quiet or not joined.is_first))
+        yield TrainContext(joined, chosen, ProgressView(quiet=quiet or not joined.is_main))
 
 
 def open_training_data(
     data: Any,
-    site: Site,
+    site: TrainContext,
     *,
     settings: Mapping[str, Any],
     channels: int | None,
     label: bool = True,
     targets: Sequence[str] = (),
-) -> ImageData:
+) -> ImageDataset:
     """Open the data, the first process before the others, which find its survey in the cache.
 
     Args:
@@ -161,14 +161,14 @@ def open_training_data(
         fields.pop("directory", None)  # it is theirs
     data_settings = DataSettings(**fields | {"source": source_text(data)})
 
-    def open_it() -> ImageData:
+    def open_it() -> ImageDataset:
         site.view.start("looking at the images", total=1)
 
         def report(done: int, total: int) -> None:
             site.view.update(done, total, title="looking at the images")
 
         try:
-            return open_images(
+            return open_dataset(
                 data,
                 channels=channels,
                 settings=data_settings,
@@ -179,8 +179,8 @@ def open_training_data(
         finally:
             site.view.finish()
 
-    opened: list[ImageData] = []
-    site.ranks.on_first(lambda: opened.append(open_it()))
+    opened: list[ImageDataset] = []
+    site.ranks.run_on_main(lambda: opened.append(open_it()))
     with site.ranks.patient():
         return opened[0] if opened else open_it()
 

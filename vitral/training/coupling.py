@@ -17,7 +17,7 @@ from vitral.data.workers import Batch
 from vitral.errors import RequestError
 from vitral.models.model import drop_path_from
 from vitral.runtime.device import autocast
-from vitral.runtime.distributed import Ranks
+from vitral.runtime.distributed import Distributed
 from vitral.training.objectives.base import Objective, checked_loss
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def backward_coupled(
     _lead_back(objective, pieces, encoded, leaves, start=start, machine=machine)
     if machine.ranks.world_size > 1:
         _sum_gradients(objective, machine)
-    counted = 1.0 if machine.ranks.is_first else 0.0
+    counted = 1.0 if machine.ranks.is_main else 0.0
     sums = {"loss": values.detach().sum()} | {
         name: value.detach().float().sum() for name, value in metrics.items()
     }
@@ -162,7 +162,7 @@ def _counted(rows: Tensor, counts: Tensor | None, order: Sequence[int] | None) -
     return rows if counts is None else rows[counts]
 
 
-def _gather_rows(tensor: Tensor, sizes: Sequence[int], longest: int, ranks: Ranks) -> Tensor:
+def _gather_rows(tensor: Tensor, sizes: Sequence[int], longest: int, ranks: Distributed) -> Tensor:
     """Return rows (N, ...) of all processes, one process after the other."""
     padded = tensor.new_zeros(longest, *tensor.shape[1:])
     padded[: len(tensor)] = tensor

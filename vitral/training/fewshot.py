@@ -54,14 +54,14 @@ class FewshotScorer:
 
 
 def open_fewshot(
-    config: RunConfig, *, device: torch.device, say: Callable[[str], None]
+    config: RunConfig, *, device: torch.device, log: Callable[[str], None]
 ) -> FewshotScorer:
     """Open the tasks of `evaluation.fewshot` and draw their supports.
 
     Args:
         config: of the run.
         device: where the model is.
-        say: told what should be known of the data.
+        log: told what should be known of the data.
 
     Raises:
         RequestError: a source is not there, or has too few images for `evaluation.fewshot_shots`.
@@ -75,7 +75,7 @@ def open_fewshot(
             directory=config.data.directory if is_published(source) else None,
         )
         for note in task.notes:
-            say(f"few-shot on {task.name}: {note}")
+            log(f"few-shot on {task.name}: {note}")
         shots = config.evaluation.fewshot_shots
         tasks.append((task, draw_all(task, shots=shots, num_seeds=NUM_SEEDS, sweep=False)))
     return FewshotScorer(tuple(tasks), config, device)

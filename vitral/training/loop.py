@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.config.run import RunConfig
-from vitral.data.device_transforms import to_model
+from vitral.data.device_transforms import prepare_on_device
 from vitral.data.loader import StepBatches, TrainingBatches
 from vitral.data.order import torch_seed
 from vitral.data.workers import Batch
 from vitral.errors import DivergedError, RequestError
 from vitral.runtime.device import autocast
 from vitral.runtime.distributed import Machine
-from vitral.training.anomaly import find_first_not_finite
+from vitral.training.anomaly import find_first_nonfinite
 from vitral.training.coupling import backward_coupled, drawing_from
 from vitral.training.objectives.base import (
     Objective,
@@ -72,7 +72,7 @@ class StartedStep:
     wait_seconds: float
     buffers: Mapping[str, Mapping[str, Tensor]]
     """The objective's before the step, by module and name."""
-    is_first: bool
+    is_main: bool
     """Whether the optimizer had no state before it."""
 
 
@@ -133,8 +133,8 @@ class StepRunner:
         self._check_trained()
         state.objective.on_gradients(self._info(step, finite))
         norm = clip_gradients(self._parameters.values(), max_norm=config.optimizer.clip_norm)
-        asked = self._close_latch(norm, sums["loss"], stop=stop)
-        is_first = not state.optimizer.state
+        overrides = self._close_latch(norm, sums["loss"], stop=stop)
+        is_main = not state.optimizer.state
         self._update()
         finite = 1 - self._latch
         if state.average:
@@ -142,7 +142,7 @@ class StepRunner:
         state.objective.after_step(self._info(step, finite))
         state.step = step + 1
         loss = sums.pop("loss")
-        measured = [norm, asked, self._latch, totals[0], totals[-1], loss, *sums.values()]
+        measured = [norm, overrides, self._latch, totals[0], totals[-1], loss, *sums.values()]
         return StartedStep(
             step_batches,
             tuple(sums),
@@ -150,7 +150,7 @@ class StepRunner:
             learning_rate,
             wait_seconds,
             buffers,
-            is_first,
+            is_main,
         )
 
     def read(self, started: StartedStep) -> StepResult:
@@ -231,7 +231,7 @@ class StepRunner:
         return {"loss": loss, **by_example}, torch.stack([examples, examples])
 
     def _ready(self, batch: Batch) -> Batch:
-        return to_model(
+        return prepare_on_device(
             batch, device=self._machine.device, preprocessing=self._config.preprocessing
         )
 
@@ -305,8 +305,8 @@ class StepRunner:
             The signal that asked some process to stop, 0 for none, on the device.
         """
         is_bad = ~(torch.isfinite(norm) & torch.isfinite(loss_sum))
-        asked = torch.full((), float(stop), device=self._machine.device)
-        flags = self._machine.ranks.max(torch.stack([is_bad.float(), asked]))
+        overrides = torch.full((), float(stop), device=self._machine.device)
+        flags = self._machine.ranks.max(torch.stack([is_bad.float(), overrides]))
         self._latch.copy_(torch.maximum(self._latch, flags[0]))
         return flags[1]
 
@@ -337,7 +337,7 @@ class StepRunner:
         state = self._state
         state.step = started.batches.plan.step
         self._put_buffers(started.buffers)
-        if started.is_first:
+        if started.is_main:
             state.optimizer.state.clear()
         self._drop_gradients()
 
@@ -361,7 +361,7 @@ class StepRunner:
 
             with uncompiled(objective), unsynchronised(objective):
                 try:
-                    culprit = find_first_not_finite(objective, compute_loss)
+                    culprit = find_first_nonfinite(objective, compute_loss)
                 except Exception:  # such as of BatchNorm on one row: it can't be told by itself
                     culprit = None
             if culprit:

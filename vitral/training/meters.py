@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vitral.data.decoded import DecodedStore, bytes_to_keep
-from vitral.data.profile import WAIT_SHARE, advise, describe_advice, measure_stages
+from vitral.data.profile import WAIT_SHARE, advise, describe_advice, profile_loading
 from vitral.errors import DataError
 from vitral.training.context import describe
 
@@ -21,7 +21,7 @@ WARM_STEPS = 20
 
 
 @dataclass
-class Sums:
+class MetricSums:
     """What has been measured since the last row; saved, so that rows do not depend on stops."""
 
     loss: float = 0.0
@@ -37,14 +37,14 @@ class Sums:
             self.metrics[name] = self.metrics.get(name, 0.0) + value
 
 
-def own_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> Sums:
+def restore_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> MetricSums:
     """Give a process its sums back; on another number of processes the first one takes all."""
     read = [_read(entry) for entry in saved]
     if len(read) == world_size:
         return read[rank]
     if rank:
-        return Sums()
-    return Sums(
+        return MetricSums()
+    return MetricSums(
         loss=math.fsum(sums.loss for sums in read),
         metrics={
             name: math.fsum(sums.metrics.get(name, 0.0) for sums in read)
@@ -54,12 +54,14 @@ def own_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> Sums
     )
 
 
-def _read(saved: dict[str, Any]) -> Sums:
+def _read(saved: dict[str, Any]) -> MetricSums:
     """Return sums as they were saved; older versions counted examples alone."""
-    return Sums(saved["loss"], saved["metrics"], saved.get("total", saved.get("num_examples", 0)))
+    return MetricSums(
+        saved["loss"], saved["metrics"], saved.get("total", saved.get("num_examples", 0))
+    )
 
 
-class Clock:
+class Throughput:
     """Readings between two rows."""
 
     def __init__(self) -> None:
@@ -96,8 +98,8 @@ class TrainLog:
         """
         self._run, self._batches = run, batches
         self._ranks = run.machine.ranks
-        self._since, self._is_advised = Clock(), False
-        self.sums = Sums()
+        self._since, self._is_advised = Throughput(), False
+        self.sums = MetricSums()
         self.seconds = 0.0
         """Of training, those before a stop among them."""
         self.first_step = 0
@@ -122,7 +124,7 @@ class TrainLog:
         """Write a row of the mean over the steps since the last row, over all processes."""
         names = sorted(self.sums.metrics)
         values = [self.sums.loss, *(self.sums.metrics[name] for name in names)]
-        columns = zip(*self._ranks.gather(values), strict=True)
+        columns = zip(*self._ranks.all_gather_object(values), strict=True)
         total = self.sums.total or 1
         means = dict(zip(["loss", *names], (math.fsum(c) / total for c in columns), strict=True))
         row = {
@@ -132,16 +134,16 @@ class TrainLog:
             "grad_norm": last.grad_norm,
         }
         timing = self._since.reading()
-        if self._ranks.is_first:
+        if self._ranks.is_main:
             self._run.folder.add_metrics(row)
             self._run.folder.add_timing({"step": step, "seconds": self.seconds, **timing})
         steps = self._run.resolved.config.train.steps
         self._run.view.update(step, steps, title="training", facts=describe({**row, **timing}))
         if timing["wait_share"] > WAIT_SHARE and self._is_warm(step) and not self._is_advised:
             self._is_advised = True
-            if self._ranks.is_first:
+            if self._ranks.is_main:
                 self._advise(timing["wait_share"])
-        self.sums, self._since = Sums(), Clock()
+        self.sums, self._since = MetricSums(), Throughput()
 
     def _is_warm(self, step: int) -> bool:
         """Say whether loading has got going, and images that are kept have all been decoded."""
@@ -154,7 +156,7 @@ class TrainLog:
         config, data = self._run.resolved.config, self._run.data
         how = config.preprocessing
         try:
-            stages = measure_stages(
+            stages = profile_loading(
                 self._batches.examples, preprocessing=how, settings=config.augment
             )
         except (DataError, OSError):
@@ -163,6 +165,6 @@ class TrainLog:
         most = bytes_to_keep(num_processes=self._ranks.world_size)
         fits = total is not None and 0 < total <= most
         advice = advise(stages, data=config.data, preprocessing=how, fits=fits)
-        self._run.view.say(f"the model waits for data {100 * wait_share:.0f} % of the time")
+        self._run.view.log(f"the model waits for data {100 * wait_share:.0f} % of the time")
         for sentence in describe_advice(stages, advice):
-            self._run.view.say(f"  {sentence}")
+            self._run.view.log(f"  {sentence}")

@@ -24,7 +24,7 @@ from vitral.config.settings import (
     flatten,
     parse_objective_settings,
 )
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.loader import own_share
 from vitral.data.order import steps_per_epoch
 from vitral.errors import DataError, RequestError
@@ -63,12 +63,12 @@ class ResolvedRun:
 
 
 def resolve_run(
-    data: ImageData,
+    data: ImageDataset,
     *,
     model: str | nn.Module | None,
     objective: ObjectiveChoice,
     recipe: str | None,
-    asked: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     from_file: Mapping[str, Any],
 ) -> ResolvedRun:
     """Choose every setting.
@@ -78,7 +78,7 @@ def resolve_run(
         model: a name, the caller's own module, or None for one that fits the images.
         objective: what is minimised.
         recipe: a name, or None for one that fits the task.
-        asked: settings by path from options; `train.epochs` stands for `train.steps`.
+        overrides: settings by path from options; `train.epochs` stands for `train.steps`.
         from_file: settings by path from a file.
 
     Raises:
@@ -92,10 +92,10 @@ def resolve_run(
     kind, record = objective.kind, objective.kind.settings_type
     if from_file.get("objective.name") != objective.name:  # the file speaks of another objective
         from_file = {p: v for p, v in from_file.items() if not p.startswith("objective.")}
-    asked = {**asked, "objective.name": objective.name}
+    overrides = {**overrides, "objective.name": objective.name}
     layers = {
         name: parse_objective_settings(layer, record, name=objective.name)
-        for name, layer in (("file", from_file), ("option", asked))
+        for name, layer in (("file", from_file), ("option", overrides))
     }
     objective_settings = build_section(record, "objective", _joined(layers))
     kind.check_data(data, objective_settings)
@@ -111,7 +111,7 @@ def resolve_run(
         )
     _check_mixing(given, objective)
     model_settings, preprocessing = _model_settings(
-        data, model, task.num_outputs, asked=_joined(layers)
+        data, model, task.num_outputs, overrides=_joined(layers)
     )
     facts = _facts(data, model_settings, preprocessing, model=model)
     chosen = choose_recipe(facts, name=recipe)
@@ -139,7 +139,7 @@ def resolve_run(
     return ResolvedRun(config, origin, chosen)
 
 
-def _fitting(data: ImageData) -> dict[str, Any]:
+def _fitting(data: ImageDataset) -> dict[str, Any]:
     """Return the settings that keep changes off which would make an image one of another class."""
     off: dict[str, dict[str, Any]] = {
         "flip": {"augment.flip": False},
@@ -242,7 +242,11 @@ def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _model_settings(
-    data: ImageData, model: str | nn.Module | None, num_outputs: int, *, asked: Mapping[str, Any]
+    data: ImageDataset,
+    model: str | nn.Module | None,
+    num_outputs: int,
+    *,
+    overrides: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of the model and of its preprocessing that nobody asked for."""
     channels = data.channels
@@ -257,14 +261,14 @@ def _model_settings(
         fields = parse_model_name(model or name)
         fields.setdefault("image_size", image_size)
         fields |= {"in_channels": channels, "num_classes": num_outputs}
-        image_size = asked.get("model.image_size", fields["image_size"])
-        stated = asked.get("model.num_classes", num_outputs)
+        image_size = overrides.get("model.image_size", fields["image_size"])
+        stated = overrides.get("model.num_classes", num_outputs)
         if stated != num_outputs:
             raise RequestError(
                 f"model.num_classes={stated} does not fit data of {num_outputs} classes: "
                 "leave it out"
             )
-    size = asked.get("preprocessing.size", image_size)
+    size = overrides.get("preprocessing.size", image_size)
     size = (size, size) if isinstance(size, int) else tuple(size)
     ready = default_preprocessing(size, channels=channels, **_of_deep_images(data))
     return (
@@ -273,13 +277,13 @@ def _model_settings(
     )
 
 
-def _of_deep_images(data: ImageData) -> dict[str, Any]:
+def _of_deep_images(data: ImageDataset) -> dict[str, Any]:
     """Return how images of more than eight bits are prepared: in their range, never rounded."""
     levels = data.levels()
     return {"levels": levels, "rounding": "none"} if levels else {}
 
 
-def facts_of(data: ImageData, config: ModelConfig) -> Facts:
+def facts_of(data: ImageDataset, config: ModelConfig) -> Facts:
     """Return what recipes and protocols look at, of a task for a pretrained model."""
     return Facts(
         num_images=len(data.splits["train"]),
@@ -294,7 +298,7 @@ def facts_of(data: ImageData, config: ModelConfig) -> Facts:
 
 
 def _facts(
-    data: ImageData,
+    data: ImageDataset,
     model_settings: Mapping[str, Any],
     preprocessing: Mapping[str, Any],
     *,
@@ -315,7 +319,7 @@ def _facts(
 
 def _to_steps(
     layer: dict[str, Any],
-    data: ImageData,
+    data: ImageDataset,
     layers: Mapping[str, Mapping[str, Any]],
     *,
     sources: Mapping[str, float],
@@ -337,21 +341,21 @@ def _to_steps(
     share = layer.pop("schedule.warmup_share", None)
     if share is not None and "schedule.warmup_steps" not in layer:
         later = {origin: own for origin, own in layers.items() if origin in ("file", "option")}
-        asked = _joined(later)
-        total = asked.get("train.steps")
+        overrides = _joined(later)
+        total = overrides.get("train.steps")
         if total is None:
-            total = round(asked.get("train.epochs", everything["train.epochs"]) * per_epoch)
+            total = round(overrides.get("train.epochs", everything["train.epochs"]) * per_epoch)
         layer["schedule.warmup_steps"] = int(share * max(1, total))
     return layer
 
 
-def typical_area(data: ImageData) -> int:
+def typical_area(data: ImageDataset) -> int:
     """Return the median of the images' pixels; 224 x 224 when they have not been looked at."""
-    areas = [f.height * f.width for f in data.findings if f.height]
+    areas = [f.height * f.width for f in data.file_infos if f.height]
     return int(np.median(areas)) if areas else 224 * 224
 
 
-def _typical_side(data: ImageData) -> int:
+def _typical_side(data: ImageDataset) -> int:
     """Return the median of the images' shorter sides; 224 when they have not been looked at."""
-    sides = [min(f.height, f.width) for f in data.findings if f.height]
+    sides = [min(f.height, f.width) for f in data.file_infos if f.height]
     return int(np.median(sides)) if sides else 224

@@ -20,14 +20,14 @@ from vitral.models.weights.folder import write_model_files
 from vitral.runtime.device import machine_facts
 
 if TYPE_CHECKING:
-    from vitral.data.dataset import ImageData
+    from vitral.data.dataset import ImageDataset
     from vitral.runtime.distributed import Machine
     from vitral.training.building import Run
     from vitral.training.checkpoint import SavedState
     from vitral.training.fewshot import FewshotScorer
     from vitral.training.objectives.base import Objective
     from vitral.training.resolve import ResolvedRun
-    from vitral.training.run_folder import RunFolder
+    from vitral.training.run_folder import RunWriter
     from vitral.training.state import TrainState
 
 
@@ -43,7 +43,7 @@ class Result:
     """The run folder."""
 
 
-def read_result(folder: RunFolder) -> dict[str, Any]:
+def read_result(folder: RunWriter) -> dict[str, Any]:
     """Return the summary of a finished run."""
     summary: dict[str, Any] = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
     return summary
@@ -55,7 +55,7 @@ def write_results(
     evaluator: Evaluator,
     *,
     split: str | None,
-    data: ImageData,
+    data: ImageDataset,
     fewshot: FewshotScorer | None,
 ) -> dict[str, Any]:
     """Write the result of a run, on the main process; the run is done when all of it is there.
@@ -120,15 +120,15 @@ def _write_modules(run: Run, objective: Objective) -> None:
 
 
 def describe_run(
-    folder: RunFolder,
+    folder: RunWriter,
     resolved: ResolvedRun,
-    data: ImageData,
+    data: ImageDataset,
     machine: Machine,
     *,
-    further: Mapping[str, ImageData],
+    further: Mapping[str, ImageDataset],
     title: str,
     saved: SavedState | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Write the data report, the splits and the environment, and say what this run is.
 
@@ -140,7 +140,7 @@ def describe_run(
         further: the objective's further sources, by name.
         title: a short name of the data.
         saved: where it goes on from; None: it begins.
-        say: tells a person a line.
+        log: tells a person a line.
     """
     recipe, config = resolved.recipe, resolved.config
     report = data_report(data, name=title)
@@ -154,33 +154,33 @@ def describe_run(
     }
     atomic.write_json(folder.path / "environment.json", facts)
     for line in (f"run:  {folder.path}", *describe_report(report)):
-        say(line)
+        log(line)
     for source, more in further.items():
         for line in describe_report(data_report(more, name=source)):
-            say(line)
+            log(line)
     name = config.model.name if config.model else "your own model"
-    say(f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} pixels")
+    log(f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} pixels")
     if config.preprocessing.levels:
         black, white = config.preprocessing.levels
-        say(f"       values of more than 8 bits: {black:g} is black, {white:g} white")
-    if config.model and config.model.untiled_note():
-        say(f"       {config.model.untiled_note()}")
+        log(f"       values of more than 8 bits: {black:g} is black, {white:g} white")
+    if config.model and config.model.uncovered_pixels_note():
+        log(f"       {config.model.uncovered_pixels_note()}")
     if config.evaluation.keep_best and "test" not in data.splits:
-        say(
+        log(
             "note: there are no test images: the score will be on the validation images that "
             "choose the model, and flatter"
         )
-    say(f"recipe: {recipe.name}: {recipe.reason}")
-    say(
+    log(f"recipe: {recipe.name}: {recipe.reason}")
+    log(
         f"        {config.train.steps:,} steps of {config.train.batch_size} images, learning "
         "rate "
         f"{config.optimizer.learning_rate:g}, weight decay {config.optimizer.weight_decay:g}, "
         f"{facts['precision']} on {facts['device']}"
     )
     if saved:
-        say(f"going on from {saved.path.name}")
+        log(f"going on from {saved.path.name}")
         for change in _changed_facts(saved.progress, facts):
-            say(f"warning: {change}: the result may differ in its last bits")
+            log(f"warning: {change}: the result may differ in its last bits")
 
 
 def _changed_facts(progress: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import yaml
 
 from vitral.config.settings import differences, nested, read_tree
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.sources.listing import Skipped, label_text
 from vitral.errors import RequestError
 from vitral.files import atomic
@@ -25,7 +25,7 @@ MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunWriter:
     """A run's files; only the first process writes."""
 
     path: Path
@@ -184,10 +184,10 @@ class RunFolder:
 
     def write_skipped(
         self,
-        data: ImageData,
+        data: ImageDataset,
         errors: Mapping[str, str],
         *,
-        further: Mapping[str, ImageData] | None = None,
+        further: Mapping[str, ImageDataset] | None = None,
     ) -> None:
         """Write every file that is not used, with its reason and its source if a further one."""
         rows = [{"path": item.name, "reason": item.reason} for item in _unused(data)]
@@ -198,7 +198,7 @@ class RunFolder:
         rows += [{"path": name, "reason": reason} for name, reason in errors.items()]
         atomic.write_text(self.path / "skipped.csv", csv_text(rows, columns=("path", "reason")))
 
-    def write_splits(self, data: ImageData) -> None:
+    def write_splits(self, data: ImageDataset) -> None:
         """Write which example is in which split, so that a later score is on the same ones."""
         rows: Iterable[dict[str, Any]] = (
             {
@@ -214,5 +214,5 @@ class RunFolder:
         )
 
 
-def _unused(data: ImageData) -> list[Skipped]:
+def _unused(data: ImageDataset) -> list[Skipped]:
     return [*data.skipped, *(item for _, item in data.unreadable)]

@@ -12,12 +12,12 @@ from vitral.config.names import parse_model_name
 from vitral.config.run import RunConfig
 from vitral.config.settings import (
     flatten,
-    identity,
     parse_objective_settings,
     parse_settings,
     read_settings_file,
+    settings_digest,
 )
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.datasets.names import DEFAULT_NAME, data_name
 from vitral.data.splits import describe_splits
 from vitral.errors import RequestError
@@ -26,13 +26,13 @@ from vitral.runtime.device import choose_compile, choose_precision
 from vitral.runtime.distributed import Machine
 from vitral.training.building import Run
 from vitral.training.checkpoint import checkpoint_paths
-from vitral.training.context import Site, open_training_data, source_text, training_site
+from vitral.training.context import TrainContext, open_training_data, source_text, train_context
 from vitral.training.fingerprint import parts_fingerprint
 from vitral.training.objectives.base import Objective
 from vitral.training.objectives.table import ObjectiveChoice, ObjectiveFunction, choose_objective
 from vitral.training.resolve import ResolvedRun, resolve_run
 from vitral.training.results import Result
-from vitral.training.run_folder import RunFolder
+from vitral.training.run_folder import RunWriter
 from vitral.training.trainer import Trainer
 from vitral.training.validation import MetricFunction, named_metrics
 
@@ -113,11 +113,13 @@ def train(
         "train.precision": precision,
         "train.compile": compile,
     }
-    asked = parse_settings({path: value for path, value in shortcuts.items() if value is not None})
-    asked |= parse_settings(settings or {})
+    overrides = parse_settings(
+        {path: value for path, value in shortcuts.items() if value is not None}
+    )
+    overrides |= parse_settings(settings or {})
     from_file = _read_config_file(config)
-    model, from_file = _choose_model(model, asked.pop("model.name", None), from_file)
-    both = from_file | asked
+    model, from_file = _choose_model(model, overrides.pop("model.name", None), from_file)
+    both = from_file | overrides
     data = both.get("data.source", DEFAULT_NAME) if data is None else data
     objective = both.get("objective.name") if objective is None else objective
     # Unknown names are told before the data is opened.
@@ -125,11 +127,11 @@ def train(
         parse_model_name(model)
     choice = None if objective is None else choose_objective(objective)
     if choice is not None:
-        parse_objective_settings(asked, choice.kind.settings_type, name=choice.name)
-    asked |= {"data.source": source_text(data)}
+        parse_objective_settings(overrides, choice.kind.settings_type, name=choice.name)
+    overrides |= {"data.source": source_text(data)}
     if unlabelled is not None:
-        asked |= {"data.unlabelled": source_text(unlabelled)}
-    with training_site(both.get("train.device", "auto"), quiet=quiet) as site:
+        overrides |= {"data.unlabelled": source_text(unlabelled)}
+    with train_context(both.get("train.device", "auto"), quiet=quiet) as site:
         channels = both.get("model.in_channels", both.get("preprocessing.channels"))
         if isinstance(model, Model):
             channels = model.config.in_channels
@@ -146,7 +148,7 @@ def train(
             title=data_name(data),
             command=command or f"vitral.train({model!r}, {source_text(data)!r})",
             recipe=recipe,
-            asked=asked,
+            overrides=overrides,
             from_file=from_file,
             objective=choice,
             unlabelled=both.get("data.unlabelled") if unlabelled is None else unlabelled,
@@ -167,7 +169,7 @@ class RunRequest:
     command: str
     """How a person would say it."""
     recipe: str | None = None
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     """Settings by path; `data.source` among them."""
     from_file: Mapping[str, Any] = field(default_factory=dict)
     objective: ObjectiveChoice | None = None
@@ -184,7 +186,7 @@ class RunRequest:
     as it is given has been scored (ViT paper, 3.1)."""
 
 
-def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
+def train_on(images: ImageDataset, request: RunRequest, site: TrainContext) -> Result:
     """Carry out a run, or go on with it, on data that is open.
 
     Raises:
@@ -197,7 +199,7 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
         model=request.model,
         objective=objective,
         recipe=request.recipe,
-        asked=request.asked,
+        overrides=request.overrides,
         from_file=request.from_file,
     )
     config, model = resolved.config, request.model
@@ -206,7 +208,7 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
     parts = request.start + parts_fingerprint(
         None if request.start else model, objective.given or objective.name, request.metrics
     )
-    digits = identity(flatten(config), given=fingerprint + parts)
+    digits = settings_digest(flatten(config), given=fingerprint + parts)
     run = Run(
         resolved=resolved,
         data=images,
@@ -217,7 +219,7 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
         metrics=request.metrics,
         machine=_choose_machine(config, site),
         view=site.view,
-        folder=RunFolder(_output_path(request, config, digits=digits)),
+        folder=RunWriter(_output_path(request, config, digits=digits)),
         command=request.command,
         fingerprint=fingerprint,
         parts=parts,
@@ -227,7 +229,7 @@ def train_on(images: ImageData, request: RunRequest, site: Site) -> Result:
     return Trainer(run).go(resume=request.resume)
 
 
-def _choose_machine(config: RunConfig, site: Site) -> Machine:
+def _choose_machine(config: RunConfig, site: TrainContext) -> Machine:
     width = config.model.feature_dim if config.model else 0
     return Machine(
         device=site.device,
@@ -239,11 +241,11 @@ def _choose_machine(config: RunConfig, site: Site) -> Machine:
 
 def _open_further(
     objective: ObjectiveChoice,
-    images: ImageData,
+    images: ImageDataset,
     request: RunRequest,
-    site: Site,
+    site: TrainContext,
     resolved: ResolvedRun,
-) -> dict[str, ImageData]:
+) -> dict[str, ImageDataset]:
     """Open the sources that an objective learns from beside the run's own data.
 
     Raises:
@@ -274,7 +276,7 @@ def _open_further(
     }
 
 
-def _fingerprint(images: ImageData, further: Mapping[str, ImageData]) -> str:
+def _fingerprint(images: ImageDataset, further: Mapping[str, ImageDataset]) -> str:
     """Return what tells all data of a run apart from other data."""
     if not further:
         return images.fingerprint()
@@ -283,7 +285,7 @@ def _fingerprint(images: ImageData, further: Mapping[str, ImageData]) -> str:
 
 
 def _provenance(
-    images: ImageData, request: RunRequest, config: RunConfig, *, fingerprint: str
+    images: ImageDataset, request: RunRequest, config: RunConfig, *, fingerprint: str
 ) -> dict[str, Any]:
     """Return what a model folder says of its origin."""
     provenance: dict[str, Any] = {
@@ -324,9 +326,9 @@ def _run_folder_of(path: Path) -> Path:
     Raises:
         RequestError: it is neither.
     """
-    if RunFolder(path).holds_run():
+    if RunWriter(path).holds_run():
         return path
-    run = RunFolder(path.parent.parent)
+    run = RunWriter(path.parent.parent)
     if path.is_dir() and path.parent == run.checkpoints and run.holds_run():
         newest = checkpoint_paths(run.checkpoints)[0]
         if path != newest:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitral.config.settings import flatten
 from vitral.data.dataset import check_unreadable
 from vitral.data.decoded import bytes_to_keep
-from vitral.data.device_transforms import feed
+from vitral.data.device_transforms import prefetch
 from vitral.data.loader import TrainingBatches
 from vitral.errors import ProcessLostError, RequestError
 from vitral.figures.report import write_report
@@ -36,7 +36,7 @@ from vitral.training.building import (
 from vitral.training.checkpoint import SavedState, check_space, load_newest, save_checkpoint
 from vitral.training.context import InterruptedRunError, StopRequest, listen_for_stop
 from vitral.training.loop import StartedStep, StepResult, StepRunner
-from vitral.training.meters import TrainLog, own_sums
+from vitral.training.meters import TrainLog, restore_sums
 from vitral.training.objectives.base import Objective
 from vitral.training.optimizer import describe_decay
 from vitral.training.parallel import parallelise, uncompiled
@@ -72,7 +72,7 @@ class Trainer:
         """
         is_done = self._folder.status().get("state") == "done"
         if self._config.evaluation.fewshot and not is_done:
-            self._ranks.on_first(self._open_fewshot)
+            self._ranks.run_on_main(self._open_fewshot)
         with self._locked():
             saved = self._open(resume=resume)
             network = build_network(self._run)
@@ -84,7 +84,7 @@ class Trainer:
                 ):
                     return self._train(network, saved)
             except BaseException as error:
-                if self._ranks.is_first:
+                if self._ranks.is_main:
                     self._note_failure(error)
                 raise
 
@@ -104,7 +104,7 @@ class Trainer:
         self._prepare_steps(state)
         if saved:
             self._restore(saved)
-        if self._ranks.is_first:
+        if self._ranks.is_main:
             self._folder.cut_back(state.step if saved else -1)
             self._write_running()
         # Steps
@@ -128,7 +128,7 @@ class Trainer:
             ) from None
         locks: list[IO[str] | None] = []
         try:
-            self._ranks.on_first(lambda: locks.append(self._folder.lock()))
+            self._ranks.run_on_main(lambda: locks.append(self._folder.lock()))
             yield
         finally:
             for lock in locks:
@@ -138,7 +138,7 @@ class Trainer:
     def _open(self, *, resume: str) -> SavedState | None:
         """Begin a run in the folder, or find where the one in it stopped."""
         run, folder, saved = self._run, self._folder, None
-        holds_run = self._ranks.from_first(folder.holds_run())
+        holds_run = self._ranks.broadcast_object(folder.holds_run())
         if holds_run:
             if resume == "never":
                 raise RequestError(
@@ -147,20 +147,20 @@ class Trainer:
             folder.check_same(
                 settings=flatten(self._config), fingerprint=run.fingerprint, parts=run.parts
             )
-            if self._ranks.is_first:
+            if self._ranks.is_main:
                 atomic.remove_leftovers(folder.path)
                 atomic.remove_leftovers(folder.checkpoints)
             with self._ranks.patient():
                 saved, complaints = load_newest(folder.checkpoints)
             for complaint in complaints:
-                self._view.say(complaint)
-        self._ranks.on_first(lambda: self._write_beginning(saved, is_new=not holds_run))
+                self._view.log(complaint)
+        self._ranks.run_on_main(lambda: self._write_beginning(saved, is_new=not holds_run))
         return saved
 
     def _open_fewshot(self) -> None:
         from vitral.training.fewshot import open_fewshot  # of many modules, for few runs
 
-        self._fewshot = open_fewshot(self._config, device=self._machine.device, say=self._view.say)
+        self._fewshot = open_fewshot(self._config, device=self._machine.device, log=self._view.log)
 
     def _write_beginning(self, saved: SavedState | None, *, is_new: bool) -> None:
         run, folder = self._run, self._folder
@@ -184,7 +184,7 @@ class Trainer:
                 further=run.further,
                 title=run.title,
                 saved=saved,
-                say=self._view.say,
+                log=self._view.log,
             )
 
     def _finished(self, network: nn.Module) -> Result:
@@ -195,8 +195,8 @@ class Trainer:
         result.load_state_dict(load_file(folder.model / WEIGHTS_NAME))
         if isinstance(result, Model):
             result.output = read_output(read_config(folder.model), path=folder.model)
-        self._view.say(f"{folder.path} holds this run, finished")
-        if self._ranks.is_first and not (folder.path / "report.html").exists():
+        self._view.log(f"{folder.path} holds this run, finished")
+        if self._ranks.is_main and not (folder.path / "report.html").exists():
             write_report(folder.path)
         return Result(result.eval(), read_result(folder), folder.path)
 
@@ -209,7 +209,7 @@ class Trainer:
         if settings.keep_decoded == "on" or (total is not None and total <= most):
             self._data = self._data.keeping_decoded()
             size = "" if total is None else f" ({total / 1e6:,.0f} MB)"
-            self._view.say(f"data: decoded images are kept in memory{size}")
+            self._view.log(f"data: decoded images are kept in memory{size}")
 
     # Optimizer, restore
 
@@ -217,7 +217,7 @@ class Trainer:
         """Say what decays, and make sure that checkpoints will fit."""
         objective = state.objective
         for sentence in describe_decay(objective, state.optimizer) + cautions(self._run, objective):
-            self._view.say(sentence)
+            self._view.log(sentence)
         num_bytes = sum(tensor.nbytes for tensor in objective.state_dict().values())
         copies = _STATE_COPIES + self._config.evaluation.keep_best
         check_space(self._folder.path, num_bytes=copies * num_bytes)
@@ -254,7 +254,7 @@ class Trainer:
         progress, log = saved.progress, self._log
         self._state.load(saved.tensors, progress)
         self._last_saved = log.first_step = self._state.step
-        log.sums = own_sums(
+        log.sums = restore_sums(
             progress["sums"], rank=self._ranks.rank, world_size=self._ranks.world_size
         )
         log.seconds = progress["seconds"]
@@ -298,7 +298,7 @@ class Trainer:
         state, log = self._state, self._log
         state.objective.train()
         pending: StartedStep | None = None
-        steps = feed(
+        steps = prefetch(
             self._batches.steps(state.step, self._config.train.steps), device=self._machine.device
         )
         clock = time.perf_counter()
@@ -357,7 +357,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Write rows of scores."""
         for row in self._validation.rows(self._state):
-            if self._ranks.is_first:
+            if self._ranks.is_main:
                 place = self._log.place(self._state.step, row["split"])
                 self._folder.add_metrics({**place, **row})
 
@@ -368,7 +368,7 @@ class Trainer:
     def _say_early(self) -> None:
         best = self._state.best
         assert best is not None
-        self._view.say(
+        self._view.log(
             f"stopped early at step {self._state.step:,} of {self._config.train.steps:,}: "
             f"{best.num_worse} scores in a row were not as good; step {best.step:,} is kept"
         )
@@ -386,9 +386,9 @@ class Trainer:
         if self._state.step == self._last_saved:
             return
         self._check_unreadable()
-        sums = self._ranks.gather(vars(self._log.sums))
+        sums = self._ranks.all_gather_object(vars(self._log.sums))
         tensors = gathered(self._state.tensors())
-        self._ranks.on_first(lambda: self._write_checkpoint(tensors, sums))
+        self._ranks.run_on_main(lambda: self._write_checkpoint(tensors, sums))
         self._last_saved = self._state.step
 
     def _write_checkpoint(self, tensors: Mapping[str, Tensor], sums: list[dict[str, Any]]) -> None:
@@ -421,9 +421,13 @@ class Trainer:
         for source, errors in batches.further_errors.items():
             name = batches.further[source].name
             mine |= {f"{source}: {name(index)}": why for index, why in dict(errors).items()}
-        found = {name: why for errors in self._ranks.gather(mine) for name, why in errors.items()}
+        found = {
+            name: why
+            for errors in self._ranks.all_gather_object(mine)
+            for name, why in errors.items()
+        }
         self._unreadable = self._unreadable | found
-        if found and self._ranks.is_first:
+        if found and self._ranks.is_main:
             self._folder.write_skipped(self._data, self._unreadable, further=self._run.further)
         check_unreadable(self._data, config=self._config, found_later=len(self._unreadable))
 
@@ -448,14 +452,14 @@ class Trainer:
         if split:
             evaluator = self._validation.score(state, split, final=True)
         summary: dict[str, Any] = {}
-        self._ranks.on_first(
+        self._ranks.run_on_main(
             lambda: summary.update(
                 write_results(
                     self._run, state, evaluator, split=split, data=self._data, fewshot=self._fewshot
                 )
             )
         )
-        return Result(objective.result(), self._ranks.from_first(summary), self._folder.path)
+        return Result(objective.result(), self._ranks.broadcast_object(summary), self._folder.path)
 
     def _note_loss(self, reason: str) -> str:
         """Write down that a process is lost; return how to go on."""

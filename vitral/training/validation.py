@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.workers import Batch
 from vitral.errors import DataError, RequestError, nearest
 from vitral.evaluate.evaluator import Evaluator, WithMetrics, plain_figures, score
@@ -20,7 +20,7 @@ from vitral.training.parallel import uncompiled
 from vitral.training.state import using_average
 
 if TYPE_CHECKING:
-    from vitral.data.dataset import ImageData
+    from vitral.data.dataset import ImageDataset
     from vitral.data.workers import Batch
     from vitral.training.building import Run
     from vitral.training.fewshot import FewshotScorer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Validation:
     """Scores the present weights, and keeps the best where the run says so."""
 
-    def __init__(self, run: Run, data: ImageData, fewshot: FewshotScorer | None) -> None:
+    def __init__(self, run: Run, data: ImageDataset, fewshot: FewshotScorer | None) -> None:
         """Take what a run scores on.
 
         Args:
@@ -63,7 +63,7 @@ class Validation:
             found += self._on_validation(state)
         if self._settings.fewshot:
             with using_average(state.objective, state.average):
-                self._run.machine.ranks.on_first(lambda: found.extend(self._after_few(state)))
+                self._run.machine.ranks.run_on_main(lambda: found.extend(self._after_few(state)))
         return found
 
     def _on_validation(self, state: TrainState) -> list[dict[str, Any]]:

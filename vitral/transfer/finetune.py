@@ -9,7 +9,7 @@ from typing import Any
 
 from vitral.config.checks import check_choice
 from vitral.config.settings import parse_settings
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.datasets.names import data_name, is_published
 from vitral.data.splits import check_overlap, find_overlap, hold_out
 from vitral.errors import RequestError
@@ -17,12 +17,12 @@ from vitral.files import atomic
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
 from vitral.statistics import mean_interval
-from vitral.training.context import Site, open_training_data, source_text, training_site
+from vitral.training.context import TrainContext, open_training_data, source_text, train_context
 from vitral.training.resolve import facts_of
 from vitral.training.results import Result
 from vitral.training.train import RunRequest, train_on
 from vitral.transfer.pretrained import (
-    Source,
+    PretrainedModel,
     append_new,
     mean_row,
     open_source,
@@ -97,22 +97,24 @@ def finetune(
         VitralError: of the kinds that `vitral.errors` draws; a DataError where test images are
             training images too.
     """
-    asked = parse_settings(settings or {}) | {"data.source": source_text(data)}
-    fields = {name: asked.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in asked}
+    overrides = parse_settings(settings or {}) | {"data.source": source_text(data)}
+    fields = {
+        name: overrides.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in overrides
+    }
     check_choice(HEADS, head=head)
     if protocol is not None and head != "zero":
         raise RequestError(f"head={head!r} does not go with a protocol, whose heads start at zero")
     kept = Path(results or results_path())
-    source = open_source(model, format=format, in_channels=asked.pop("model.in_channels", None))
-    image_size = asked.pop("model.image_size", image_size)
-    with training_site(asked.get("train.device", "auto"), quiet=quiet) as site:
-        images = _open(data, site, asked, source)
+    source = open_source(model, format=format, in_channels=overrides.pop("model.in_channels", None))
+    image_size = overrides.pop("model.image_size", image_size)
+    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as site:
+        images = _open(data, site, overrides, source)
         request = RunRequest(
             None,
             title=data_name(data),
             command=command or f"vitral.transfer.finetune.finetune({source.path!r}, ...)",
             recipe=recipe,
-            asked=asked,
+            overrides=overrides,
             output=output,
             resume=resume,
         )
@@ -145,32 +147,34 @@ def finetune(
         return _in_series(series, results=kept)
 
 
-def _open(data: Any, site: Site, asked: Mapping[str, Any], source: Source) -> ImageData:
+def _open(
+    data: Any, site: TrainContext, overrides: Mapping[str, Any], source: PretrainedModel
+) -> ImageDataset:
     """Open the data whole, and make sure that no test image is among the training ones."""
-    whole = {**asked, "data.validation_share": 0.0}
+    whole = {**overrides, "data.validation_share": 0.0}
     images = open_training_data(
         data, site, settings=whole, channels=source.model.config.in_channels
     )
     if not is_published(data):
         check_overlap(images)
     elif found := find_overlap(images):
-        site.view.say(
+        site.view.log(
             f"note: {len(found):,} test images of {images.source} are training images too, as its "
             "publisher split them"
         )
     return images
 
 
-def _validation_share(images: ImageData) -> float:
+def _validation_share(images: ImageDataset) -> float:
     """Return which share of the training images chooses the best step: about 200 of them."""
     return min(0.2, max(0.02, 200 / len(images.splits["train"])))
 
 
 def _by_validation(
-    source: Source,
-    images: ImageData,
+    source: PretrainedModel,
+    images: ImageDataset,
     request: RunRequest,
-    site: Site,
+    site: TrainContext,
     *,
     image_size: int | tuple[int, int] | None,
     fields: Mapping[str, Any],
@@ -178,9 +182,9 @@ def _by_validation(
     results: Path,
 ) -> FineTuned:
     """Fine-tune once, after a probe, and keep what is as good as the best on validation images."""
-    asked = dict(request.asked)
+    overrides = dict(request.overrides)
     if "validation" not in images.splits:
-        share = asked.setdefault("data.validation_share", _validation_share(images))
+        share = overrides.setdefault("data.validation_share", _validation_share(images))
         if share:
             images = hold_out(images, share=share)
     start = starting_model(source, images.classes, image_size=image_size, **fields)
@@ -193,20 +197,20 @@ def _by_validation(
     # A run from the probe's head is another than one from zeros, though both have these weights.
     told = f"{source.weights} {'probe ' if head == 'probe' else ''}"
     request = dataclasses.replace(
-        request, model=start, asked=asked, start=told, zero_head=head == "zero"
+        request, model=start, overrides=overrides, start=told, zero_head=head == "zero"
     )
     result: Result = train_on(images, request, site)
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
     if summary.get("best_step") == 0:
         untrained = "a head of zeros" if probe is None else "the probe"
-        site.view.say(
+        site.view.log(
             "note: no trained model was good enough on the validation images to be kept: the "
             f"result is {untrained}"
         )
     further = {"head": head, "probe_accuracy": probe, "best_step": summary.get("best_step")}
     row = run_row(source, result.path, summary, protocol="finetune", further=further)
     rows = [row] if row else []
-    site.ranks.on_first(lambda: append_new(results, rows))
+    site.ranks.run_on_main(lambda: append_new(results, rows))
     return FineTuned(result.path, summary, rows)
 
 
@@ -237,5 +241,5 @@ def _in_series(series: Series, *, results: Path) -> FineTuned:
         atomic.write_json(folder / "summary.json", summary)
         append_new(results, rows)
 
-    series.site.ranks.on_first(write)
+    series.site.ranks.run_on_main(write)
     return FineTuned(folder, summary, rows)

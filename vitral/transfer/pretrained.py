@@ -19,7 +19,7 @@ from vitral.models.weights.provenance import training_data_of, weights_hash
 
 
 @dataclass(frozen=True)
-class Source:
+class PretrainedModel:
     """Pretrained weights, as they were given."""
 
     model: Model
@@ -36,7 +36,7 @@ class Source:
 
 def open_source(
     model: str | Path | Model, *, format: str | None = None, in_channels: int | None = None
-) -> Source:
+) -> PretrainedModel:
     """Load what shall be fine-tuned.
 
     Raises:
@@ -53,11 +53,11 @@ def open_source(
         loaded, path = (change_model(model, **channels) if channels else model), model.config.name
     else:
         loaded, path = load_model(model, format=format, **channels), str(model)
-    return Source(loaded, path, weights_hash(loaded))
+    return PretrainedModel(loaded, path, weights_hash(loaded))
 
 
 def starting_model(
-    source: Source,
+    source: PretrainedModel,
     classes: tuple[str, ...],
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -103,7 +103,7 @@ def set_head(model: Model, weights: torch.Tensor, bias: torch.Tensor) -> None:
 
 
 def run_row(
-    source: Source,
+    source: PretrainedModel,
     run: Path,
     summary: Mapping[str, Any],
     *,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.examples import Examples
 from vitral.data.order import epoch_order
 from vitral.evaluate.arrays import Features
@@ -18,7 +18,7 @@ from vitral.evaluate.features import extract_features
 from vitral.evaluate.probe import Probe, linear_probe
 from vitral.files.layout import cache_dir
 from vitral.models.model import Model
-from vitral.training.context import Site
+from vitral.training.context import TrainContext
 from vitral.transfer.pretrained import set_head
 
 FIRST_AFTER_SECONDS = 40.0
@@ -29,7 +29,7 @@ CHUNKS, LEAST_IN_CHUNK = 8, 64
 """Parts of the training images, after each of which the first number may be told."""
 
 
-def probe_first(model: Model, images: ImageData, site: Site) -> float | None:
+def probe_first(model: Model, images: ImageDataset, site: TrainContext) -> float | None:
     """Fit a head to the model's frozen features, and put it in place.
 
     Where the features take longer, a first number is told of those that are there after 40 seconds;
@@ -47,7 +47,7 @@ def probe_first(model: Model, images: ImageData, site: Site) -> float | None:
         return None
     probe = _fit(train, validation, num_classes=len(images.classes))
     set_head(model, torch.from_numpy(probe.weights), torch.from_numpy(probe.bias))
-    site.view.say(
+    site.view.log(
         f"probe: {_told(probe, validation)}, with frozen features (l2 {probe.l2:g}): what "
         "fine-tuning must come up to"
     )
@@ -69,7 +69,9 @@ class _Rows:
         )
 
     @classmethod
-    def collect(cls, model: Model, images: ImageData, site: Site) -> tuple["_Rows", "_Rows"]:
+    def collect(
+        cls, model: Model, images: ImageDataset, site: TrainContext
+    ) -> tuple["_Rows", "_Rows"]:
         """Return the training and the validation rows, in a random order, always the same."""
         train, validation = (_shuffled(images.splits[s]) for s in ("train", "validation"))
         first, rest = _divided(validation, MOST_FIRST_VALIDATION)
@@ -106,7 +108,9 @@ def _chunks(examples: Examples) -> list[Examples]:
     return [examples.select(part) for part in np.array_split(np.arange(len(examples)), count)]
 
 
-def _extract(model: Model, part: Examples, site: Site, *, done: int, total: int) -> Features:
+def _extract(
+    model: Model, part: Examples, site: TrainContext, *, done: int, total: int
+) -> Features:
     return extract_features(
         model,
         part,
@@ -117,14 +121,14 @@ def _extract(model: Model, part: Examples, site: Site, *, done: int, total: int)
     )
 
 
-def _tell_first(found: list[Features], *, num_classes: int, site: Site) -> bool:
+def _tell_first(found: list[Features], *, num_classes: int, site: TrainContext) -> bool:
     """Say what a probe of the features so far gives, if every class is among them."""
     validation, train = _Rows.joined(found[:1]), _Rows.joined(found[1:])
     if len(np.unique(train.labels)) < num_classes:
         return False
     probe = _fit(train, validation, num_classes=num_classes)
     count = len(train.labels)
-    site.view.say(f"first probe, of {count:,} training images: {_told(probe, validation)}")
+    site.view.log(f"first probe, of {count:,} training images: {_told(probe, validation)}")
     return True
 
 

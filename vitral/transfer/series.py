@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vitral.config.run import PLACE_SETTINGS
-from vitral.config.settings import identity
-from vitral.data.dataset import ImageData
+from vitral.config.settings import settings_digest
+from vitral.data.dataset import ImageDataset
 from vitral.data.splits import all_for_training, hold_out, without_split
 from vitral.errors import RequestError
 from vitral.files import atomic
-from vitral.training.context import Site
+from vitral.training.context import TrainContext
 from vitral.training.train import RunRequest, train_on
-from vitral.transfer.pretrained import Source, starting_model
+from vitral.transfer.pretrained import PretrainedModel, starting_model
 from vitral.transfer.protocols import Candidate, Protocol
 
 _PLAN_NAME = "protocol.json"
@@ -35,19 +35,19 @@ class Series:
     """A protocol carried out on data that is open."""
 
     protocol: Protocol
-    source: Source
-    images: ImageData
+    source: PretrainedModel
+    images: ImageDataset
     """With all splits."""
     request: RunRequest
     """What is asked of every run: title, command, further settings."""
-    site: Site
+    site: TrainContext
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Of the model's config that shall differ, such as `drop_path`."""
 
     def default_folder(self) -> Path:
         """Return where it is when nothing else is asked: below `runs`, by what it is."""
         plain = self.source.model.config.name.lower().replace("/", "")
-        digits = identity(self._plan(), given=self.images.fingerprint())
+        digits = settings_digest(self._plan(), given=self.images.fingerprint())
         return Path("runs") / f"{self.request.title}-{plain}-{self.protocol.name}-{digits}"
 
     def go(self, folder: Path) -> tuple[list[Outcome], dict[str, float]]:
@@ -65,16 +65,16 @@ class Series:
                 "give it a test split"
             )
         self._check_compared()
-        self.site.ranks.on_first(lambda: claim_folder(folder, self._plan()))
+        self.site.ranks.run_on_main(lambda: claim_folder(folder, self._plan()))
         chosen, accuracies = self.protocol.candidates[0], dict[str, float]()
         if len(self.protocol.candidates) > 1:
             chosen, accuracies = self._choose(folder / "sweep")
-        seed = int(self.request.asked.get("train.seed", 0))
+        seed = int(self.request.overrides.get("train.seed", 0))
         outcomes = [
             self.run(chosen, self._final_images(), folder / f"seed-{number}", seed=number)
             for number in range(seed, seed + self.protocol.num_seeds)
         ]
-        self.site.ranks.on_first(lambda: self._publish(folder, outcomes[0].path))
+        self.site.ranks.run_on_main(lambda: self._publish(folder, outcomes[0].path))
         return outcomes, accuracies
 
     def _check_compared(self) -> None:
@@ -82,10 +82,10 @@ class Series:
         if len(self.protocol.candidates) == 1:
             return
         compared = {path for own in self.protocol.candidates for path in own.settings}
-        for path in sorted(compared & set(self.request.asked)):
+        for path in sorted(compared & set(self.request.overrides)):
             raise RequestError(
-                f"{path}={self.request.asked[path]} has no place in {self.protocol.name}, which "
-                "compares several: give those to compare (--rates), or leave it out"
+                f"{path}={self.request.overrides[path]} has no place in {self.protocol.name}, "
+                "which compares several: give those to compare (--rates), or leave it out"
             )
 
     def _choose(self, folder: Path) -> tuple[Candidate, dict[str, float]]:
@@ -93,18 +93,18 @@ class Series:
         images = without_split(self.images, "test")
         if not self._has_dev_split():
             images = hold_out(without_split(images, "validation"), share=self.protocol.dev_share)
-        seed = int(self.request.asked.get("train.seed", 0))
+        seed = int(self.request.overrides.get("train.seed", 0))
         scores: dict[str, tuple[float, float]] = {}
         for candidate in self.protocol.candidates:
             outcome = self.run(candidate, images, folder / candidate.name, seed=seed)
             accuracy, loss = outcome.summary["accuracy"], outcome.summary["loss"]
             scores[candidate.name] = (accuracy, -loss)
-            self.site.view.say(f"{candidate.name}: {100 * accuracy:.1f} % on the dev split")
+            self.site.view.log(f"{candidate.name}: {100 * accuracy:.1f} % on the dev split")
         best = max(self.protocol.candidates, key=lambda own: scores[own.name])
-        self.site.view.say(f"chosen: {best.name}")
+        self.site.view.log(f"chosen: {best.name}")
         return best, {name: accuracy for name, (accuracy, _) in scores.items()}
 
-    def _final_images(self) -> ImageData:
+    def _final_images(self) -> ImageDataset:
         """Return all that is trained on in the end, and what is then scored."""
         if self._has_dev_split():
             return all_for_training(self.images)
@@ -117,7 +117,9 @@ class Series:
         has_both = {"validation", "test"} <= self.images.splits.keys()
         return has_both and not self.protocol.keeps_validation
 
-    def run(self, candidate: Candidate, images: ImageData, folder: Path, *, seed: int) -> Outcome:
+    def run(
+        self, candidate: Candidate, images: ImageDataset, folder: Path, *, seed: int
+    ) -> Outcome:
         """Carry out one run, or find it finished.
 
         Args:
@@ -133,12 +135,12 @@ class Series:
             image_size=candidate.image_size,
             **(fields | {**self.fields}),
         )
-        asked = {**candidate.settings, **self.request.asked, "train.seed": seed}
+        overrides = {**candidate.settings, **self.request.overrides, "train.seed": seed}
         request = dataclasses.replace(
             self.request,
             model=start,
             recipe=self.request.recipe or candidate.recipe,
-            asked=asked,
+            overrides=overrides,
             output=folder,
             start=f"{self.source.weights} ",
         )
@@ -147,13 +149,13 @@ class Series:
 
     def _plan(self) -> dict[str, Any]:
         """Return everything that two equal series have in common, as plain data."""
-        asked = {p: own for p, own in self.request.asked.items() if p not in PLACE_SETTINGS}
+        overrides = {p: own for p, own in self.request.overrides.items() if p not in PLACE_SETTINGS}
         plan: Mapping[str, Any] = {
             "protocol": dataclasses.asdict(self.protocol),
             "weights": self.source.weights,
             "recipe": self.request.recipe,
             "fields": dict(self.fields),
-            "asked": asked,
+            "asked": overrides,
         }
         plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
         return plain

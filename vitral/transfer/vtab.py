@@ -15,15 +15,15 @@ from typing import Any
 from vitral.config.catalogue import fold
 from vitral.config.paper_results import vtab_means
 from vitral.config.run import PLACE_SETTINGS
-from vitral.config.settings import identity, parse_settings
+from vitral.config.settings import parse_settings, settings_digest
 from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
 from vitral.errors import RequestError, nearest
 from vitral.files import atomic
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
-from vitral.training.context import training_site
-from vitral.transfer.pretrained import Source, append_new, open_source
+from vitral.training.context import train_context
+from vitral.transfer.pretrained import PretrainedModel, append_new, open_source
 from vitral.transfer.protocols import DROPOUT, PAPER_SIZE, Candidate
 from vitral.transfer.series import claim_folder
 from vitral.transfer.vtab_tasks import TaskRuns, mean_rows
@@ -94,26 +94,26 @@ def vtab(
             something else.
         DataError: images of a task can't be used.
     """
-    asked = parse_settings(settings or {})
+    overrides = parse_settings(settings or {})
     if directory:
-        asked["data.directory"] = str(directory)
-    image_size = asked.pop("model.image_size", image_size)
-    check_settings(asked, sweep=sweep, linear=linear)
-    dropout = asked.pop("model.dropout", None)
-    candidates = () if linear else list_candidates(asked, image_size=image_size, sweep=sweep)
-    present, missing = find_tasks(tasks, asked.get("data.directory"))
+        overrides["data.directory"] = str(directory)
+    image_size = overrides.pop("model.image_size", image_size)
+    check_settings(overrides, sweep=sweep, linear=linear)
+    dropout = overrides.pop("model.dropout", None)
+    candidates = () if linear else list_candidates(overrides, image_size=image_size, sweep=sweep)
+    present, missing = find_tasks(tasks, overrides.get("data.directory"))
     source = open_source(model, format=format)
     if dropout is None:
         dropout = DROPOUT.get(source.model.config.name, 0.0)
-    with training_site(asked.get("train.device", "auto"), quiet=quiet) as site:
+    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as site:
         for name, reason in missing.items():
-            site.view.say(f"missing: {name}: {reason}")
+            site.view.log(f"missing: {name}: {reason}")
         command = command or f"vitral.transfer.vtab.vtab({source.path!r})"
-        fixed = asked | {"data.validation_share": 0.0}
+        fixed = overrides | {"data.validation_share": 0.0}
         runs = TaskRuns(source, site, fixed, present, command, dropout)
         plan = _plan(runs, candidates, image_size=image_size, sweep=sweep)
         folder = Path(output or _default_folder(source, plan))
-        site.ranks.on_first(lambda: claim_folder(folder, plan))
+        site.ranks.run_on_main(lambda: claim_folder(folder, plan))
         scores = runs.compare(candidates, folder / "sweep") if sweep else {}
         if linear:
             rows = runs.probe(folder / "tasks", image_size=image_size)
@@ -131,11 +131,11 @@ def vtab(
             atomic.write_json(folder / "summary.json", summary)
             append_new(Path(results or results_path()), rows)
 
-        site.ranks.on_first(write)
+        site.ranks.run_on_main(write)
     return VtabResult(folder, summary, rows)
 
 
-def check_settings(asked: Mapping[str, Any], *, sweep: bool, linear: bool) -> None:
+def check_settings(overrides: Mapping[str, Any], *, sweep: bool, linear: bool) -> None:
     """Make sure that settings have an effect.
 
     Raises:
@@ -145,7 +145,7 @@ def check_settings(asked: Mapping[str, Any], *, sweep: bool, linear: bool) -> No
         raise RequestError(
             "--sweep has no effect with --linear, which trains nothing by steps: leave one out"
         )
-    for path in asked:
+    for path in overrides:
         if linear and path not in PROBE_SETTINGS:
             raise RequestError(
                 f"{path} has no effect with --linear, which trains nothing by steps: leave it out"
@@ -158,12 +158,12 @@ def check_settings(asked: Mapping[str, Any], *, sweep: bool, linear: bool) -> No
 
 
 def list_candidates(
-    asked: Mapping[str, Any], *, image_size: int | tuple[int, int] | None, sweep: bool
+    overrides: Mapping[str, Any], *, image_size: int | tuple[int, int] | None, sweep: bool
 ) -> tuple[Candidate, ...]:
     """Return the settings that are compared; without a sweep the paper's alone.
 
     Args:
-        asked: settings by path, of every run: a rate or a length among them is not compared.
+        overrides: settings by path, of every run: a rate or a length among them is not compared.
         image_size: None: 384.
         sweep: whether to compare.
 
@@ -173,8 +173,8 @@ def list_candidates(
     size = image_size or PAPER_SIZE
     if not sweep:
         return (Candidate("paper", "vtab", image_size=size),)
-    rates = () if "optimizer.learning_rate" in asked else RATES
-    lengths = () if {"train.steps", "train.epochs"} & set(asked) else SCHEDULES
+    rates = () if "optimizer.learning_rate" in overrides else RATES
+    lengths = () if {"train.steps", "train.epochs"} & set(overrides) else SCHEDULES
     if not rates and not lengths:
         raise RequestError(
             "--sweep has nothing left to compare beside a learning rate and a number of steps: "
@@ -206,12 +206,12 @@ def find_tasks(
         RequestError: an unknown task, or none is there.
     """
     known = {fold(name): name for name in TASKS}
-    asked = {name: known.get(fold(name).removeprefix("vtab")) for name in tasks}
-    for name, own in asked.items():
+    overrides = {name: known.get(fold(name).removeprefix("vtab")) for name in tasks}
+    for name, own in overrides.items():
         if own is None:
             raise RequestError(f"VTAB has no task {name!r}{nearest(name, TASKS)}")
     missing: dict[str, str] = {}
-    wanted = [name for name in TASKS if not asked or name in asked.values()]
+    wanted = [name for name in TASKS if not overrides or name in overrides.values()]
     for name in wanted:
         try:
             check_task(name, directory=directory)
@@ -259,7 +259,7 @@ def _plan(
     places = (*PLACE_SETTINGS, "data.directory")
     plan = {
         "weights": runs.source.weights,
-        "settings": {path: own for path, own in runs.asked.items() if path not in places},
+        "settings": {path: own for path, own in runs.overrides.items() if path not in places},
         "candidates": [dataclasses.asdict(own) for own in candidates],
         "dropout": runs.dropout,
         "image_size": image_size,
@@ -269,9 +269,9 @@ def _plan(
     return plain
 
 
-def _default_folder(source: Source, plan: Mapping[str, Any]) -> Path:
+def _default_folder(source: PretrainedModel, plan: Mapping[str, Any]) -> Path:
     plain = source.model.config.name.lower().replace("/", "")
-    return Path("runs") / f"vtab-{plain}-{identity(plan, given=source.weights)}"
+    return Path("runs") / f"vtab-{plain}-{settings_digest(plan, given=source.weights)}"
 
 
 def _mean(scores: Mapping[str, float]) -> float:

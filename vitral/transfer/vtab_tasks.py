@@ -12,7 +12,7 @@ import torch
 
 from vitral.config.paper_results import VTAB, VTAB_GROUPS, vtab_means
 from vitral.config.run import CROP_OF_SETTING
-from vitral.data.dataset import SPLITS, ImageData
+from vitral.data.dataset import SPLITS, ImageDataset
 from vitral.data.datasets.names import THOUSAND, VTAB_PREFIX
 from vitral.data.datasets.table import TASKS
 from vitral.data.splits import find_overlap, without_split
@@ -27,9 +27,9 @@ from vitral.models.model import Model
 from vitral.models.weights.load import change_model
 from vitral.runtime.device import choose_precision
 from vitral.statistics import wilson_interval
-from vitral.training.context import Site, open_training_data
+from vitral.training.context import TrainContext, open_training_data
 from vitral.training.train import RunRequest
-from vitral.transfer.pretrained import Source, run_row
+from vitral.transfer.pretrained import PretrainedModel, run_row
 from vitral.transfer.probe_first import probe_seen_classes
 from vitral.transfer.protocols import Candidate, Protocol
 from vitral.transfer.series import Outcome, Series
@@ -42,9 +42,9 @@ SETTINGS_OF_CHANGE = {"flip": ("augment.flip",), "crop": ("augment.crop", *CROP_
 class TaskRuns:
     """Carries out the same on every task."""
 
-    source: Source
-    site: Site
-    asked: Mapping[str, Any]
+    source: PretrainedModel
+    site: TrainContext
+    overrides: Mapping[str, Any]
     """Settings by path, of every run."""
     names: Sequence[str]
     """Of the tasks."""
@@ -82,24 +82,26 @@ class TaskRuns:
             for name, images in self._opened(thousand=False)
         ]
 
-    def _opened(self, *, thousand: bool) -> Iterator[tuple[str, ImageData]]:
+    def _opened(self, *, thousand: bool) -> Iterator[tuple[str, ImageDataset]]:
         """Open one task after the other."""
         for number, name in enumerate(self.names, start=1):
-            self.site.view.say(f"task {number} of {len(self.names)}: {name}")
+            self.site.view.log(f"task {number} of {len(self.names)}: {name}")
             images = open_training_data(
                 _data(name, thousand=thousand),
                 self.site,
-                settings=self.asked,
+                settings=self.overrides,
                 channels=self.source.model.config.in_channels,
             )
             for split in SPLITS:
                 if split not in images.splits and not (thousand and split == "validation"):
                     raise DataError(f"{VTAB_PREFIX}{name} has no {split} image that can be used")
             if found := find_overlap(images):
-                self.site.view.say(f"note: {len(found):,} test images are training images too")
+                self.site.view.log(f"note: {len(found):,} test images are training images too")
             yield name, images
 
-    def _validated(self, name: str, candidate: Candidate, images: ImageData, path: Path) -> float:
+    def _validated(
+        self, name: str, candidate: Candidate, images: ImageDataset, path: Path
+    ) -> float:
         def find() -> dict[str, Any]:
             return {"accuracy": self._run(name, candidate, images, path).summary["accuracy"]}
 
@@ -107,7 +109,9 @@ class TaskRuns:
         self._remove(path / "checkpoints", path / "model")
         return float(found["accuracy"])
 
-    def _tuned(self, name: str, candidate: Candidate, images: ImageData, path: Path) -> ResultRow:
+    def _tuned(
+        self, name: str, candidate: Candidate, images: ImageDataset, path: Path
+    ) -> ResultRow:
         def find() -> dict[str, Any]:
             run = self._run(name, candidate, images, path)
             row = run_row(self.source, run.path, run.summary, protocol="vtab")
@@ -118,7 +122,7 @@ class TaskRuns:
         self._remove(path / "checkpoints")
         return row
 
-    def _probed(self, name: str, model: Model, images: ImageData, path: Path) -> ResultRow:
+    def _probed(self, name: str, model: Model, images: ImageDataset, path: Path) -> ResultRow:
         def find() -> dict[str, Any]:
             found = [self._features(model, images, own) for own in SPLITS]
             train, validation, test = ((own.values, own.labels) for own in found)
@@ -128,18 +132,20 @@ class TaskRuns:
 
         return row_from_record(self._once(path, images, find))
 
-    def _run(self, name: str, candidate: Candidate, images: ImageData, path: Path) -> Outcome:
+    def _run(self, name: str, candidate: Candidate, images: ImageDataset, path: Path) -> Outcome:
         """Train and score, or go on with it."""
         protocol = Protocol("vtab", (candidate,), dev_share=0.0, dropout=self.dropout)
         off = {own for change in images.listing.unfit for own in SETTINGS_OF_CHANGE[change]}
-        asked = {setting: value for setting, value in self.asked.items() if setting not in off}
-        asked["data.source"] = _data(name, thousand="validation" not in images.splits)
+        overrides = {
+            setting: value for setting, value in self.overrides.items() if setting not in off
+        }
+        overrides["data.source"] = _data(name, thousand="validation" not in images.splits)
         title = f"{VTAB_PREFIX}{name}"
-        request = RunRequest(None, title=title, command=self.command, asked=asked)
+        request = RunRequest(None, title=title, command=self.command, overrides=overrides)
         series = Series(protocol, self.source, images, request, self.site)
-        return series.run(candidate, images, path, seed=int(asked.get("train.seed", 0)))
+        return series.run(candidate, images, path, seed=int(overrides.get("train.seed", 0)))
 
-    def _features(self, model: Model, images: ImageData, split: str) -> Features:
+    def _features(self, model: Model, images: ImageDataset, split: str) -> Features:
         return extract_features(
             model,
             images.splits[split],
@@ -150,13 +156,13 @@ class TaskRuns:
         )
 
     def _precision(self, model: Model) -> torch.dtype:
-        name = self.asked.get("train.precision", "float32")
+        name = self.overrides.get("train.precision", "float32")
         return choose_precision(name, device=self.site.device, width=model.config.feature_dim)
 
     def _probe_row(
         self, name: str, model: Model, right: int, count: int, *, settings: dict[str, Any]
     ) -> ResultRow:
-        self.site.view.say(f"{name}: {100 * right / count:.1f} %")
+        self.site.view.log(f"{name}: {100 * right / count:.1f} %")
         ready = dataclasses.asdict(model.preprocessing)
         return ResultRow(
             model=model.config.name,
@@ -177,12 +183,12 @@ class TaskRuns:
         )
 
     def _once(
-        self, path: Path, images: ImageData, find: Callable[[], dict[str, Any]]
+        self, path: Path, images: ImageDataset, find: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Return what was found before on the same images, else find it and keep it."""
         file, data = path / "outcome.json", images.fingerprint()
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        kept = self.site.ranks.from_first(kept)
+        kept = self.site.ranks.broadcast_object(kept)
         if kept is None:
             kept = {"data_fingerprint": data, "found": find()}
 
@@ -190,7 +196,7 @@ class TaskRuns:
                 path.mkdir(parents=True, exist_ok=True)
                 atomic.write_json(file, kept)
 
-            self.site.ranks.on_first(write)
+            self.site.ranks.run_on_main(write)
         if kept["data_fingerprint"] != data:
             raise RequestError(
                 f"{path} was found on other images than {images.source} has now: choose another "
@@ -206,7 +212,7 @@ class TaskRuns:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-        self.site.ranks.on_first(remove)
+        self.site.ranks.run_on_main(remove)
 
 
 def _data(name: str, *, thousand: bool) -> str:

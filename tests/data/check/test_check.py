@@ -9,7 +9,7 @@ from vitral.data.check import check as files
 from vitral.data.check.check import check, found_in
 from vitral.data.check.checked import checked_of, open_checked
 from vitral.data.check.problems import ERROR, KINDS, NOTE, WARNING
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
 from vitral.errors import DataError, RequestError
@@ -49,14 +49,14 @@ def test_a_check_of_open_data_finds_the_same(split_tree, fill):
     root, contents = split_tree
     fill(root, {"test/a/again.png": contents["train/a/0.png"], "train/a/bad.png": b""})
     quick, full = (
-        check(own).problems for own in (checked_of(open_images(root)), open_checked(root))
+        check(own).problems for own in (checked_of(open_dataset(root)), open_checked(root))
     )
     assert quick == full
 
 
 def test_a_check_reads_all_files_however_many(split_tree, monkeypatch):
     monkeypatch.setattr("vitral.data.scan.MAX_FILES_READ", 3)
-    assert all(finding.digest for finding in open_checked(split_tree[0]).findings)
+    assert all(file_info.digest for file_info in open_checked(split_tree[0]).file_infos)
 
 
 def test_nothing_is_no_data(tmp_path, fill):
@@ -320,6 +320,6 @@ def test_a_pack_keeps_names_whose_endings_say_nothing(problems_of, fill, picture
         f"{kind}/{n}.png": encode(picture(n, size=(40, 50))) for kind in "ab" for n in range(9)
     }
     fill(tmp_path / "photos", names)
-    data = open_images(tmp_path / "photos")
+    data = open_dataset(tmp_path / "photos")
     pack(data, tmp_path / "packed", PackSettings(resize=20), name="photos")
     assert "wrong_extension" not in problems_of(tmp_path / "packed")

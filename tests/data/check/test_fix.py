@@ -9,7 +9,7 @@ from vitral.config.run import DataSettings
 from vitral.data.check.check import check
 from vitral.data.check.checked import open_checked
 from vitral.data.check.fix import cleaned_rows, folds_of
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.errors import RequestError
 from vitral.files.rows import csv_text
 
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_left_out_and_the_rest_is_good(split_tree, fill, tmp_pa
     }  # fmt: skip
     again = check(open_checked(tmp_path / "clean.csv"))
     assert again.verdict == "good: nothing to complain about"
-    data = open_images(tmp_path / "clean.csv")
+    data = open_dataset(tmp_path / "clean.csv")
     assert {split: len(part) for split, part in data.splits.items()} == {
         "train": 11, "validation": 4, "test": 4
     }  # fmt: skip
@@ -70,7 +70,7 @@ def test_without_splits_what_looks_alike_becomes_a_group(fill, pictures, tmp_pat
     assert len(rows) == 42
     assert rows["photos/a/p.jpg"]["group"] == rows["photos/a/p.webp"]["group"] == "a/p.jpg"
     assert "split" not in rows["photos/a/p.jpg"]
-    data = open_images(tmp_path / "clean.csv")
+    data = open_dataset(tmp_path / "clean.csv")
     places = {part.name(i): split for split, part in data.splits.items() for i in range(len(part))}
     assert places["photos/a/p.jpg"] == places["photos/a/p.webp"]
 
@@ -104,7 +104,7 @@ def test_paths_are_relative_to_the_list(split_tree, tmp_path):
     (tmp_path / "lists").mkdir()
     rows = fixed(root, tmp_path / "lists" / "clean.csv")
     assert "../photos/train/a/0.png" in rows
-    assert sum(map(len, open_images(tmp_path / "lists" / "clean.csv").splits.values())) == 20
+    assert sum(map(len, open_dataset(tmp_path / "lists" / "clean.csv").splits.values())) == 20
 
 
 def test_images_in_an_archive_have_no_paths(pack, pictures, tmp_path):
@@ -159,6 +159,6 @@ def test_the_folds_of_a_list_are_those_that_training_makes(fill, pictures, tmp_p
     rows = fixed(root, tmp_path / "clean.csv", folds=3, group_pattern=pattern)
     for fold in range(3):
         settings = DataSettings(source="", folds=3, fold=fold, validation_share=0.0)
-        test = open_images(tmp_path / "clean.csv", settings=settings).splits["test"]
+        test = open_dataset(tmp_path / "clean.csv", settings=settings).splits["test"]
         tested = {test.name(number) for number in range(len(test))}
         assert tested == {path for path, row in rows.items() if row["fold"] == fold}

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.datasets.names import (
     BUILTIN,
     DEFAULT_NAME,
@@ -20,7 +20,7 @@ PATH = BUILTIN[DEFAULT_NAME]
 
 @pytest.fixture(scope="module")
 def builtin():
-    return open_images(DEFAULT_NAME)
+    return open_dataset(DEFAULT_NAME)
 
 
 def test_the_built_in_set_is_small_and_carries_its_licence():

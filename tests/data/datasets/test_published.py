@@ -2,7 +2,7 @@ import pytest
 
 from vitral.cli.main import main
 from vitral.config.run import DataSettings
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.datasets.published import (
     File,
     NamedDataset,
@@ -71,7 +71,7 @@ def test_a_set_by_name_says_its_source_and_licence_and_what_is_missing(tmp_path,
         },
     )
     settings = DataSettings(source="", directory=str(tmp_path), validation_share=0.0)
-    data = open_images("pets", settings=settings)
+    data = open_dataset("pets", settings=settings)
     assert data.classes == ("Abyssinian", "beagle")
     assert {split: len(part) for split, part in data.splits.items()} == {"train": 4, "test": 2}
     assert data.notes[0] == (

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.datasets.names import check_task
 from vitral.data.datasets.published import Part, Published
 from vitral.data.datasets.table import TASKS
@@ -107,7 +107,7 @@ def test_the_communitys_tree_is_read(tmp_path, fill, picture, encode, name, thou
 
 def test_a_named_task_is_opened_and_its_counts_are_compared(tmp_path, fill, picture, encode):
     tree(tmp_path / "oxford_iiit_pet", fill, picture, encode, num_classes=2)
-    data = open_images("vtab-pets", settings=_settings(tmp_path))
+    data = open_dataset("vtab-pets", settings=_settings(tmp_path))
     assert len(data.classes) == 37
     assert {split: len(part) for split, part in data.splits.items()} == {
         "train": 6, "validation": 2, "test": 4

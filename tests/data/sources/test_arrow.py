@@ -7,7 +7,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.order import epoch_order
 from vitral.data.sources.arrow import TableStore
 from vitral.data.sources.find import list_source
@@ -71,7 +71,7 @@ def test_the_split_is_what_the_names_of_files_begin_with(tmp_path):
 def test_a_row_without_an_image_is_unreadable(tmp_path, picture, encode):
     images = pa.array([encode(picture(n)) for n in range(3)] + [None])
     path = write(tmp_path / "a.parquet", image=images, split=["train", "train", "test", "test"])
-    data = open_images(path)
+    data = open_dataset(path)
     assert [(s, i.name, i.reason) for s, i in data.unreadable] == [
         ("test", "3", "can't be read: the row has no image")
     ]
@@ -82,8 +82,8 @@ def test_the_cache_follows_changes_of_the_file(tmp_path, picture, encode):
     for seed in (0, 4):
         images = pa.array([encode(picture(seed + n)) for n in range(4)])
         write(path, image=images, split=["train", "train", "test", "test"])
-        data = open_images(path)
-        digests = [finding.digest for finding in data.findings]
+        data = open_dataset(path)
+        digests = [file_info.digest for file_info in data.file_infos]
         assert len(set(digests)) == 4
     assert data.splits["train"].read(0) == encode(picture(4))
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.listings import skipped, splits, used
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.sources.find import list_source
 from vitral.errors import DataError, RequestError
 
@@ -194,7 +194,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_images_in_every_form_are_the_same_data(tmp_path, examples, fill, pack, form):
-    data = open_images(FORMS[form](tmp_path, examples, fill, pack))
+    data = open_dataset(FORMS[form](tmp_path, examples, fill, pack))
     assert sorted(data.classes) == ["cat", "dog"]
     assert data.skipped == []
     assert data.unreadable == []

@@ -1,7 +1,7 @@
 import datasets
 import pytest
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.sources.find import list_source
 from vitral.data.sources.huggingface import RowsStore
 from vitral.errors import DataError, RequestError
@@ -19,7 +19,7 @@ def save(data, root):
 
 def test_a_data_set_without_splits_is_split_by_content(tmp_path, picture, encode):
     data = rows(picture, encode, 40, label=["a", "b"] * 20)
-    opened = open_images(save(data, tmp_path / "saved"))
+    opened = open_dataset(save(data, tmp_path / "saved"))
     assert opened.classes == ("a", "b")
     assert sum(map(len, opened.splits.values())) == 40
     assert not opened.has_own_splits

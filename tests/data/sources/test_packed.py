@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from vitral.data.dataset import open_images
+from vitral.data.dataset import open_dataset
 from vitral.data.pack import pack
 from vitral.data.pack_shard import PackSettings
 from vitral.data.sources.find import list_source
@@ -13,22 +13,22 @@ from vitral.errors import DataError
 @pytest.fixture
 def packed(tmp_path, fill):
     fill(tmp_path / "photos", [f"{kind}/{n}.png" for kind in "ab" for n in range(10)])
-    pack(open_images(tmp_path / "photos"), tmp_path / "packed", PackSettings(), name="photos")
+    pack(open_dataset(tmp_path / "photos"), tmp_path / "packed", PackSettings(), name="photos")
     return tmp_path / "packed"
 
 
 def test_the_findings_are_those_of_the_survey(packed):
-    data = open_images(packed / ".." / "photos")
+    data = open_dataset(packed / ".." / "photos")
     listing = list_source(packed)
     by_name = {
-        part.name(i): data.findings[part.numbers[i]]
+        part.name(i): data.file_infos[part.numbers[i]]
         for part in data.splits.values()
         for i in range(len(part))
     }
-    assert list(listing.findings) == [by_name[name] for name in listing.store.names]
-    assert listing.findings[:2] == [listing.findings[0], listing.findings[1]]
+    assert list(listing.file_infos) == [by_name[name] for name in listing.store.names]
+    assert listing.file_infos[:2] == [listing.file_infos[0], listing.file_infos[1]]
     with pytest.raises(IndexError):
-        listing.findings[len(listing.findings)]
+        listing.file_infos[len(listing.file_infos)]
 
 
 @pytest.mark.parametrize(

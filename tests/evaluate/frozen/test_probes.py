@@ -12,7 +12,7 @@ from vitral.errors import DataError, RequestError
 from vitral.evaluate.arrays import Features
 from vitral.evaluate.features import extract_features
 from vitral.evaluate.frozen import probes as frozen_probe
-from vitral.evaluate.frozen.controls import Parts, untrained
+from vitral.evaluate.frozen.controls import SplitFeatures, untrained
 from vitral.evaluate.frozen.probes import Vote, score_knn, score_probe
 from vitral.evaluate.frozen.task import FrozenTask, open_model, open_task
 from vitral.models.model import Model
@@ -68,7 +68,7 @@ def some(labels: list[int]) -> Features:
 
 
 def test_shuffling_moves_labels_to_learn_from_alone() -> None:
-    parts = Parts(some([0] * 8), some([1] * 4), some([0, 1]))
+    parts = SplitFeatures(some([0] * 8), some([1] * 4), some([0, 1]))
     other = parts.shuffled(np.random.default_rng(0))
     assert other.validation is not None
     mixed = [*other.train.labels.tolist(), *other.validation.labels.tolist()]
@@ -84,8 +84,8 @@ def test_a_leak_of_the_test_labels_is_said(
     """A fit that is given the test rows scores with shuffled labels too."""
     whole = frozen_probe.fit
 
-    def leaking(parts: Parts, task: FrozenTask, *, l2: float | None = None) -> object:
-        return whole(Parts(parts.test, None, parts.test), task, l2=l2)
+    def leaking(parts: SplitFeatures, task: FrozenTask, *, l2: float | None = None) -> object:
+        return whole(SplitFeatures(parts.test, None, parts.test), task, l2=l2)
 
     monkeypatch.setattr(frozen_probe, "fit", leaking)
     task = open_task(patterns, channels=1)

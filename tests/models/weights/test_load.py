@@ -21,7 +21,7 @@ from vitral.models.weights.folder import find_model_folder
 from vitral.models.weights.load import change_model, load_model
 from vitral.models.weights.mapping import heads_of
 from vitral.models.weights.save import save_model
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 Build = Callable[..., ViT]
 CLASSES = ("a", "b", "c", "d", "e")
@@ -262,7 +262,7 @@ def test_as_many_patches_in_another_shape_are_resized_too(tmp_path: Path, format
 def test_heads_are_stated_or_those_of_a_known_width(
     width: int, stated: dict[str, int], heads: int
 ) -> None:
-    source = Source("f", {}, stated=stated)
+    source = WeightFile("f", {}, stated=stated)
     assert heads_of(width, source) == heads
     assert bool(source.assumed) == (not stated)
 
@@ -273,7 +273,7 @@ def test_heads_of_an_unknown_width_must_be_stated() -> None:
         match="f has tokens of width 20, and a bare file does not tell the number "
         "of attention heads: state num_heads=",
     ):
-        heads_of(20, Source("f", {}))
+        heads_of(20, WeightFile("f", {}))
 
 
 # What is missing or too much.

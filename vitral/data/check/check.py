@@ -26,7 +26,7 @@ from vitral.data.dataset import SPLITS
 from vitral.data.file_types import SUFFIXES
 from vitral.data.levels import choose_levels, to_eight_bit_range
 from vitral.data.resize import resize
-from vitral.data.sources.listing import Finding, class_order, names_in
+from vitral.data.sources.listing import FileInfo, class_order, names_in
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Check:
         return {
             "name": name,
             "source": self.data.listing.source,
-            "num_files": len(self.data.findings) + len(self.data.listing.skipped),
+            "num_files": len(self.data.file_infos) + len(self.data.listing.skipped),
             "num_images": int(self.data.usable.sum()),
             "splits": {split: counts[split] for split in SPLITS if counts[split]},
             "verdict": self.verdict,
@@ -148,11 +148,11 @@ _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffi
 
 def file_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
     """Give the problems of each file by kind, and what the source leaves out."""
-    for number, finding in enumerate(data.findings):
+    for number, file_info in enumerate(data.file_infos):
         name = data.name(number)
-        for kind, detail in _problems(finding, name):
+        for kind, detail in _problems(file_info, name):
             # A pack keeps the names of its source, whose kind it may have changed.
-            is_own_name = kind != "wrong_extension" or data.listing.findings is None
+            is_own_name = kind != "wrong_extension" or data.listing.file_infos is None
             # Models of grey and alpha, or of RGBA, see transparency.
             is_put_on_white = kind != "alpha" or data.channels in (1, 3)
             if is_own_name and is_put_on_white:
@@ -161,34 +161,34 @@ def file_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
         yield "left_out", Item((skipped.name,), skipped.reason)
 
 
-def _problems(finding: Finding, name: str) -> Iterator[tuple[str, str]]:
-    if finding.problem:
-        yield "unreadable" if finding.damaged else "not_read_yet", finding.problem
+def _problems(file_info: FileInfo, name: str) -> Iterator[tuple[str, str]]:
+    if file_info.problem:
+        yield "unreadable" if file_info.damaged else "not_read_yet", file_info.problem
         return
-    if not finding.height:
+    if not file_info.height:
         return  # not looked into
-    size = f"{finding.height} x {finding.width}"
-    if finding.is_flat:
+    size = f"{file_info.height} x {file_info.width}"
+    if file_info.is_flat:
         yield "flat", ""
-    if min(finding.height, finding.width) < SMALL_SIDE:
+    if min(file_info.height, file_info.width) < SMALL_SIDE:
         yield "tiny", size
-    if finding.height * finding.width > MANY_PIXELS:
+    if file_info.height * file_info.width > MANY_PIXELS:
         yield "huge", size
     said = _KIND_OF_SUFFIX.get(PurePosixPath(name).suffix.lower())
-    if said and finding.format not in (said, "array"):
-        yield "wrong_extension", finding.format
-    if finding.turned:
+    if said and file_info.format not in (said, "array"):
+        yield "wrong_extension", file_info.format
+    if file_info.turned:
         yield "turned", ""
-    if finding.mode == "CMYK":
+    if file_info.mode == "CMYK":
         yield "cmyk", ""
-    if finding.mode in ("P", "PA"):
+    if file_info.mode in ("P", "PA"):
         yield "palette", ""
-    if finding.mode in ("RGBA", "LA", "PA"):
+    if file_info.mode in ("RGBA", "LA", "PA"):
         yield "alpha", ""
-    if finding.is_deep:
-        yield "deep", f"{finding.depth}, {finding.lowest:g} to {finding.highest:g}"
-    if finding.num_frames > 1:
-        yield "animated", f"{finding.num_frames} frames"
+    if file_info.is_deep:
+        yield "deep", f"{file_info.depth}, {file_info.lowest:g} to {file_info.highest:g}"
+    if file_info.num_frames > 1:
+        yield "animated", f"{file_info.num_frames} frames"
 
 
 SIDE = 192
@@ -240,8 +240,8 @@ def copy_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
 
 def found_in(data: CheckedData, other: CheckedData) -> dict[int, tuple[int, bool]]:
     """Return the files of `data` that `other` has: by number, the other's number and if exactly."""
-    count = len(data.findings)
-    both = [*data.findings, *other.findings]
+    count = len(data.file_infos)
+    both = [*data.file_infos, *other.file_infos]
     digests = ["" if own.problem else own.digest for own in both]
     found: dict[int, tuple[int, bool]] = {}
     for group in exact_copies(digests):

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from vitral.config.run import DataSettings
-from vitral.data.dataset import ImageData, own_channels
+from vitral.data.dataset import ImageDataset, own_channels
 from vitral.data.datasets.names import check_files, list_data
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.scan import likeness, survey, thumbnail
 from vitral.data.sources.listing import (
-    Finding,
+    FileInfo,
     Label,
     Listing,
     class_order,
@@ -63,7 +63,7 @@ def near_copies(
     may have more alike hashes than can be compared: of those the first ones are.
 
     Args:
-        visuals: of each file, from `visual_hash`; "" takes no part.
+        visuals: of each file, from `perceptual_hash`; "" takes no part.
         look: gives the thumbnail of a file; None if it can't be read any more.
         most: pairs whose pictures are compared.
 
@@ -161,7 +161,7 @@ class CheckedData:
     """All files of a source, used or not; entry i of everything is of the store's file i."""
 
     listing: Listing
-    findings: Sequence[Finding]
+    file_infos: Sequence[FileInfo]
     splits: np.ndarray
     """(N,) of "train", "validation", "test"; one of them for all where the source is not split."""
     channels: int
@@ -171,20 +171,20 @@ class CheckedData:
     @cached_property
     def usable(self) -> np.ndarray:
         """Which files (N,) can be used."""
-        return np.array([not finding.problem for finding in self.findings], bool)
+        return np.array([not file_info.problem for file_info in self.file_infos], bool)
 
     @cached_property
     def copies(self) -> list[list[int]]:
         """The groups of usable files of one content."""
-        return exact_copies([own.digest if not own.problem else "" for own in self.findings])
+        return exact_copies([own.digest if not own.problem else "" for own in self.file_infos])
 
     @cached_property
     def near(self) -> list[tuple[int, int]]:
         """Pairs of usable files that look alike and are no copies; of copies the first stands."""
         later = {number for group in self.copies for number in group[1:]}
         visuals = [
-            "" if number in later or finding.problem else finding.visual
-            for number, finding in enumerate(self.findings)
+            "" if number in later or file_info.problem else file_info.visual
+            for number, file_info in enumerate(self.file_infos)
         ]
         return near_copies(visuals, self.look, most=self.most_compared)
 
@@ -234,21 +234,23 @@ def open_checked(
     if not len(listing.labels):
         raise DataError(f"{listing.source} has no images")
     channels = own_channels(listing.store)
-    findings = survey(listing, channels=channels, everything=True, report_progress=report_progress)
-    usable = np.array([not finding.problem for finding in findings], bool)
+    file_infos = survey(
+        listing, channels=channels, everything=True, report_progress=report_progress
+    )
+    usable = np.array([not file_info.problem for file_info in file_infos], bool)
     known = listing.classes or tuple(sorted(names_in(listing.labels), key=class_order))
     labels = number_labels(listing.labels, known)
-    splits = np.full(len(findings), "train", "<U10")
-    shares = file_shares(listing, findings)
+    splits = np.full(len(file_infos), "train", "<U10")
+    shares = file_shares(listing, file_infos)
     if listing.is_split or shares is not None:
         splits = file_splits(listing, shares, labels, usable, DataSettings(source=""))
-    return CheckedData(listing, findings, splits, channels)
+    return CheckedData(listing, file_infos, splits, channels)
 
 
-def checked_of(data: ImageData) -> CheckedData:
+def checked_of(data: ImageDataset) -> CheckedData:
     """Return what a check looks at of data that is open."""
     return CheckedData(
-        data.listing, data.findings, data.declared_splits, data.channels, MOST_COMPARED_QUICKLY
+        data.listing, data.file_infos, data.declared_splits, data.channels, MOST_COMPARED_QUICKLY
     )
 
 

@@ -74,7 +74,7 @@ def folds_of(
     labels = [data.listing.labels[number] for number in numbers]
     known = sorted(names_in(labels), key=class_order)
     if groups is None:
-        shares = hash_shares([data.findings[number].digest or "0" for number in numbers])
+        shares = hash_shares([data.file_infos[number].digest or "0" for number in numbers])
     else:
         shares = group_shares([groups[number] for number in numbers])
     return stratified_folds(shares, number_labels(labels, known), folds=folds)
@@ -111,7 +111,7 @@ def _groups(data: CheckedData) -> list[str] | None:
         first_of: dict[str, int] = {}
         pairs += [(first_of.setdefault(own, n), n) for n, own in enumerate(stated)]
     names = stated or data.listing.store.names
-    return [names[first] for first in clusters(pairs, count=len(data.findings)).tolist()]
+    return [names[first] for first in clusters(pairs, count=len(data.file_infos)).tolist()]
 
 
 def _relative(data: CheckedData, number: int, path: Path) -> str:

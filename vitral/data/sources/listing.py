@@ -11,7 +11,7 @@ from vitral.errors import RequestError
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileInfo:
     """What one file is."""
 
     digest: str = ""
@@ -30,7 +30,7 @@ class Finding:
     """Of its values."""
     highest: float = 0.0
     visual: str = ""
-    """What it looks like, from `visual_hash`; empty where there is nothing to be seen."""
+    """What it looks like, from `perceptual_hash`; empty where there is nothing to be seen."""
     is_flat: bool = False
     """Whether all its pixels are equal."""
     problem: str = ""
@@ -85,7 +85,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     groups: Sequence[str] | None = None
     """What must not be torn apart by a split, such as a patient or a place."""
-    findings: Sequence[Finding] | None = None
+    file_infos: Sequence[FileInfo] | None = None
     """What the source itself says that its files are; None: they must be looked into."""
     complaints: list[str] = field(default_factory=list)
     """What is not as the publisher states it."""

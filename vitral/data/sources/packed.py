@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.sources.listing import Finding, Label, Listing
+from vitral.data.sources.listing import FileInfo, Label, Listing
 from vitral.data.sources.store import Content, Texts, file_stamp
 from vitral.errors import DataError
 
@@ -55,10 +55,10 @@ class ShardIndex:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """Names and reasons of images that could not be packed."""
 
-    def finding(self, number: int) -> Finding:
+    def file_info(self, number: int) -> FileInfo:
         """Return what an image was found to be."""
         row = self.rows[number]
-        return Finding(
+        return FileInfo(
             digest=row["digest"].decode(),
             visual=row["visual"].decode(),
             height=int(row["height"]),
@@ -69,9 +69,9 @@ class ShardIndex:
         )
 
 
-def number_kinds(findings: Sequence[Finding]) -> tuple[list[dict[str, Any]], list[int]]:
+def number_kinds(file_infos: Sequence[FileInfo]) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the different kinds of findings, and the number of each finding's one."""
-    own = [{key: asdict(finding)[key] for key in _OF_KIND} for finding in findings]
+    own = [{key: asdict(file_info)[key] for key in _OF_KIND} for file_info in file_infos]
     texts = [json.dumps(kind) for kind in own]
     different = list(dict.fromkeys(texts))
     place = {text: number for number, text in enumerate(different)}
@@ -172,7 +172,7 @@ class PackedStore:
         return shard, number - int(self._starts[shard])
 
 
-class PackedFindings(Sequence[Finding]):
+class PackedFileInfos(Sequence[FileInfo]):
     """What the images of packed shards were found to be, each made when it is asked for."""
 
     def __init__(self, indices: Sequence[ShardIndex]) -> None:
@@ -188,7 +188,7 @@ class PackedFindings(Sequence[Finding]):
         if not 0 <= number < len(self):
             raise IndexError(number)
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._indices[shard].finding(number - int(self._starts[shard]))
+        return self._indices[shard].file_info(number - int(self._starts[shard]))
 
 
 PACK_NAME = "pack.json"
@@ -242,7 +242,7 @@ def list_packed(folder: Path) -> Listing:
         classes=classes,
         notes=pack["notes"],
         groups=groups,
-        findings=PackedFindings(indices),
+        file_infos=PackedFileInfos(indices),
     )
 
 

@@ -82,14 +82,14 @@ def shuffled_control(
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitFeatures:
     """Features of each split."""
 
     train: Features
     validation: Features | None
     test: Features
 
-    def shuffled(self, generator: np.random.Generator) -> "Parts":
+    def shuffled(self, generator: np.random.Generator) -> "SplitFeatures":
         """Return the same with the labels to learn from permuted, those of validation too."""
         labels = self.train.labels
         if self.validation is not None:
@@ -99,10 +99,10 @@ class Parts:
         validation = self.validation
         if validation is not None:
             validation = replace(validation, labels=labels[count:])
-        return Parts(replace(self.train, labels=labels[:count]), validation, self.test)
+        return SplitFeatures(replace(self.train, labels=labels[:count]), validation, self.test)
 
 
-def extract_parts(view: View, task: FrozenTask) -> Parts:
+def extract_parts(view: View, task: FrozenTask) -> SplitFeatures:
     """Look at every split that takes part."""
     validation = view(task.validation) if task.validation is not None else None
-    return Parts(view(task.train), validation, view(task.test))
+    return SplitFeatures(view(task.train), validation, view(task.test))

@@ -7,7 +7,7 @@ import numpy as np
 
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.frozen.controls import (
-    Parts,
+    SplitFeatures,
     View,
     control_views,
     extract_parts,
@@ -72,7 +72,7 @@ def score_probe(frozen: FrozenModel, task: FrozenTask, *, controls: bool = True)
     return FrozenResult((row,), skipped, tuple(notes), loss)
 
 
-def fit(parts: Parts, task: FrozenTask, *, l2: float | None = None) -> Probe:
+def fit(parts: SplitFeatures, task: FrozenTask, *, l2: float | None = None) -> Probe:
     """Fit the probe; with an l2 nothing is chosen."""
     validation = parts.validation
     return linear_probe(
@@ -171,7 +171,7 @@ def score_knn(
     return FrozenResult((row,), skipped, tuple(notes))
 
 
-def _score(parts: Parts, task: FrozenTask, vote: Vote | None) -> tuple[float, Vote]:
+def _score(parts: SplitFeatures, task: FrozenTask, vote: Vote | None) -> tuple[float, Vote]:
     """Return the accuracy, and how neighbours voted: as told, or as chosen."""
     train, test, num_classes = parts.train, parts.test, len(task.classes)
     if vote is None:

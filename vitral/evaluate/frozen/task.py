@@ -11,7 +11,7 @@ import torch
 from vitral.config.checks import check_choice, check_positive
 from vitral.config.preprocessing import Preprocessing, change_preprocessing, describe_change
 from vitral.config.run import DataSettings
-from vitral.data.dataset import ImageData, open_images
+from vitral.data.dataset import ImageDataset, open_dataset
 from vitral.data.datasets.names import data_name, name_of
 from vitral.data.examples import Examples
 from vitral.data.splits import all_for_training, check_overlap, find_overlap
@@ -79,7 +79,7 @@ def open_task(
     if split is not None:
         check_choice(SCORED_SPLITS, split=split)
     settings = DataSettings(source=str(data), directory=str(directory or ""), validation_share=0.0)
-    images = open_images(
+    images = open_dataset(
         data, channels=channels, settings=settings, report_progress=report_progress
     )
     if images.is_multi_label:
@@ -108,7 +108,7 @@ def open_task(
     )
 
 
-def _scored_split(images: ImageData, split: str | None) -> str:
+def _scored_split(images: ImageDataset, split: str | None) -> str:
     present = [name for name in SCORED_SPLITS if name in images.splits]
     scored = split or next(iter(present), None)
     if "train" not in images.splits or scored not in images.splits:
@@ -121,7 +121,7 @@ def _scored_split(images: ImageData, split: str | None) -> str:
     return scored
 
 
-def _overlap_notes(images: ImageData, *, split: str, is_published: bool) -> list[str]:
+def _overlap_notes(images: ImageDataset, *, split: str, is_published: bool) -> list[str]:
     """Refuse what flatters a score; of published data sets say how much of it there is."""
     if not is_published:
         check_overlap(images, split=split)

@@ -14,7 +14,7 @@ from vitral.config.model import FAMILIES, ModelConfig, config_from
 from vitral.config.preprocessing import channels_preprocessing, preprocessing_from
 from vitral.errors import ModelFileError, RequestError, nearest
 from vitral.models.build import build_model
-from vitral.models.model import OUTPUTS, Model, note_untiled
+from vitral.models.model import OUTPUTS, Model, note_uncovered_pixels
 from vitral.models.weights.adapt import fit_tensors, keeps_head
 from vitral.models.weights.folder import (
     WEIGHTS_NAME,
@@ -25,7 +25,7 @@ from vitral.models.weights.folder import (
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.hub import fetch, find_address
 from vitral.models.weights.mapping import read_entries
-from vitral.models.weights.source import Loaded, LoadReport, Source, read_source
+from vitral.models.weights.source import Loaded, LoadReport, WeightFile, read_source
 
 # What may be changed on load without changing what the weights mean.
 CHANGEABLE = (
@@ -160,20 +160,20 @@ def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) 
     )
 
 
-def _output(source: Source) -> str:
+def _output(source: WeightFile) -> str:
     """Return how logits become probabilities, as Hugging Face's `config.json` says it."""
     several = source.config.get("problem_type") == "multi_label_classification"
     return "sigmoid" if several else "softmax"
 
 
-def _licence(source: Source) -> str | None:
+def _licence(source: WeightFile) -> str | None:
     """Return the licence that timm's `config.json` states."""
     stated = source.config.get("pretrained_cfg")
     licence = stated.get("license") if isinstance(stated, Mapping) else None
     return str(licence) if licence else None
 
 
-def _recognise(source: Source, *, format: str | None) -> Format:
+def _recognise(source: WeightFile, *, format: str | None) -> Format:
     known = [kind for kind in FORMATS if format in (None, kind.NAME)]
     if not known:
         names = dict.fromkeys(kind.NAME for kind in FORMATS)
@@ -257,7 +257,7 @@ def _build(loaded: Loaded, config: ModelConfig, *, path: Path, shown: str, stric
         notes=_notes(model),
     )
     model.provenance = dict(loaded.provenance)
-    note_untiled(model)
+    note_uncovered_pixels(model)
     model.reference = loaded.reference if is_same else None
     return model.eval()
 

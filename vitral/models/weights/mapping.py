@@ -12,7 +12,7 @@ from vitral.config.checks import as_pair
 from vitral.config.resnet import ResNetConfig
 from vitral.config.variants import RESNET_STAGES, VARIANTS
 from vitral.errors import ModelFileError
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 Tensors = Mapping[str, Tensor]
 
@@ -172,7 +172,7 @@ def side_of(
     return (side * pixels[0], side * pixels[1])
 
 
-def heads_of(embed_dim: int, source: Source) -> int:
+def heads_of(embed_dim: int, source: WeightFile) -> int:
     """Return the number of heads, which no shape tells: stated, or that of the known width.
 
     Raises:
@@ -206,7 +206,7 @@ def check_depth(found: int, stated: Any, *, path: str) -> None:
         )
 
 
-def assume_depth(shape: Mapping[str, int], source: Source) -> None:
+def assume_depth(shape: Mapping[str, int], source: WeightFile) -> None:
     """Note a depth that is not that of the variant whose widths these are."""
     for letter, variant in VARIANTS.items():
         same = {name for name, value in vars(variant).items() if shape[name] == value}

@@ -18,7 +18,7 @@ from vitral.models.model import Model
 from vitral.models.weights.folder import own_copies, save_model_folder
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.mapping import write_entries
-from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES, Source
+from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES, WeightFile
 
 WRITABLE = ("vitral", *dict.fromkeys(kind.NAME for kind in FORMATS if kind.SUFFIX))
 _log = logging.getLogger("vitral")
@@ -71,7 +71,7 @@ def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> Non
 
 def _lost(model: Model, kind: Format) -> list[str]:
     """Say what a format has no place for and whoever reads the file must be told."""
-    usual = kind.preprocessing(Source(path="", tensors={}), model.config)
+    usual = kind.preprocessing(WeightFile(path="", tensors={}), model.config)
     losses = {
         "its classes' names": model.classes is not None,
         "that its outputs are sigmoids": model.output == "sigmoid",

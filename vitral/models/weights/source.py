@@ -26,7 +26,7 @@ OWN_KEY = "vitral"
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightFile:
     """Weights as they lie on disk, with what is said of them."""
 
     path: str
@@ -50,7 +50,7 @@ class Source:
             self.assumed.append(what)
 
 
-def read_source(path: Path, *, stated: Mapping[str, Any]) -> Source:
+def read_source(path: Path, *, stated: Mapping[str, Any]) -> WeightFile:
     """Read a file of weights, or a folder that holds one.
 
     Raises:
@@ -95,7 +95,7 @@ def shard_names(index: Path) -> list[str]:
 
 def _read_files(
     paths: list[Path], *, stated: Mapping[str, Any], folder: Path | None, shown: Path
-) -> Source:
+) -> WeightFile:
     tensors: dict[str, Tensor] = {}
     header: dict[str, str] = {}
     tree: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def _read_files(
         for name in ("config", "preprocessor_config")
         if folder and (folder / f"{name}.json").is_file()
     }
-    return Source(
+    return WeightFile(
         path=str(shown),
         tensors=tensors,
         stated=stated,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitral.config.run import ObjectiveSettings
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.needs import MASK, Needs
 from vitral.data.workers import Batch
 from vitral.errors import RequestError
@@ -125,7 +125,7 @@ class Objective(nn.Module):
     # What data and model it is for, before there is a model.
 
     @classmethod
-    def check_data(cls, data: ImageData, settings: ObjectiveSettings) -> None:
+    def check_data(cls, data: ImageDataset, settings: ObjectiveSettings) -> None:
         """Make sure that data can be trained on.
 
         Raises:
@@ -133,7 +133,7 @@ class Objective(nn.Module):
         """
 
     @classmethod
-    def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
+    def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
         """Return how many outputs the model's head must have; 0: there is no head."""
         return 0
 
@@ -144,7 +144,7 @@ class Objective(nn.Module):
 
     @classmethod
     def fit_recipe(
-        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageData
+        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageDataset
     ) -> dict[str, Any]:
         """Return a recipe's settings, by path, without what has no place with this objective.
 
@@ -253,7 +253,7 @@ class Objective(nn.Module):
                 )
         return found
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         """Return what measures the model on a split, empty.
 
         Args:

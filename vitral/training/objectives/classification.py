@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vitral.config.checks import check_share
 from vitral.config.run import ObjectiveSettings
-from vitral.data.dataset import ImageData
-from vitral.data.device_transforms import class_marks
+from vitral.data.dataset import ImageDataset
+from vitral.data.device_transforms import to_multi_hot
 from vitral.data.workers import Batch
 from vitral.errors import RequestError
 from vitral.evaluate.classification import ClassificationEvaluator
@@ -38,13 +38,13 @@ class ClassObjective(Objective):
     is_judged_by_share = True
 
     @classmethod
-    def num_outputs(cls, data: ImageData, settings: ObjectiveSettings) -> int:
+    def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
         """One for each class."""
         return len(data.classes)
 
     @classmethod
     def fit_recipe(
-        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageData
+        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageDataset
     ) -> dict[str, Any]:
         """Have the best model of images of several labels told by its loss.
 
@@ -63,7 +63,7 @@ class ClassObjective(Objective):
         values, metrics = self(batch)
         return {"loss": values, **metrics}
 
-    def evaluator(self, data: ImageData, *, final: bool) -> Evaluator:
+    def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         """Loss and accuracy; of the result every prediction beside controls."""
         return ClassificationEvaluator(keeps_predictions=final)
 
@@ -92,7 +92,7 @@ class Classification(ClassObjective):
             model.output = self.output
 
     @classmethod
-    def check_data(cls, data: ImageData, settings: ObjectiveSettings) -> None:
+    def check_data(cls, data: ImageDataset, settings: ObjectiveSettings) -> None:
         """Refuse softmax for images of several classes."""
         if data.is_multi_label and settings.name == "softmax":
             raise RequestError(
@@ -121,9 +121,9 @@ class Classification(ClassObjective):
 
     def mixed_targets(self, batch: Batch, *, num_classes: int) -> Tensor:
         """Return the share of each class (N, K) that the logits should show."""
-        targets = class_marks(batch["label"], num_classes=num_classes)
+        targets = to_multi_hot(batch["label"], num_classes=num_classes)
         if "mix_share" in batch:
-            other = class_marks(batch["mix_label"], num_classes=num_classes)
+            other = to_multi_hot(batch["mix_label"], num_classes=num_classes)
             targets = torch.lerp(other, targets, batch["mix_share"].unsqueeze(1))
         if self.training and self.label_smoothing:
             targets = targets * (1 - self.label_smoothing) + self.label_smoothing / num_classes

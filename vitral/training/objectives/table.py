@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitral.config.checks import check_choice
 from vitral.config.run import ObjectiveSettings
-from vitral.data.dataset import ImageData
+from vitral.data.dataset import ImageDataset
 from vitral.data.workers import Batch
 from vitral.errors import RequestError, nearest
 from vitral.evaluate.forward import evaluating
@@ -148,7 +148,7 @@ class FunctionObjective(ClassObjective):
 
     @classmethod
     def fit_recipe(
-        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageData
+        cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageDataset
     ) -> dict[str, Any]:
         """Have the best model told by its loss, and mix nothing that nobody asked for.
 

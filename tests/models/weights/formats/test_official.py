@@ -22,7 +22,7 @@ from vitral.models.weights.formats import official, official_bit
 from vitral.models.weights.load import load_model
 from vitral.models.weights.mapping import read_entries, write_entries
 from vitral.models.weights.save import save_model
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 Arrays = dict[str, np.ndarray]
 Reference = Callable[[str], Arrays]
@@ -273,9 +273,9 @@ def test_a_released_model_has_the_names_and_shapes_of_ours_in_both_directions(
     written = write_entries(state, kind.entries(config))
     assert {key: list(value.shape) for key, value in written.items()} == wanted["tensors"]
     assert sum(value.numel() for value in written.values()) == wanted["n_params"]
-    source = Source(path=name, tensors=written)
+    source = WeightFile(path=name, tensors=written)
     assert kind.recognises(source)
-    source = Source(path=name, tensors=kind.canonical(source))
+    source = WeightFile(path=name, tensors=kind.canonical(source))
     assert kind.infer(source) == config
     found, left = read_entries(source.tensors, kind.entries(config), path=name)
     assert {key: value.shape for key, value in found.items()} == {

@@ -16,7 +16,7 @@ from vitral.models.vit import ViT
 from vitral.models.weights.formats import torchvision
 from vitral.models.weights.load import load_model
 from vitral.models.weights.save import save_model
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 Arrays = dict[str, np.ndarray]
 Tensors = dict[str, Tensor]
@@ -155,7 +155,7 @@ def test_preprocessing_is_that_of_torchvision_s_weights(
 ) -> None:
     with torch.device("meta"):
         config = create_model(name, image_size=size, num_classes=1000).config
-    wanted = torchvision.preprocessing(Source(path="", tensors={}), config)
+    wanted = torchvision.preprocessing(WeightFile(path="", tensors={}), config)
     assert (wanted.size, wanted.resize) == ((size, size), "shorter")
     assert wanted.interpolation == interpolation
     assert int(size / wanted.crop_share + 1e-6) == resized
@@ -241,7 +241,7 @@ def test_a_model_with_torchvision_s_conventions_needs_no_caution(
     build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = build()
-    model.preprocessing = torchvision.preprocessing(Source("", {}), model.config)
+    model.preprocessing = torchvision.preprocessing(WeightFile("", {}), model.config)
     with caplog.at_level(logging.WARNING, logger="vitral"):
         save_model(model, tmp_path / "vit.safetensors", format="torchvision")
     assert caplog.text == ""

@@ -34,7 +34,7 @@ from vitral.models.weights.mapping import (
     stem_name,
     vit_name,
 )
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 NAME = "official"
 SUFFIX = ".npz"
@@ -47,12 +47,12 @@ _RELEASED_NAMES = {
 }
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: WeightFile) -> bool:
     """Say whether weights have the names of an official ViT, hybrid or ResNet v1."""
     return "embedding/kernel" in source.tensors or "conv_root/kernel" in source.tensors
 
 
-def canonical(source: Source) -> dict[str, Tensor]:
+def canonical(source: WeightFile) -> dict[str, Tensor]:
     """Return the tensors under the names that the released files have.
 
     Later names are put back, layers stacked for a scan are taken apart, and big_vision's table,
@@ -77,7 +77,7 @@ def canonical(source: Source) -> dict[str, Tensor]:
     return named
 
 
-def infer(source: Source) -> ModelConfig:
+def infer(source: WeightFile) -> ModelConfig:
     """Read the architecture off the shapes.
 
     Raises:
@@ -149,7 +149,7 @@ def entries(config: ModelConfig) -> list[Entry]:
     return [*found, *_head(config)]
 
 
-def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
+def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
     """Return the official evaluation's: a squash without antialias, values in [-1, 1]."""
     half = (0.5,) * config.in_channels
     return Preprocessing(
@@ -163,7 +163,7 @@ def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     )
 
 
-def classes(source: Source) -> None:
+def classes(source: WeightFile) -> None:
     """Official files do not name their classes."""
 
 

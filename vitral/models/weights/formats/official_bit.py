@@ -20,7 +20,7 @@ from vitral.models.weights.mapping import (
     name_of,
     resnet_shape,
 )
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 NAME = "official"
 SUFFIX = ".npz"
@@ -30,13 +30,13 @@ HEAD = "resnet/head/conv2d/"
 _PARTS = {1: "a", 2: "b", 3: "c"}
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: WeightFile) -> bool:
     """Say whether weights have the names of a BiT file."""
     plain = {_without_numbers(name) for name in source.tensors}
     return ROOT in plain or "root_block/conv_root/kernel" in plain
 
 
-def canonical(source: Source) -> dict[str, Tensor]:
+def canonical(source: WeightFile) -> dict[str, Tensor]:
     """Return the tensors under the names of the released files, without numbers behind layers."""
     tensors = source.tensors
     if "root_block/conv_root/kernel" in tensors:
@@ -44,7 +44,7 @@ def canonical(source: Source) -> dict[str, Tensor]:
     return {_without_numbers(name): tensor for name, tensor in tensors.items()}
 
 
-def infer(source: Source) -> ModelConfig:
+def infer(source: WeightFile) -> ModelConfig:
     """Read the architecture off the shapes; the image size is not in them.
 
     Raises:
@@ -89,7 +89,7 @@ def entries(config: ModelConfig) -> list[Entry]:
     return found
 
 
-def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
+def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
     """Return what the BiT authors do in evaluation, which is as for the official ViT."""
     height, width = config.image_hw
     if source.stated.get("image_size") is None:
@@ -100,7 +100,7 @@ def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     return official.preprocessing(source, config)
 
 
-def classes(source: Source) -> None:
+def classes(source: WeightFile) -> None:
     """Official files do not name their classes."""
 
 

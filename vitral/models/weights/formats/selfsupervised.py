@@ -20,7 +20,7 @@ from vitral.config.preprocessing import Preprocessing, imagenet_preprocessing
 from vitral.models.model import Model
 from vitral.models.weights.formats.timm import vit as timm
 from vitral.models.weights.mapping import Entry
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 GIANT_DIM, GIANT_HEADS = 1536, 24
 """Of DINOv2's giant (`vit_giant2`)."""
@@ -47,13 +47,13 @@ class SelfSupervised:
     SUFFIX: str = ""
     """Of the file that is written: none is."""
 
-    def recognises(self, source: Source) -> bool:
+    def recognises(self, source: WeightFile) -> bool:
         """Say whether weights have the ViT's names, and one that tells the kind."""
         renamed = dataclasses.replace(source, tensors=_renamed(source.tensors))
         is_marked = any(re.search(self.marks, name) for name in source.tensors)
         return is_marked and timm.recognises(renamed)
 
-    def canonical(self, source: Source) -> dict[str, Tensor]:
+    def canonical(self, source: WeightFile) -> dict[str, Tensor]:
         """Return the tensors under timm's names; a linear classifier of one layer is the head."""
         named = _renamed(source.tensors)
         head = named.get("linear_head.weight")
@@ -62,7 +62,7 @@ class SelfSupervised:
                 named[f"head.{part}"] = named.pop(f"linear_head.{part}")
         return named
 
-    def infer(self, source: Source) -> ModelConfig:
+    def infer(self, source: WeightFile) -> ModelConfig:
         """Read the architecture off the shapes.
 
         Raises:
@@ -86,11 +86,11 @@ class SelfSupervised:
         """Return where each of our tensors is."""
         return timm.entries(config)
 
-    def preprocessing(self, source: Source, config: ModelConfig) -> Preprocessing:
+    def preprocessing(self, source: WeightFile, config: ModelConfig) -> Preprocessing:
         """Return the authors' evaluation: 256 on the shorter side for a crop of 224, bicubic."""
         return imagenet_preprocessing(config, interpolation="bicubic", crop_share=224 / 256)
 
-    def classes(self, source: Source) -> None:
+    def classes(self, source: WeightFile) -> None:
         """The checkpoints do not name classes."""
 
     def is_spare(self, name: str) -> bool:

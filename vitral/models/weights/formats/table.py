@@ -13,7 +13,7 @@ from vitral.models.weights.formats.selfsupervised import BARE_DINO, BARE_MAE, DI
 from vitral.models.weights.formats.timm import resnet as timm_resnet
 from vitral.models.weights.formats.timm import vit as timm
 from vitral.models.weights.mapping import Entry
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 
 @runtime_checkable
@@ -25,22 +25,22 @@ class Format(Protocol):
     SUFFIX: str
     """Of the file that is written."""
 
-    def recognises(self, source: Source) -> bool:
+    def recognises(self, source: WeightFile) -> bool:
         """Say whether weights are in this format."""
 
-    def canonical(self, source: Source) -> dict[str, Tensor]:
+    def canonical(self, source: WeightFile) -> dict[str, Tensor]:
         """Return the tensors under the one spelling that `infer` and `entries` know."""
 
-    def infer(self, source: Source) -> ModelConfig:
+    def infer(self, source: WeightFile) -> ModelConfig:
         """Read the architecture off the shapes (canonical names) and the files beside them."""
 
     def entries(self, config: ModelConfig) -> list[Entry]:
         """Return where each of our tensors is."""
 
-    def preprocessing(self, source: Source, config: ModelConfig) -> Preprocessing:
+    def preprocessing(self, source: WeightFile, config: ModelConfig) -> Preprocessing:
         """Return what the weights' images must become."""
 
-    def classes(self, source: Source) -> tuple[str, ...] | None:
+    def classes(self, source: WeightFile) -> tuple[str, ...] | None:
         """Return the names of the outputs, where the files tell them."""
 
     def is_spare(self, name: str) -> bool:

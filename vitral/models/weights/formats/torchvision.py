@@ -22,7 +22,7 @@ from vitral.models.weights.mapping import (
     side_of,
     vit_name,
 )
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 NAME = "torchvision"
 SUFFIX = ".safetensors"
@@ -33,12 +33,12 @@ _OLDER = {"mlp.linear_1.": "mlp.0.", "mlp.linear_2.": "mlp.3."}
 _WHOLE_SIZES = (384, 512, 518)
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: WeightFile) -> bool:
     """Say whether weights have the names of a ViT of torchvision."""
     return {"conv_proj.weight", "encoder.pos_embedding"} <= set(source.tensors)
 
 
-def canonical(source: Source) -> dict[str, Tensor]:
+def canonical(source: WeightFile) -> dict[str, Tensor]:
     """Return the tensors under the names since torchvision 0.14."""
     pattern = re.compile("|".join(map(re.escape, _OLDER)))
     return {
@@ -47,7 +47,7 @@ def canonical(source: Source) -> dict[str, Tensor]:
     }
 
 
-def infer(source: Source) -> ViTConfig:
+def infer(source: WeightFile) -> ViTConfig:
     """Read the architecture off the shapes.
 
     Raises:
@@ -112,7 +112,7 @@ def entries(config: ModelConfig) -> list[Entry]:
     return found
 
 
-def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
+def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
     """Return what torchvision's weights of that size and architecture are evaluated with."""
     assert isinstance(config, ViTConfig)
     source.assume(
@@ -125,7 +125,7 @@ def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     return imagenet_preprocessing(config, interpolation="bilinear", crop_share=224 / resized)
 
 
-def classes(source: Source) -> None:
+def classes(source: WeightFile) -> None:
     """Weights of torchvision do not name their classes."""
 
 
@@ -153,7 +153,7 @@ def refusal(config: ModelConfig) -> str | None:
         "normalises after pooling": config.norm_pooled,
         f"has images of {height} x {width}, no squares": height != width,
         f"has patches of {patch[0]} x {patch[1]}, no squares": patch[0] != patch[1],
-        "has patches that do not tile its images": config.untiled_note() is not None,
+        "has patches that do not tile its images": config.uncovered_pixels_note() is not None,
         f"has {config.in_channels} channels": config.in_channels != 3,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

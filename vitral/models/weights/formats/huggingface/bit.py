@@ -6,7 +6,7 @@ from vitral.config.resnet import EXPANSION, NUM_GROUPS, ResNetConfig
 from vitral.errors import ModelFileError
 from vitral.models.weights.formats.huggingface.processor import DEFAULTS, cropped_size
 from vitral.models.weights.mapping import SAME, Entry, Tensors, name_of, pair, resnet_shape
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 ROOT = "embedder.convolution.weight"
 # transformers, models/bit/modeling_bit.py: `WeightStandardizedConv2d` and `BitGroupNormActivation`
@@ -15,7 +15,7 @@ STANDARDIZATION_EPS = 1e-8
 NORM_EPS = 1e-5
 
 
-def infer(tensors: Tensors, source: Source) -> ResNetConfig:
+def infer(tensors: Tensors, source: WeightFile) -> ResNetConfig:
     """Read a BiT off its tensors; the image size is the processor's.
 
     Raises:
@@ -108,7 +108,7 @@ def describe(config: ResNetConfig) -> dict[str, Any]:
     }
 
 
-def _check_described(source: Source) -> None:
+def _check_described(source: WeightFile) -> None:
     stated = source.config
     stride = 4 * 2 ** (len(stated.get("depths", (1,))) - 1)
     wanted = {

@@ -15,7 +15,7 @@ from vitral.models.weights.formats.huggingface.vit import (
     infer_trunk,
 )
 from vitral.models.weights.mapping import SAME, Entry, Layout, Tensors, pair, vit_name
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 REGISTERS = "embeddings.register_tokens"
 # Its classifier reads class token and mean of the patches: one of the class token alone has zeros
@@ -26,7 +26,7 @@ TOKEN_HEAD = Layout(
 )
 
 
-def infer(tensors: Tensors, source: Source) -> ViTConfig:
+def infer(tensors: Tensors, source: WeightFile) -> ViTConfig:
     """Read a DINOv2 off its tensors and `config.json`."""
     registers = tensors.get(REGISTERS)
     shape, rest = infer_trunk(tensors, source, num_prefix_tokens=1)

@@ -22,7 +22,7 @@ from vitral.models.weights.formats.huggingface.processor import (
     write_processor,
 )
 from vitral.models.weights.mapping import Entry
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 NAME = "huggingface"
 SUFFIX = ".safetensors"
@@ -32,20 +32,20 @@ BASES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.", "bit.")
 _TRUNK = ("embeddings.", "encoder.", "layernorm.", "pooler.", "embedder.", "norm.")
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: WeightFile) -> bool:
     """Say whether weights have the names of transformers' files."""
     plain = _plain(source.tensors)
     return {vit.KERNEL, "embeddings.cls_token"} <= plain.keys() or bit.ROOT in plain
 
 
-def canonical(source: Source) -> dict[str, Tensor]:
+def canonical(source: WeightFile) -> dict[str, Tensor]:
     """Return the tensors with a prefix exactly where there is a classifier."""
     tensors = vit.canonical(_plain(source.tensors))
     base = _base(tensors) if _has_head(tensors) else ""
     return {base + name if name.startswith(_TRUNK) else name: t for name, t in tensors.items()}
 
 
-def infer(source: Source) -> ModelConfig:
+def infer(source: WeightFile) -> ModelConfig:
     """Read the architecture off the shapes and `config.json`.
 
     Raises:
@@ -70,7 +70,7 @@ def entries(config: ModelConfig) -> list[Entry]:
     return dinov2.entries(config) if _is_dinov2(config) else vit.entries(config)
 
 
-def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
+def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
     """Return what `preprocessor_config.json` says; else what published weights of the type have."""
     kind = _type_of(source)
     if not source.processor:
@@ -82,7 +82,7 @@ def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     return read_processor(processor, size=config.image_hw, channels=config.in_channels)
 
 
-def classes(source: Source) -> tuple[str, ...] | None:
+def classes(source: WeightFile) -> tuple[str, ...] | None:
     """Return the names in `id2label`, unless they only count: LABEL_0, LABEL_1, ..."""
     labels = source.config.get("id2label")
     heads = ("classifier.weight", "cls_classifier.weight", "classifier.1.weight")
@@ -177,7 +177,7 @@ def _base(tensors: dict[str, Tensor]) -> str:
     return "deit." if vit.DISTILLATION in tensors else "vit."
 
 
-def _type_of(source: Source) -> str:
+def _type_of(source: WeightFile) -> str:
     """Return the type whose preprocessing holds: DINOv2's is one, with registers or without."""
     stated = source.config.get("model_type")
     if stated is not None:

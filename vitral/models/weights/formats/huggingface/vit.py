@@ -24,7 +24,7 @@ from vitral.models.weights.mapping import (
     side_of,
     vit_name,
 )
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 KERNEL = "embeddings.patch_embeddings.projection.weight"
 POSITIONS = "embeddings.position_embeddings"
@@ -72,7 +72,7 @@ def canonical(tensors: Tensors) -> dict[str, Tensor]:
     return found
 
 
-def infer(tensors: Tensors, source: Source) -> ViTConfig:
+def infer(tensors: Tensors, source: WeightFile) -> ViTConfig:
     """Read a ViT or DeiT off its tensors and `config.json`."""
     distilled = DISTILLATION in tensors
     shape, rest = infer_trunk(tensors, source, num_prefix_tokens=2 if distilled else 1)
@@ -94,7 +94,7 @@ def infer(tensors: Tensors, source: Source) -> ViTConfig:
 
 
 def infer_trunk(
-    tensors: Tensors, source: Source, *, num_prefix_tokens: int
+    tensors: Tensors, source: WeightFile, *, num_prefix_tokens: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return widths and depths, and patch, image and channels, which all types have alike.
 
@@ -154,7 +154,7 @@ def activation_of(config: Mapping[str, Any]) -> str:
     )
 
 
-def _pooler_width(tensors: Tensors, source: Source) -> int:
+def _pooler_width(tensors: Tensors, source: WeightFile) -> int:
     """Return the width of `pooler`, which is our pre_logits where it has a tanh."""
     weight = tensors.get("pooler.dense.weight")
     act = source.config.get("pooler_act", "tanh")

@@ -13,7 +13,7 @@ from vitral.config.preprocessing import Preprocessing, channels_preprocessing
 from vitral.config.variants import VARIANTS
 from vitral.errors import ModelFileError
 from vitral.models.model import Model
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 BACKBONE = "patch_embed.backbone."
 """What stands before the names of the ResNet below a hybrid."""
@@ -36,12 +36,12 @@ _ODD_HEADS = re.compile(r"vit_giantopt|vit_base_patch16_gap_224")
 _log = logging.getLogger("vitral")
 
 
-def arguments_of(source: Source) -> Mapping[str, Any]:
+def arguments_of(source: WeightFile) -> Mapping[str, Any]:
     """Return what the model was built with, beyond its architecture's own."""
     return source.config.get("model_args") or {} if _is_timm(source) else {}
 
 
-def pool_of(source: Source) -> str | None:
+def pool_of(source: WeightFile) -> str | None:
     """Return the pool that is stated, by our name, or None.
 
     Raises:
@@ -53,7 +53,7 @@ def pool_of(source: Source) -> str | None:
     return _known(source, "global_pool", pool, _POOLS) if pool else None
 
 
-def activation_of(source: Source) -> str:
+def activation_of(source: WeightFile) -> str:
     """Return the activation, by our name: timm's default is the exact GELU.
 
     Raises:
@@ -65,7 +65,7 @@ def activation_of(source: Source) -> str:
     return _known(source, "act_layer", stated, _ACTIVATIONS)
 
 
-def check_architecture(source: Source) -> None:
+def check_architecture(source: WeightFile) -> None:
     """Refuse an architecture whose tensors look like another's.
 
     Raises:
@@ -79,7 +79,7 @@ def check_architecture(source: Source) -> None:
             )
 
 
-def heads_of_architecture(source: Source, embed_dim: int) -> int | None:
+def heads_of_architecture(source: WeightFile, embed_dim: int) -> int | None:
     """Return the number of heads that is stated, or that follows from the architecture's name.
 
     timm's ViTs have heads of width 64, but for some of the known variants and two others.
@@ -96,7 +96,7 @@ def heads_of_architecture(source: Source, embed_dim: int) -> int | None:
     return embed_dim // 64
 
 
-def image_sizes_of(source: Source) -> list[tuple[int, int]]:
+def image_sizes_of(source: WeightFile) -> list[tuple[int, int]]:
     """Return the image sizes that something says the weights are for, the surest first."""
     own = source.own.get("model") if source.own else None
     stated = [
@@ -108,7 +108,7 @@ def image_sizes_of(source: Source) -> list[tuple[int, int]]:
     return [size for value in stated if (size := as_size(value))]
 
 
-def stated_preprocessing(source: Source, usual: Preprocessing) -> Preprocessing:
+def stated_preprocessing(source: WeightFile, usual: Preprocessing) -> Preprocessing:
     """Return what the images must become: as stated, else as usual.
 
     Raises:
@@ -136,7 +136,7 @@ def stated_preprocessing(source: Source, usual: Preprocessing) -> Preprocessing:
     return channels_preprocessing(preprocessing, usual.channels)
 
 
-def classes_of(source: Source, *, num_classes: int) -> tuple[str, ...] | None:
+def classes_of(source: WeightFile, *, num_classes: int) -> tuple[str, ...] | None:
     """Return the names of the outputs, where they are stated for each of them."""
     if not _is_timm(source):
         return None
@@ -214,22 +214,22 @@ def as_size(value: Any) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _is_timm(source: Source) -> bool:
+def _is_timm(source: WeightFile) -> bool:
     return isinstance(source.config.get("architecture"), str)
 
 
-def _architecture(source: Source) -> str:
+def _architecture(source: WeightFile) -> str:
     return str(source.config["architecture"]) if _is_timm(source) else ""
 
 
-def _pretrained(source: Source) -> Mapping[str, Any]:
+def _pretrained(source: WeightFile) -> Mapping[str, Any]:
     """Return the part on the weights, which old files do not have as a part."""
     if not _is_timm(source):
         return {}
     return source.config.get("pretrained_cfg") or source.config
 
 
-def _known(source: Source, field: str, value: Any, known: Mapping[str, str]) -> str:
+def _known(source: WeightFile, field: str, value: Any, known: Mapping[str, str]) -> str:
     if value not in known:
         raise ModelFileError(
             f"{source.path}: its config.json states {field}={value!r}, which is not supported: "

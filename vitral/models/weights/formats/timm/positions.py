@@ -12,14 +12,14 @@ from torch import Tensor
 from vitral.config.vit import ViTConfig
 from vitral.models.weights.formats.timm.config import as_size, image_sizes_of, stride_of_stem
 from vitral.models.weights.mapping import Layout, Tensors, side_of
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 TABLE, KERNEL = "pos_embed", "patch_embed.proj.weight"
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 """In the order of their rows."""
 
 
-def with_own_positions(named: dict[str, Tensor], source: Source) -> dict[str, Tensor]:
+def with_own_positions(named: dict[str, Tensor], source: WeightFile) -> dict[str, Tensor]:
     """Give the table a row for the class token and none for registers.
 
     Args:
@@ -43,7 +43,7 @@ def with_own_positions(named: dict[str, Tensor], source: Source) -> dict[str, Te
     return found
 
 
-def image_size(source: Source) -> tuple[int, int]:
+def image_size(source: WeightFile) -> tuple[int, int]:
     """Return the image size that our table is for: stated, or that of a square grid.
 
     Raises:
@@ -91,7 +91,7 @@ def _are_rows(parts: list[Tensor]) -> bool:
     return all(part.ndim == 3 and part.shape[::2] == (1, parts[0].shape[-1]) for part in parts)
 
 
-def _num_prefix_rows(named: Tensors, source: Source, num_rows: int, num_tokens: int) -> int:
+def _num_prefix_rows(named: Tensors, source: WeightFile, num_rows: int, num_tokens: int) -> int:
     """Return how many rows of a table are those of the prefix tokens: all of theirs, or none."""
     for size in image_sizes_of(source):
         num_patches = _num_patches(size, named)

@@ -32,7 +32,7 @@ from vitral.models.weights.mapping import (
     resnet_shape,
     stem_name,
 )
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 NAME = "timm"
 SUFFIX = ".safetensors"
@@ -51,17 +51,17 @@ STEM_FIELDS = {
 _NAMED = {(50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4)}
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: WeightFile) -> bool:
     """Say whether weights have the names of a ResNet with pre-activation in timm."""
     return {"stem.conv.weight", "stages.0.blocks.0.norm1.weight"} <= set(source.tensors)
 
 
-def canonical(source: Source) -> dict[str, Tensor]:
+def canonical(source: WeightFile) -> dict[str, Tensor]:
     """There is one spelling."""
     return source.tensors
 
 
-def infer(source: Source) -> ModelConfig:
+def infer(source: WeightFile) -> ModelConfig:
     """Read the architecture off the shapes; the image size is stated or 224.
 
     Raises:
@@ -96,13 +96,13 @@ def entries(config: ModelConfig) -> list[Entry]:
     return found
 
 
-def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
+def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
     """Return what `config.json` states, else timm's default for BiT."""
     usual = default_preprocessing(config.image_hw, channels=config.in_channels, crop_share=0.875)
     return stated_preprocessing(source, usual)
 
 
-def classes(source: Source) -> tuple[str, ...] | None:
+def classes(source: WeightFile) -> tuple[str, ...] | None:
     """Return the names that `config.json` states, or None."""
     return classes_of(source, num_classes=_num_classes(source.tensors))
 

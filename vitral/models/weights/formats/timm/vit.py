@@ -42,7 +42,7 @@ from vitral.models.weights.mapping import (
     pair,
     vit_name,
 )
-from vitral.models.weights.source import Source
+from vitral.models.weights.source import WeightFile
 
 __all__ = [
     "NAME", "SUFFIX", "canonical", "cautions", "classes", "entries", "infer", "is_spare",
@@ -62,12 +62,12 @@ _UNREAD = {
 }
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: WeightFile) -> bool:
     """Say whether weights have the names of a ViT of timm."""
     return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= set(source.tensors)
 
 
-def canonical(source: Source) -> dict[str, Tensor]:
+def canonical(source: WeightFile) -> dict[str, Tensor]:
     """Return the tensors under timm's names of today, positions as here.
 
     A bias of queries, keys and values that is left out (`qkv_bias=False`) is zeros.
@@ -85,7 +85,7 @@ def canonical(source: Source) -> dict[str, Tensor]:
     return with_own_positions(named, source)
 
 
-def infer(source: Source) -> ViTConfig:
+def infer(source: WeightFile) -> ViTConfig:
     """Read the architecture off the shapes, and off `config.json` what they do not tell.
 
     Raises:
@@ -165,7 +165,7 @@ def entries(config: ModelConfig) -> list[Entry]:
     return [*found, *_head(config)]
 
 
-def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
+def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
     """Return what `config.json` states, else timm's default for ViTs or DeiTs."""
     if "dist_token" in source.tensors:
         usual = imagenet_preprocessing(config, interpolation="bicubic", crop_share=0.9)
@@ -182,7 +182,7 @@ def preprocessing(source: Source, config: ModelConfig) -> Preprocessing:
     return stated_preprocessing(source, usual)
 
 
-def classes(source: Source) -> tuple[str, ...] | None:
+def classes(source: WeightFile) -> tuple[str, ...] | None:
     """Return the names that `config.json` states, or None."""
     return classes_of(source, num_classes=_num_classes(source.tensors))
 
@@ -200,7 +200,7 @@ def _num_registers(tensors: Tensors) -> int:
     return sum(tensors[name].shape[1] for name in ("dist_token", "reg_token") if name in tensors)
 
 
-def _pool(source: Source) -> str:
+def _pool(source: WeightFile) -> str:
     """Return the pool: stated, or the one that the tensors hint at."""
     tensors = source.tensors
     if "dist_token" in tensors:
