@@ -1,6 +1,7 @@
 """What all tests share: the folder of reference data, a cache of their own, a small trained run."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,19 @@ import pytest
 
 Arrays = dict[str, np.ndarray]
 CANDIDATES = ("../shared", "shared")
+
+
+BEGUN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seconds", type=float, help="skip what has not begun after so long")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    seconds = item.config.getoption("--seconds")
+    if seconds is not None and time.monotonic() - BEGUN > seconds:
+        pytest.skip(f"the {seconds:g} seconds are up")
 
 
 def find_shared() -> Path | None:
@@ -46,10 +60,17 @@ def results_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VITRAL_RESULTS")
 
 
+@pytest.fixture
+def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end with their report, as they do unless told otherwise."""
+    monkeypatch.delenv("VITRAL_REPORT")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests away from the user's cache and results."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITRAL_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("VITRAL_RESULTS", str(tmp_path_factory.getbasetemp() / "results.jsonl"))
+        patch.setenv("VITRAL_REPORT", "off")  # most of the time of a tiny run
         yield
