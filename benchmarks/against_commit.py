@@ -1,17 +1,19 @@
-"""Training, inference and loading of this checkout against those of another commit.
+"""Compare training, inference and loading of this checkout with another commit.
 
 git worktree add ../before COMMIT
 python benchmarks/against_commit.py ../before FOLDER_OF_CLASS_FOLDERS [--rounds 15]
 
 In every round three new processes, two of the other checkout and one of this, do the same work in
-turn: new ones, because where a process happens to lie in memory is worth some per cent for all of
-its life. The spread is how far apart the two of the other checkout are: half the distance of the
-quartiles of their ratio. Above 3 % the run is void, and made again, five times at most; then the
-run of the least spread is recorded, and says so. It uses what both have: `vitral.train` and its
-`timings.jsonl`, `Predictor`, `TrainingBatches`.
+turn. The processes are new, since memory layout changes the speed of a process by some per cent for
+its whole life. The spread measures the difference of the two processes of the other checkout: half
+the interquartile range of their ratio. Above 3 % the run is void and repeated, five times at most;
+then the run of the least spread is recorded and marked. Only the common interface is used:
+`vitral.train` and its `timings.jsonl`, `Predictor`, `TrainingBatches`.
 """
 
 import argparse
+import importlib
+import importlib.util
 import json
 import os
 import statistics
@@ -32,13 +34,11 @@ Seconds = dict[str, float]
 def training(
     name: str, *, side: int, count: int, batch_size: int, steps: int
 ) -> Callable[[], float]:
-    """Return what trains and gives the seconds of a step, by the run's own clock."""
+    """Return a function that trains and returns the seconds per step, by the run's timings."""
     import numpy as np
 
     import vitral
-    import vitral.training.results
 
-    vitral.training.results.write_report = lambda _: None  # which is not what is measured
     random = np.random.default_rng(0)
     root = Path(tempfile.mkdtemp())
     labels, split = np.arange(count) % 10, np.full(count, "train")  # nothing is scored
@@ -75,7 +75,7 @@ def training(
 
 
 def inference(name: str, *, side: int, count: int) -> Callable[[], float]:
-    """Return what predicts images in memory and gives the seconds of it."""
+    """Return a function that predicts images in memory and returns the seconds."""
     import numpy as np
     import torch
 
@@ -96,18 +96,31 @@ def inference(name: str, *, side: int, count: int) -> Callable[[], float]:
     return run
 
 
+def find(*names: str) -> Any:
+    """Return the first of some `module:name` that this checkout has."""
+    for name in names:
+        module, _, attribute = name.partition(":")
+        if importlib.util.find_spec(module.rpartition(".")[0]) and importlib.util.find_spec(module):
+            return getattr(importlib.import_module(module), attribute)
+    raise ImportError(f"none of {', '.join(names)}")
+
+
 def loading(folder: str) -> Callable[[], float]:
-    """Return what loads some batches of photographs and gives the seconds of it."""
-    from vitral.config.preprocessing import default_preprocessing
-    from vitral.config.run import AugmentSettings
-    from vitral.data.dataset import open_dataset
+    """Return a function that loads some batches of photographs and returns the seconds."""
     from vitral.data.loader import TrainingBatches
 
+    # Each with its name before the rooms were renamed, so that older commits can be compared.
+    open_dataset = find("vitral.data.dataset:open_dataset", "vitral.data.images:open_images")
+    default_preprocessing = find(
+        "vitral.config.preprocessing:default_preprocessing",
+        "vitral.spec.preprocessing:default_preprocessing",
+    )
+    augment = find("vitral.config.run:AugmentSettings", "vitral.spec.run:AugmentSettings")
     examples = open_dataset(folder).everything()
     batches = TrainingBatches(
         examples,
         default_preprocessing((224, 224), channels=3),
-        AugmentSettings(min_area=0.08),
+        augment(min_area=0.08),
         seed=0,
         batch_size=32,
         workers=2,
@@ -123,7 +136,7 @@ def loading(folder: str) -> Callable[[], float]:
 
 
 def cases(folder: str) -> dict[str, Callable[[], Callable[[], float]]]:
-    """Return what is measured, by name."""
+    """Return the benchmark cases by name."""
     small = {"side": 28, "count": 1024, "batch_size": 64, "steps": 144}
     large = {"side": 224, "count": 60, "batch_size": 8, "steps": 6}
     return {
@@ -136,7 +149,7 @@ def cases(folder: str) -> dict[str, Callable[[], Callable[[], float]]]:
 
 
 def work(folder: str) -> None:
-    """Be one of the processes: do a case for each line that comes in, answer with its seconds."""
+    """Run in a worker process: execute the case of each input line, print its seconds."""
     ready: dict[str, Callable[[], float]] = {}
     for line in sys.stdin:
         name = line.strip()
@@ -146,7 +159,7 @@ def work(folder: str) -> None:
 
 
 def start(checkout: Path, folder: str) -> subprocess.Popen[str]:
-    """Start a process that works with a checkout's code."""
+    """Start a worker process with the code of a checkout."""
     return subprocess.Popen(
         [sys.executable, __file__, str(checkout), folder, "--work"],
         stdin=subprocess.PIPE,
@@ -158,7 +171,7 @@ def start(checkout: Path, folder: str) -> subprocess.Popen[str]:
 
 
 def ask(process: subprocess.Popen[str], case: str) -> float:
-    """Have a process do a case once."""
+    """Let a worker execute a case once; return its seconds."""
     assert process.stdin and process.stdout
     process.stdin.write(case + "\n")
     process.stdin.flush()
@@ -167,7 +180,7 @@ def ask(process: subprocess.Popen[str], case: str) -> float:
 
 
 def one_round(checkouts: dict[str, Path], folder: str, case: str, order: list[str]) -> Seconds:
-    """Return the seconds of a case for each arm, each in a new process that did it once before."""
+    """Return the seconds of a case for each arm, each in a new process after one warm-up."""
     processes = {arm: start(checkouts[arm], folder) for arm in order}
     for arm in order:
         ask(processes[arm], case)
@@ -180,7 +193,7 @@ def one_round(checkouts: dict[str, Path], folder: str, case: str, order: list[st
 
 
 def measure(checkouts: dict[str, Path], folder: str, case: str, *, rounds: int) -> dict[str, Any]:
-    """Do a case in turn, and compare."""
+    """Execute a case in turn on all arms, and compare."""
     found = []
     for number in range(rounds):
         first = number % len(ARMS)

@@ -1,9 +1,9 @@
-"""Extraction of features beside the bare forward pass.
+"""Compare feature extraction with the bare forward pass.
 
 python benchmarks/features_speed.py FOLDER_OF_CLASS_FOLDERS [--rounds 15] [--images 96] [--batch 16]
 
-The peer calls `model.features` on float batches that lie ready. Ours begins with images: kept
-decoded, at their own size (`extract_features`), and as JPEGs in files (what `vitral embed` does).
+The peer calls `model.features` on prepared float batches. Ours starts from images: decoded in
+memory at their original size (`extract_features`), and as JPEG files (as `vitral embed` does).
 """
 
 import argparse
@@ -28,17 +28,19 @@ MODEL, SIZE = "ViT-S/16", 224
 
 
 def some(data: ImageDataset, count: int) -> Examples:
-    """Return `count` examples, the same again where there are fewer."""
+    """Return `count` examples, repeated if there are fewer."""
     everything = data.everything()
     return everything.select(np.arange(count) % len(everything))
 
 
 @torch.no_grad()
 def bare(prepared: ModelRunner, examples: Examples, batch_size: int) -> Callable[[], object]:
-    """Return the forward pass alone, on batches that lie ready."""
+    """Return the forward pass alone, on prepared batches."""
     how, device = prepared.preprocessing, prepared.device
     loaded = evaluation_batches(examples, preprocessing=how, batch_size=batch_size, errors={})
-    ready = [prepare_on_device(own, device=device, preprocessing=how)["image"] for own in loaded]
+    ready = [
+        prepare_on_device(batch, device=device, preprocessing=how)["image"] for batch in loaded
+    ]
 
     @torch.no_grad()
     def forward() -> None:
@@ -61,26 +63,26 @@ def decoded(prepared: ModelRunner, examples: Examples, batch_size: int) -> Calla
     )
 
 
-def measure(asked: argparse.Namespace, precision: torch.dtype) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace, precision: torch.dtype) -> list[dict[str, Any]]:
     """Return a row for each kind of image."""
-    device = torch.device(asked.device)
+    device = torch.device(args.device)
     model = create_model(MODEL, image_size=SIZE, num_classes=0).eval().to(device)
     prepared = ModelRunner(model, device, precision, model.preprocessing)
-    data = open_dataset(asked.folder)
-    kept = some(data.keeping_decoded(), asked.images)
-    files = some(data, asked.images)
-    paths = [f"{asked.folder}/{files.name(index)}" for index in range(len(files))]
-    forward = bare(prepared, kept, asked.batch)
+    data = open_dataset(args.folder)
+    examples = some(data.keeping_decoded(), args.images)
+    files = some(data, args.images)
+    paths = [f"{args.folder}/{files.name(index)}" for index in range(len(files))]
+    forward = bare(prepared, examples, args.batch)
     cases = {
-        "decoded": decoded(prepared, kept, asked.batch),
-        "JPEGs": lambda: list(embed(prepared, paths, batch_size=asked.batch)),
+        "decoded": decoded(prepared, examples, args.batch),
+        "JPEGs": lambda: list(embed(prepared, paths, batch_size=args.batch)),
     }
     rows = []
     for images, ours in cases.items():
-        measured = compare(ours, forward, rounds=asked.rounds, device=device)
-        facts = {"model": MODEL, "size": SIZE, "batch": asked.batch, "images": images}
+        measured = compare(ours, forward, rounds=args.rounds, device=device)
+        facts = {"model": MODEL, "size": SIZE, "batch": args.batch, "images": images}
         facts["precision"] = str(precision).removeprefix("torch.")
-        rate = asked.images / measured["ours_seconds"]
+        rate = args.images / measured["ours_seconds"]
         rows.append({**facts, "our_images_per_second": rate, **measured})
     return rows
 
@@ -91,9 +93,11 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--batch", type=int, default=16)
-    asked = parser.parse_args()
-    rows = [row for own in (torch.float32, torch.bfloat16) for row in measure(asked, own)]
-    record("features_speed", rows, asked=asked)
+    args = parser.parse_args()
+    rows = [
+        row for precision in (torch.float32, torch.bfloat16) for row in measure(args, precision)
+    ]
+    record("features_speed", rows, args=args)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Few-shot least squares beside scikit-learn's Ridge on the same features.
+"""Compare few-shot least squares with scikit-learn's Ridge on the same features.
 
 python benchmarks/fewshot_speed.py [--rounds 15] [--cases 3]
 
-From float32 features to predictions: both standardise by the support, and solve in float64.
+From float32 features to predictions: both standardise by the support set, and solve in float64.
 """
 
 from collections.abc import Callable
@@ -34,18 +34,18 @@ def features(classes: int, shots: int, width: int, rows: int) -> Arrays:
 
 
 def ridge(arrays: Arrays, classes: int) -> Callable[[], np.ndarray]:
-    """Return the same protocol by scikit-learn."""
+    """Return the same protocol implemented with scikit-learn."""
 
     def predict() -> np.ndarray:
         support, labels, test, _ = (array.astype(np.float64) for array in arrays)
         mean, std = support.mean(axis=0), support.std(axis=0) + STD_OFFSET
-        rows, own = (
+        rows, test_rows = (
             np.column_stack([(part - mean) / std, np.full(len(part), CONSTANT_FEATURE)])
             for part in (support, test)
         )
         targets = 2.0 * np.eye(classes)[labels.astype(int)] - 1
         model = Ridge(alpha=L2, fit_intercept=False).fit(rows, targets)
-        return model.predict(own).argmax(axis=1)
+        return model.predict(test_rows).argmax(axis=1)
 
     return predict
 
@@ -54,9 +54,9 @@ def main() -> None:
     """Measure and record."""
     parser = options(__doc__)
     parser.add_argument("--cases", type=int, default=len(CASES), help="how many, quickest first")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for classes, shots, width, test_rows in CASES[: asked.cases]:
+    for classes, shots, width, test_rows in CASES[: args.cases]:
         arrays = features(classes, shots, width, test_rows)
         theirs = ridge(arrays, classes)
 
@@ -65,10 +65,10 @@ def main() -> None:
 
         agreement = float((ours() == theirs()).mean())
         assert agreement >= MIN_AGREEMENT, f"predictions agree on {agreement} of the rows only"
-        measured = compare(ours, theirs, rounds=asked.rounds, device=torch.device("cpu"))
+        measured = compare(ours, theirs, rounds=args.rounds, device=torch.device("cpu"))
         facts = {"classes": classes, "shots": shots, "width": width, "test_rows": test_rows}
         rows.append({**facts, "agreement": agreement, **measured})
-    record("fewshot_speed", rows, asked=asked, sklearn=sklearn.__version__)
+    record("fewshot_speed", rows, args=args, sklearn=sklearn.__version__)
 
 
 if __name__ == "__main__":

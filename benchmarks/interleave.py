@@ -1,4 +1,4 @@
-"""Time things side by side: every round runs each of them once, ratios are taken within a round."""
+"""Interleaved timing: every round runs each callable once, ratios are taken within a round."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ def compare(
     rounds: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Time two callables in turn, each first in every second round.
+    """Time two callables alternately, each first in every second round.
 
     Returns:
         Medians in seconds, and `ratio`: the median over rounds of their time / our time (above 1:
@@ -51,10 +51,10 @@ def compare(
 
 
 def record(
-    name: str, rows: list[dict[str, Any]], *, asked: argparse.Namespace, **facts: str
+    name: str, rows: list[dict[str, Any]], *, args: argparse.Namespace, **facts: str
 ) -> None:
     """Write results, one file for each kind of device, and print them."""
-    device = torch.device(asked.device)
+    device = torch.device(args.device)
     content = {
         "benchmark": name,
         "vitral": __version__,
@@ -65,8 +65,8 @@ def record(
         **facts,
         "rows": rows,
     }
-    asked.results.mkdir(exist_ok=True)
-    path = asked.results / f"{name}_{device.type}.json"
+    args.results.mkdir(exist_ok=True)
+    path = args.results / f"{name}_{device.type}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
     for row in rows:
         print(
@@ -78,7 +78,7 @@ def record(
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the options that all benchmarks have."""
+    """Return a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=15, help="2 or more")
     parser.add_argument("--device", default="cpu")

@@ -1,4 +1,4 @@
-"""Our loader beside bare decoding and beside Pillow with torch's DataLoader.
+"""Compare our loader with bare decoding, and with Pillow and torch's DataLoader.
 
 python benchmarks/loader_speed.py FOLDER_OF_CLASS_FOLDERS [--rounds 15] [--workers 2]
 
@@ -33,13 +33,13 @@ from vitral.data.pack_shard import PackSettings, encode_jpeg
 
 SIZE, BATCH_SIZE, PACKED_SIDE = 224, 64, 256
 NUM_IMAGES = 960
-"""Of an epoch, so that its first and last batches count little."""
+"""Images per epoch; many, so that the first and last batches matter little."""
 LARGE, NUM_LARGE = (4000, 3000), 32
 SETTINGS = AugmentSettings(crop="inception", min_area=0.08)
 
 
 class MemoryStore:
-    """Files in memory, so that no disk is measured."""
+    """Files in memory, to exclude the disk."""
 
     def __init__(self, contents: Sequence[bytes]) -> None:
         self._contents = contents
@@ -89,7 +89,7 @@ def in_memory(contents: Sequence[bytes]) -> Examples:
 
 
 def ours(examples: Examples, workers: int, *, scaled: bool = False) -> Callable[[], object]:
-    """Return one epoch by our loader, mirrored."""
+    """Return one epoch of our loader, with flips."""
     batches = TrainingBatches(
         examples,
         default_preprocessing((SIZE, SIZE), channels=3),
@@ -109,7 +109,7 @@ def ours(examples: Examples, workers: int, *, scaled: bool = False) -> Callable[
 
 
 def pillow(examples: Examples, workers: int) -> Callable[[], object]:
-    """Return one epoch by Pillow and the DataLoader, whose processes stay alive between epochs."""
+    """Return one epoch of Pillow and the DataLoader, whose workers persist between epochs."""
     loader = DataLoader(
         PillowImages(examples),
         batch_size=BATCH_SIZE,
@@ -121,7 +121,7 @@ def pillow(examples: Examples, workers: int) -> Callable[[], object]:
 
 
 def bare(examples: Examples, workers: int) -> Callable[[], object]:
-    """Return whole decoding by libjpeg-turbo in as many threads, and nothing else."""
+    """Return full decoding by libjpeg-turbo alone, in as many threads."""
     pool = ThreadPoolExecutor(max(workers, 1))
 
     def decode(index: int) -> tuple[int, ...]:
@@ -144,9 +144,9 @@ def enlarged(contents: Sequence[bytes]) -> list[bytes]:
 
 
 def packed(folder: str) -> list[bytes]:
-    """Return the images of a folder as they are packed at 256 px."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "packed"
+    """Return the images of a folder packed at 256 px."""
+    with tempfile.TemporaryDirectory() as root:
+        path = Path(root) / "packed"
         pack(open_dataset(folder), path, PackSettings(resize=PACKED_SIDE), name="benchmark")
         examples = open_dataset(path).everything()
         return [bytes(examples.read(index)) for index in range(len(examples))]
@@ -157,14 +157,14 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("folder")
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
-    asked = parser.parse_args()
-    everything = open_dataset(asked.folder).everything()
+    args = parser.parse_args()
+    everything = open_dataset(args.folder).everything()
     files = [bytes(everything.read(index)) for index in range(len(everything))]
     originals = in_memory(files * max(1, NUM_IMAGES // len(files)))
     large = in_memory(enlarged(files[:NUM_LARGE]))
-    small = in_memory(packed(asked.folder) * max(1, NUM_IMAGES // len(files)))
+    small = in_memory(packed(args.folder) * max(1, NUM_IMAGES // len(files)))
     rows: list[dict[str, Any]] = []
-    for workers in asked.workers:
+    for workers in args.workers:
         originals_epoch = ours(originals, workers)
         large_scaled = ours(large, workers, scaled=True)
         cases = [
@@ -174,12 +174,12 @@ def main() -> None:
             ("12 megapixels, scaled", "Pillow", large, large_scaled, pillow(large, workers)),
             ("packed", "our originals", small, ours(small, workers), originals_epoch),
         ]
-        for images, peer, examples, mine, theirs in cases:
-            measured = compare(mine, theirs, rounds=asked.rounds, device=torch.device("cpu"))
+        for images, peer, examples, load, theirs in cases:
+            measured = compare(load, theirs, rounds=args.rounds, device=torch.device("cpu"))
             facts = {"images": images, "peer": peer, "size": SIZE, "workers": workers}
             rate = len(examples) / measured["ours_seconds"]
             rows.append({**facts, "our_images_per_second": rate, **measured})
-    record("loader_speed", rows, asked=asked)
+    record("loader_speed", rows, args=args)
 
 
 if __name__ == "__main__":

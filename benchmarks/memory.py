@@ -1,4 +1,4 @@
-"""Peak memory of training runs as images and epochs grow: it must stay where it is.
+"""Measure the peak memory of training runs for growing data and epochs: it must not grow.
 
 python benchmarks/memory.py
 """
@@ -24,14 +24,14 @@ def write_images(folder: Path, count: int) -> None:
     """Write noise JPEGs in two class folders."""
     generator = np.random.default_rng(0)
     for number in range(count):
-        place = folder / f"class{number % 2}"
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = folder / f"class{number % 2}"
+        class_folder.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{number}.jpg")
+        Image.fromarray(pixels).save(class_folder / f"{number}.jpg")
 
 
 def train(folder: Path, output: Path, *, epochs: int) -> float:
-    """Train in a process of its own and return its peak resident memory in MB."""
+    """Train in a separate process and return its peak resident memory in MB."""
     code = (
         "import resource, sys; from vitral.cli.main import main; status = main(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); "
@@ -57,16 +57,16 @@ def train(folder: Path, output: Path, *, epochs: int) -> float:
 
 def main() -> None:
     """Measure and record."""
-    asked = options(__doc__).parse_args()
+    args = options(__doc__).parse_args()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as root:
         for count, epochs in CASES:
-            folder = Path(place) / f"images{count}"
+            folder = Path(root) / f"images{count}"
             if not folder.exists():
                 write_images(folder, count)
-            peak = train(folder, Path(place) / f"run{count}-{epochs}", epochs=epochs)
+            peak = train(folder, Path(root) / f"run{count}-{epochs}", epochs=epochs)
             rows.append({"images": count, "epochs": epochs, "peak_megabytes": peak})
-    record("memory", rows, asked=asked)
+    record("memory", rows, args=args)
 
 
 if __name__ == "__main__":

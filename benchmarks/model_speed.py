@@ -84,8 +84,8 @@ def inference(model: nn.Module, images: Tensor, *, precision: torch.dtype) -> Ca
 
 def main() -> None:
     """Measure all cases and record them."""
-    asked = options(__doc__).parse_args()
-    device = torch.device(asked.device)
+    args = options(__doc__).parse_args()
+    device = torch.device(args.device)
     rows: list[dict[str, Any]] = []
     for name, size, channels, classes, train_batch, batch in CASES:
         for precision in (torch.float32, torch.bfloat16):
@@ -101,7 +101,7 @@ def main() -> None:
             measured = compare(
                 inference(ours, images, precision=precision),
                 inference(theirs, images, precision=precision),
-                rounds=asked.rounds,
+                rounds=args.rounds,
                 device=device,
             )
             rows.append({**facts, "what": "inference", "batch": batch, **measured})
@@ -113,11 +113,11 @@ def main() -> None:
                 training_step(
                     theirs, few, labels, logits_of=lambda out: out.logits, precision=precision
                 ),
-                rounds=asked.rounds,
+                rounds=args.rounds,
                 device=device,
             )
             rows.append({**facts, "what": "training", "batch": train_batch, **measured})
-    record("model_speed", rows, asked=asked, transformers=transformers.__version__)
+    record("model_speed", rows, args=args, transformers=transformers.__version__)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def main() -> None:
     """Measure all cases and record them."""
     parser = options(__doc__)
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"])
-    asked = parser.parse_args()
-    device = torch.device(asked.device)
+    args = parser.parse_args()
+    device = torch.device(args.device)
     rows: list[dict[str, Any]] = []
     for name, build_theirs in CASES.items():
         ours = create_model(name, num_classes=CLASSES, image_size=SIZE).to(device)
@@ -55,14 +55,14 @@ def main() -> None:
         assert count == sum(p.numel() for p in theirs.parameters())
         images = torch.randn(BATCH, 3, SIZE, SIZE, device=device)
         labels = torch.randint(CLASSES, (BATCH,), device=device)
-        for mode in asked.modes:
+        for mode in args.modes:
             if mode == "compiled":
                 ours, theirs = torch.compile(ours), torch.compile(theirs)
             facts = {"model": name, "image_size": SIZE, "mode": mode, "batch": BATCH}
             measured = compare(
                 inference(ours, images, precision=torch.float32),
                 inference(theirs, images, precision=torch.float32),
-                rounds=asked.rounds,
+                rounds=args.rounds,
                 device=device,
             )
             rows.append({**facts, "what": "inference", **measured})
@@ -77,11 +77,11 @@ def main() -> None:
                     logits_of=lambda out: out.logits,
                     precision=torch.float32,
                 ),
-                rounds=asked.rounds,
+                rounds=args.rounds,
                 device=device,
             )
             rows.append({**facts, "what": "training", **measured})
-    record("resnet_speed", rows, asked=asked, transformers=transformers.__version__)
+    record("resnet_speed", rows, args=args, transformers=transformers.__version__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time of `vitral --help` beside that of an empty Python, as whole processes.
+"""Compare the time of `vitral --help` with an empty Python, as whole processes.
 
 python benchmarks/start_up.py [--rounds 15]
 """
@@ -12,7 +12,7 @@ from interleave import compare, options, record
 
 def main() -> None:
     """Measure and record."""
-    asked = options(__doc__).parse_args()
+    args = options(__doc__).parse_args()
 
     def run(*tokens: str) -> None:
         subprocess.run([sys.executable, *tokens], check=True, capture_output=True)
@@ -20,11 +20,11 @@ def main() -> None:
     measured = compare(
         lambda: run("-m", "vitral", "--help"),
         lambda: run("-c", "pass"),
-        rounds=asked.rounds,
+        rounds=args.rounds,
         device=torch.device("cpu"),
     )
     rows = [{"what": "vitral --help (ours) beside python -c pass", **measured}]
-    record("start_up", rows, asked=asked)
+    record("start_up", rows, args=args)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _resnet_speed(result: dict[str, Any]) -> str:
 
 
 def _models(result: dict[str, Any], title: str, text: str, *, column: str) -> str:
-    """Return a section with a row a measurement; `column` is what else tells rows apart."""
+    """Return a section with one row per measurement; `column` is an additional key of rows."""
     rows = [
         f"| {row['model']} at {row['image_size']} px, batch {row['batch']} | {row['what']} "
         f"| {row[column]} | {row['batch'] / row['ours_seconds']:,.1f} | {_ratio(row)} |"
@@ -195,9 +195,9 @@ def _memory(result: dict[str, Any]) -> str:
 
 
 def _section(title: str, text: str, head: str, rows: list[str], result: dict[str, Any]) -> str:
-    place = f"{result['device']}, {result['threads']} threads, torch {result['torch']}"
+    machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}"
     return "\n".join(
-        [f"## {title}", "", *([text, ""] if text else []), head, *rows, "", place + ".", ""]
+        [f"## {title}", "", *([text, ""] if text else []), head, *rows, "", machine + ".", ""]
     )
 
 

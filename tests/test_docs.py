@@ -1,4 +1,4 @@
-"""Every command and every piece of Python that README and docs show is run, on small data."""
+"""Every command and every Python block of README and docs is run, on small data."""
 
 import re
 import shlex
@@ -35,7 +35,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[Any]:
-    """Return (page, command) of all pages, without what runs elsewhere.
+    """Return (page, command) of all pages, without commands that are run elsewhere.
 
     Those that take long are slow; none of these and the others needs what the other makes.
     """
@@ -48,7 +48,7 @@ def commands() -> list[Any]:
 
 
 def pretraining_command() -> str:
-    """Return the one that makes the model of docs/transfer.md."""
+    """Return the command that trains the model of docs/transfer.md."""
     lines = [line for _, block in blocks("bash") for line in block.splitlines()]
     (command,) = (line for line in lines if line.startswith("vitral train pretraining/"))
     return command
@@ -56,7 +56,7 @@ def pretraining_command() -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the pages name: photos, lists, a trained run."""
+    """A folder with the files that the pages name: photos, lists, a trained run."""
     root = tmp_path_factory.mktemp("docs")
     images, labels = pattern_images(60, side=32)
     rows = ["path,label"]
@@ -105,7 +105,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shortened(tokens: list[str]) -> list[str]:
-    """Make a training command one of two steps, on small images."""
+    """Shorten a training command to two steps on small images."""
     if "vtab" in tokens and "--linear" in tokens:
         return tokens
     if "vtab" in tokens:

@@ -102,11 +102,11 @@ TABLES = st.integers(2, 12).flatmap(
 def test_average_precision_is_scikit_learn_s(table):
     probabilities, labels = table
     found = average_precisions(probabilities, labels)
-    for own, scores, marks in zip(found, probabilities.T, labels.T, strict=True):
+    for precision, scores, marks in zip(found, probabilities.T, labels.T, strict=True):
         if marks.any():
-            assert own == pytest.approx(metrics.average_precision_score(marks, scores))
+            assert precision == pytest.approx(metrics.average_precision_score(marks, scores))
         else:
-            assert np.isnan(own)
+            assert np.isnan(precision)
 
 
 @given(TABLES)

@@ -1,4 +1,4 @@
-"""The same bytes give the same tensor on every way into a model, and no other way is silent."""
+"""The same bytes give the same tensor on every path into a model; deviations are reported."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 
 
 class Recorder:
-    """Keeps every batch that a model is given."""
+    """Records every batch that a model receives."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.given: list[Tensor] = []
@@ -61,7 +61,7 @@ class Recorder:
         monkeypatch.setattr(nn.Module, "__call__", call)
 
     def take(self) -> Tensor:
-        """Return all images since the last time."""
+        """Return all images since the last call."""
         images, self.given = torch.cat(self.given), []
         return images
 
@@ -128,9 +128,9 @@ def test_another_preprocessing_is_asked_for_and_both_are_said(
     files = sorted(map(str, (photos / "test").rglob("*.jpg")))
     vitral.Predictor(path, preprocessing={"crop_share": 0.5})(files)
     changed = seen.take()
-    said = capsys.readouterr().err
-    assert "not the model's own preprocessing (shorter to 32 x 32, bilinear" in said
-    assert "crop_share=0.5 instead of 1.0" in said
+    stderr = capsys.readouterr().err
+    assert "not the model's own preprocessing (shorter to 32 x 32, bilinear" in stderr
+    assert "crop_share=0.5 instead of 1.0" in stderr
     vitral.Predictor(path)(files)
     assert not torch.equal(seen.take(), changed)
     assert capsys.readouterr().err == ""
@@ -153,9 +153,9 @@ def test_another_preprocessing_is_asked_for_and_both_are_said(
     ],
 )
 def test_a_change_that_can_not_be_is_an_error(changes: dict[str, Any], message: str) -> None:
-    own = default_preprocessing((32, 32), channels=3)
+    preprocessing = default_preprocessing((32, 32), channels=3)
     with pytest.raises(RequestError, match=message):
-        change_preprocessing(own, changes)
+        change_preprocessing(preprocessing, changes)
 
 
 def test_other_settings_have_no_effect_on_a_finished_model(
@@ -167,7 +167,7 @@ def test_other_settings_have_no_effect_on_a_finished_model(
 
 
 def test_a_size_and_range_that_are_the_models_own_may_be_said() -> None:
-    own = default_preprocessing((32, 32), channels=3)
-    assert change_preprocessing(own, {"size": (32, 32)}) == own
-    other = change_preprocessing(own, {"mean": (0.0, 0.0, 0.0)})
+    preprocessing = default_preprocessing((32, 32), channels=3)
+    assert change_preprocessing(preprocessing, {"size": (32, 32)}) == preprocessing
+    other = change_preprocessing(preprocessing, {"mean": (0.0, 0.0, 0.0)})
     assert np.allclose(other.mean, 0)

@@ -52,7 +52,7 @@ def constant_model(folder: Path, classes: tuple[str, ...], *, answer: int = 0) -
 def test_1_and_2_other_preprocessing_needs_a_setting_and_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One test over all paths is in test_preprocessing_paths.py; here: nobody can slip one in."""
+    """All paths are tested in test_preprocessing_paths.py; here: none can be added unnoticed."""
     model = constant_model(tmp_path / "model", ("a", "b"))
     image = str(write(tmp_path / "x.png", 0))
     assert main(["predict", str(model), image, "--set", "preprocessing.std=1,1,1", "--json"]) == 0
@@ -72,7 +72,7 @@ def test_4_a_hidden_folder_is_no_class(tmp_path: Path) -> None:
     names = [f"{c}/{n}.png" for c in ("cat", "dog") for n in range(8)]
     data = open_dataset(tree(tmp_path, [*names, ".ipynb_checkpoints/0.png"]))
     assert data.classes == ("cat", "dog")
-    assert [(own.name, own.reason) for own in data.skipped] == [
+    assert [(skipped.name, skipped.reason) for skipped in data.skipped] == [
         (".ipynb_checkpoints/0.png", "in a hidden folder")
     ]
 
@@ -101,8 +101,8 @@ def test_6_a_bad_image_is_never_replaced_by_its_neighbour(tmp_path: Path) -> Non
     assert "class" not in rows["test/a/2.png"]
     assert (result.summary["num_examples"], result.summary["num_skipped"]) == (7, 1)
     predictions = vitral.Predictor(model)([str(root / name) for name in names])
-    assert [own.path for own in predictions] == [str(root / name) for name in names]
-    assert [bool(own.error) for own in predictions].count(True) == 1
+    assert [prediction.path for prediction in predictions] == [str(root / name) for name in names]
+    assert [bool(prediction.error) for prediction in predictions].count(True) == 1
 
 
 def test_7_a_16_bit_ramp_keeps_its_levels(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_8_exif_alpha_palette_and_cmyk_are_seen_as_in_a_viewer(
     assert decode_image((tmp_path / "a" / "turned.jpg").read_bytes()).shape == (40, 20, 3)
     assert (decode_image((tmp_path / "b" / "clear.png").read_bytes()) == 255).all()
     main(["data", "check", str(tmp_path), "--json"])
-    kinds = {own["kind"] for own in json.loads(capsys.readouterr().out)["problems"]}
+    kinds = {problem["kind"] for problem in json.loads(capsys.readouterr().out)["problems"]}
     assert {"turned", "alpha", "palette", "cmyk"} <= kinds
 
 
@@ -149,7 +149,7 @@ def test_9_every_file_is_used_or_listed(tmp_path: Path) -> None:
     (tmp_path / "a" / "no-ending").write_bytes((tmp_path / "a" / "0.png").read_bytes())
     data = open_dataset(tmp_path)
     used = {part.name(n) for part in data.splits.values() for n in range(len(part))}
-    listed = {own.name for own in data.skipped}
+    listed = {skipped.name for skipped in data.skipped}
     on_disk = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert used | listed == on_disk
     assert not used & listed
@@ -203,7 +203,9 @@ def test_25_copies_near_copies_and_groups_across_splits_are_found(
     photo.save(root / "train" / "b" / "photo.png")
     photo.resize((120, 120)).save(root / "test" / "b" / "smaller.jpg", quality=70)
     status = main(["data", "check", str(root), "--group-pattern", r"(p\d+)-", "--json"])
-    found = {own["kind"]: own for own in json.loads(capsys.readouterr().out)["problems"]}
+    found = {
+        problem["kind"]: problem for problem in json.loads(capsys.readouterr().out)["problems"]
+    }
     assert status == 3
     assert found["across_splits"]["count"] == 1
     assert found["near_across_splits"]["items"][0]["files"] == [

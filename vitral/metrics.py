@@ -1,4 +1,4 @@
-"""How good predictions are: right answers, precision, F1, average precision, calibration."""
+"""Metrics of predictions: accuracy, precision, recall, F1, average precision, calibration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,14 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 THRESHOLD = 0.5
-"""Probability above which an image that may have any classes is said to have one."""
+"""Probability above which a class is predicted for multi-label data."""
 NUM_BINS = 15
 """Bins of the calibration error: Guo et al. 2017 use 15 in Table 1."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far stated confidence and accuracy lie apart, per bin of confidence."""
+    """Confidence and accuracy per bin of confidence, and their distance."""
 
     counts: Integers
     """(bins,) images in each bin."""
@@ -32,12 +32,12 @@ class Calibration:
 
 
 def right_answers(probabilities: NDArray[np.floating], labels: Integers) -> NDArray[np.bool_]:
-    """Say which images are answered right (N,).
+    """Return which images are predicted correctly (N,).
 
     Args:
         probabilities: (N, K).
-        labels: (N,) classes: right is the most probable one; or (N, K) of 0 and 1, where an image
-            may have any classes: right is an image whose classes are just those above THRESHOLD.
+        labels: (N,) classes: correct if it is the most probable one; or for multi-label data
+            (N, K) of 0 and 1: correct if the image's classes are exactly those above THRESHOLD.
     """
     if labels.ndim == 1:
         right: NDArray[np.bool_] = probabilities.argmax(axis=1) == labels
@@ -48,12 +48,12 @@ def right_answers(probabilities: NDArray[np.floating], labels: Integers) -> NDAr
 def answers_within(
     probabilities: NDArray[np.floating], labels: Integers, *, most: int
 ) -> NDArray[np.bool_]:
-    """Say of which images (N,) one of the `most` likeliest classes is any of theirs.
+    """Return for which images (N,) any of the `most` most probable classes is one of theirs.
 
     Args:
         probabilities: (N, K).
         labels: (N, K) of 0 and 1.
-        most: answers that count, at most K.
+        most: number of classes that count, at most K.
     """
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
     return np.asarray(np.take_along_axis(labels, best, axis=1).any(axis=1), np.bool_)
@@ -62,8 +62,8 @@ def answers_within(
 def average_precisions(probabilities: NDArray[np.floating], labels: Integers) -> Floats:
     """Compute each class's average precision (K,), NaN for a class that no image has.
 
-    With the images sorted by their probability, the sum over thresholds of precision times the gain
-    in recall; images of one probability come in together, so that their order does not count.
+    It is the sum over thresholds of precision times the increase in recall, with the images sorted
+    by probability. Images of equal probability share a threshold, so their order does not matter.
 
     Args:
         probabilities: (N, K).
@@ -73,8 +73,8 @@ def average_precisions(probabilities: NDArray[np.floating], labels: Integers) ->
     """
     return np.array(
         [
-            _average_precision(own.astype(np.float64), marks.astype(np.float64))
-            for own, marks in zip(probabilities.T, labels.T, strict=True)
+            _average_precision(scores.astype(np.float64), marks.astype(np.float64))
+            for scores, marks in zip(probabilities.T, labels.T, strict=True)
         ]
     )
 
@@ -93,14 +93,14 @@ def _average_precision(scores: Floats, marks: Floats) -> float:
 def decision_counts(
     probabilities: NDArray[np.floating], labels: Integers
 ) -> tuple[Integers, Integers, Integers]:
-    """Count for each class, (K,) each, images that have it, that were given it, and both.
+    """Count per class, (K,) each, the actual positives, predicted positives and true positives.
 
     Args:
-        probabilities: (N, K); above THRESHOLD the class is given.
+        probabilities: (N, K); a class is predicted above THRESHOLD.
         labels: (N, K) of 0 and 1.
     """
     has, given = labels.astype(bool), probabilities > THRESHOLD
-    counts = (own.sum(axis=0, dtype=np.int64) for own in (has, given, has & given))
+    counts = (mask.sum(axis=0, dtype=np.int64) for mask in (has, given, has & given))
     first, second, third = counts
     return first, second, third
 
@@ -120,15 +120,15 @@ def count_confusions(labels: Integers, predictions: Integers, *, num_classes: in
 def precision_and_recall(confusions: Integers) -> tuple[Floats, Floats]:
     """Compute each class's precision and recall, both (K,), from counts (K, K).
 
-    Precision is the share of images given the class that are of it, NaN for a class that was never
-    given. Recall is the share of the class's images that were given it, NaN for one without images.
+    Precision is the share of a class's predictions that are correct, NaN if it was never predicted.
+    Recall is the share of the class's images that were predicted as it, NaN if it has no images.
     """
     right = np.diag(confusions).astype(np.float64)
     return ratio(right, confusions.sum(axis=0)), ratio(right, confusions.sum(axis=1))
 
 
 def frequent_confusions(confusions: Integers, limit: int) -> list[tuple[int, int, int]]:
-    """List the most frequent mistakes as (true class, predicted class, images), most first."""
+    """Return the most frequent errors as (true class, predicted class, images), descending."""
     wrong = confusions.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
@@ -148,7 +148,7 @@ def calibrate(
     Args:
         probabilities: (N, K); N > 0.
         labels: (N,) true classes; or (N, K) of 0 and 1: then each pair of image and class counts,
-            with its probability as confidence, right where the image has the class.
+            with its probability as confidence, and is right if the image has the class.
         num_bins: M.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2, 3 and 5.

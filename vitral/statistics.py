@@ -1,4 +1,4 @@
-"""Intervals and tests: how much of a score chance explains."""
+"""Confidence intervals and tests of scores."""
 
 import math
 from collections.abc import Sequence
@@ -24,16 +24,15 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """Return the mean of scores over seeds and its 95 % interval by Student's t.
 
-    It says how far the mean over ever more draws of the support may lie. The uncertainty that
-    comes from a limited number of test images is another one, and not in it: all seeds share the
-    test images (for those, see `vitral.statistics.wilson_interval`).
+    It is the interval of the mean over infinitely many draws of the support. It does not include
+    the uncertainty from a limited number of test images, since all seeds share the test images (for
+    that, see `vitral.statistics.wilson_interval`).
 
     Args:
-        values: a score a seed; the interval is not cut to 0..1.
+        values: one score per seed; the interval is not clipped to 0..1.
 
     Returns:
-        (mean, low, high); low and high are None for a single value, which says nothing of its
-        spread.
+        (mean, low, high); low and high are None for a single value, whose spread is unknown.
 
     Raises:
         RequestError: no values.
@@ -49,7 +48,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 
 def t_quantile(freedom: int, *, coverage: float = 0.95) -> float:
-    """Return the t between whose negative and itself Student's distribution has `coverage`.
+    """Return the t for which Student's distribution has `coverage` within (-t, t).
 
     Args:
         freedom: degrees of freedom, 1 or more.
@@ -80,7 +79,7 @@ def _t_coverage(angle: float, freedom: int) -> float:
 
 
 def binomial_tail(right: int, count: int, share: float) -> float:
-    """Return the probability of `right` or more hits among `count`, each of probability `share`."""
+    """Return the probability of at least `right` hits in `count` trials of probability `share`."""
     if right <= 0 or share >= 1:
         return 1.0
     logs = [

@@ -48,11 +48,11 @@ def test_it_measures_each_number_of_threads(
 
 def test_it_names_the_bottleneck_in_words(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "data", str(photos), *COMMAND, "--scaled-decoding"]) == 0
-    said = capsys.readouterr().out
-    assert "0.01 megapixels" in said
-    assert "crop and resize" in said
-    assert "of what ViT-Mi/8 needs" in said
-    assert "takes most" in said
+    stdout = capsys.readouterr().out
+    assert "0.01 megapixels" in stdout
+    assert "crop and resize" in stdout
+    assert "of what ViT-Mi/8 needs" in stdout
+    assert "takes most" in stdout
 
 
 @pytest.mark.slow

@@ -26,10 +26,10 @@ def test_it_says_what_is_there_and_what_is_left_out(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "info", str(photos)]) == 0
-    said = capsys.readouterr().out
-    assert "data: photos: 2 classes," in said
-    assert "skipped 1 files: 1 not an image" in said
-    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if "  " in line}
+    stdout = capsys.readouterr().out
+    assert "data: photos: 2 classes," in stdout
+    assert "skipped 1 files: 1 not an image" in stdout
+    rows = {line.split()[0]: line.split()[1:] for line in stdout.splitlines() if "  " in line}
     assert [sum(map(int, rows[name])) for name in ("wren", "käuzchen")] == [12, 12]
     assert rows["class"] == ["train", "validation", "test"]
 
@@ -57,10 +57,10 @@ def test_many_classes_are_cut_unless_all_are_asked_for(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), number).save(path)
     assert main(["data", "info", str(tmp_path / "many")]) == 0
-    said = capsys.readouterr().out
-    assert "class29" in said
-    assert "class30" not in said
-    assert "and 10 more: --all lists them" in said
+    stdout = capsys.readouterr().out
+    assert "class29" in stdout
+    assert "class30" not in stdout
+    assert "and 10 more: --all lists them" in stdout
     assert main(["data", "info", str(tmp_path / "many"), "--all"]) == 0
     assert "class39" in capsys.readouterr().out
 
@@ -111,9 +111,9 @@ def test_good_data_is_said_to_be_good(
     split_photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "check", str(split_photos)]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "data: photos: 36 usable images (12 train, 12 validation, 12 test)"
-    assert said[-1] == "verdict: good: nothing to complain about"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "data: photos: 36 usable images (12 train, 12 validation, 12 test)"
+    assert lines[-1] == "verdict: good: nothing to complain about"
 
 
 def test_bad_data_is_named_and_ends_with_status_3(
@@ -123,11 +123,11 @@ def test_bad_data_is_named_and_ends_with_status_3(
         (split_photos / "train" / "a" / f"bad{number}.png").write_bytes(b"")
     shutil.copy(split_photos / "train" / "b" / "1.png", split_photos / "test" / "b" / "leak.png")
     assert main(["data", "check", str(split_photos)]) == 3
-    said = capsys.readouterr().out
-    assert "x 7 files can't be read" in said
-    assert "    train/a/bad0.png (an empty file)" in said
-    assert "    and 2 more: --all names them" in said
-    assert "    test/b/leak.png = train/b/1.png (test, b; train, b)" in said
+    stdout = capsys.readouterr().out
+    assert "x 7 files can't be read" in stdout
+    assert "    train/a/bad0.png (an empty file)" in stdout
+    assert "    and 2 more: --all names them" in stdout
+    assert "    test/b/leak.png = train/b/1.png (test, b; train, b)" in stdout
     assert main(["data", "check", str(split_photos), "--all"]) == 3
     assert "train/a/bad6.png" in capsys.readouterr().out
 
@@ -172,9 +172,9 @@ def test_data_is_compared_to_other_data(
 
 def test_folds_are_counted(split_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(split_photos / "train"), "--folds", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "    a: [2, 2, 2]" in said
-    assert "    b: [2, 2, 2]" in said
+    stdout = capsys.readouterr().out
+    assert "    a: [2, 2, 2]" in stdout
+    assert "    b: [2, 2, 2]" in stdout
 
 
 def test_groups_are_found_in_names(split_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,12 +215,12 @@ def test_nothing_is_written_where_the_data_lies(
 def test_a_list_is_not_replaced_by_its_cleaned_one(
     split_photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = split_photos.parent / "own.csv"
+    path = split_photos.parent / "own.csv"
     rows = [f"photos/{split}/a/0.png,a,mine" for split in ("train", "val", "test")]
-    own.write_text("\n".join(["path,label,extra", *rows, "photos/train/b/1.png,b,mine"]))
-    before = own.read_bytes()
-    assert main(["data", "check", str(own), "--fix", str(own)]) == 2
-    assert own.read_bytes() == before
+    path.write_text("\n".join(["path,label,extra", *rows, "photos/train/b/1.png,b,mine"]))
+    before = path.read_bytes()
+    assert main(["data", "check", str(path), "--fix", str(path)]) == 2
+    assert path.read_bytes() == before
 
 
 @pytest.fixture
@@ -236,22 +236,24 @@ def pack_photos(tmp_path: Path) -> Path:
 def test_it_says_what_it_wrote(pack_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["data", "pack", str(pack_photos), "--output", str(pack_photos / ".." / "packed")]
     assert main([*command, "--resize", "16", "--quality", "80", "--images-per-shard", "7"]) == 0
-    said = capsys.readouterr().out
-    assert " train, " in said
-    assert "images    images with a shorter side above 16 pixels were shrunk to it" in said
-    assert "quality 80" in said
-    assert "left out  1 files" in said
+    stdout = capsys.readouterr().out
+    assert " train, " in stdout
+    assert "images    images with a shorter side above 16 pixels were shrunk to it" in stdout
+    assert "quality 80" in stdout
+    assert "left out  1 files" in stdout
 
 
 def test_what_it_wrote_is_data(pack_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed = str(pack_photos / ".." / "packed")
     assert main(["data", "pack", str(pack_photos), "--output", packed, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["path"] == packed
+    written = json.loads(capsys.readouterr().out)
+    assert written["path"] == packed
     assert main(["data", "info", packed, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {name: part["num_images"] for name, part in report["splits"].items()} == said["splits"]
-    assert report["notes"] == said["notes"]
+    assert {name: part["num_images"] for name, part in report["splits"].items()} == written[
+        "splits"
+    ]
+    assert report["notes"] == written["notes"]
 
 
 @pytest.mark.parametrize(

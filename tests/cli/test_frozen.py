@@ -22,7 +22,7 @@ VERBS = ("fewshot", "probe", "knn")
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a small model in colour, whose head is of other classes."""
+    """A working directory with a small RGB model, whose head has other classes."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(1)
     model = vitral.create_model(
@@ -42,11 +42,11 @@ def test_real_images_are_scored_by_every_protocol(
         assert main([tokens[0], "model", source, *tokens[1:], "--json"]) == 0
         summaries[tokens[0]] = json.loads(capsys.readouterr().out)
     fewshot = summaries["fewshot"]
-    assert [(own["shots"], own["seed"]) for own in fewshot["results"]] == [
+    assert [(result["shots"], result["seed"]) for result in fewshot["results"]] == [
         (shots, seed) for shots in (1, 5) for seed in range(3)
     ]
     assert fewshot["protocol"]["preprocessing"]["resize"] == "squash"
-    five = [own["accuracy"] for own in fewshot["results"] if own["shots"] == 5]
+    five = [result["accuracy"] for result in fewshot["results"] if result["shots"] == 5]
     assert fewshot["means"][1]["accuracy"] == pytest.approx(np.mean(five))
     rows, num_damaged = read_results(RESULTS_PATH)
     assert (len(rows), num_damaged) == (6 + 2 + 2, 0)
@@ -94,13 +94,13 @@ def test_kept_features_change_nothing(
     write_patterns(place / "d.npz")
     grey_model()
     monkeypatch.setenv("VITRAL_CACHE_DIR", "kept")
-    printed, kept = [], []
+    printed, num_cached = [], []
     for cache in ("off", "on", "on"):
         assert main([verb, "grey", "d.npz", "--cache", cache, "--json"]) == 0
         printed.append(capsys.readouterr().out)
-        kept.append(len(list(Path("kept/features").glob("*"))))
+        num_cached.append(len(list(Path("kept/features").glob("*"))))
     assert printed[0] == printed[1] == printed[2]
-    assert kept[0] == 0 < kept[1] == kept[2]
+    assert num_cached[0] == 0 < num_cached[1] == num_cached[2]
 
 
 def test_options_reach_the_protocol(place: Path, capsys: Captured) -> None:

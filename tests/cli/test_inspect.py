@@ -56,10 +56,10 @@ def test_it_writes_a_page_figures_and_arrays(capsys: pytest.CaptureFixture[str])
 def test_it_says_what_it_looked_at_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["inspect", "vit", "photos", "--gallery", "1", "--occlusion", "off", "--layers", "-1"]
     assert main([*command, "--output", "json", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["page"] == "json/inspect.html"
-    assert said["kept_heads"] == ["block01/attention"]
-    assert "occlusion" not in said["figures"]
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["page"] == "json/inspect.html"
+    assert facts["kept_heads"] == ["block01/attention"]
+    assert "occlusion" not in facts["figures"]
     found = read_inspected(Path("json"))
     assert found.num_images == 1
     assert found["reach/num_images"] == 3
@@ -112,10 +112,10 @@ def test_another_look_leaves_nothing_of_the_one_before() -> None:
 def test_files_of_somebody_else_are_not_replaced(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = tmp_path / name
-    mine.write_bytes(b"mine")
+    path = tmp_path / name
+    path.write_bytes(b"mine")
     assert main(["inspect", "vit", "--output", str(tmp_path)]) == 2
-    assert str(mine) in capsys.readouterr().err
+    assert str(path) in capsys.readouterr().err
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
 

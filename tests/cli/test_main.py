@@ -89,7 +89,7 @@ def test_evaluate_keeps_its_score_as_a_row_of_results(
 def test_evaluate_shows_the_papers_figure_for_the_same_model_and_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a ViT-B/16 in name, on a set that is called CIFAR-10."""
+    """A model named ViT-B/16, on data named CIFAR-10."""
     images, labels = pattern_images(24)
     split = np.repeat(["train", "test"], [12, 12])
     classes = np.array(list("abcd"))
@@ -233,7 +233,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_reader_that_leaves_early_is_no_error(
     trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """The rows are more than a pipe holds, so that the writer meets the closed end."""
+    """The rows exceed the buffer of a pipe, so that the writer sees that it is closed."""
     for number in range(1200):
         (tmp_path / f"{number:04}-{'x' * 60}.png").write_text("no image")
     line = " ".join([*command("predict", str(trained[0]), str(tmp_path)), "| head -1"])

@@ -111,9 +111,9 @@ def test_a_terminal_shows_what_fits(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
     assert main(["results", *tokens]) == 0
-    said = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-    assert max(map(len, said.splitlines())) <= columns
-    words = " ".join(said.split())
+    stdout = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert max(map(len, stdout.splitlines())) <= columns
+    words = " ".join(stdout.split())
     assert "95.0 %" in words
     assert ("n 10,000;" in words) == (columns == 70)
 
@@ -142,14 +142,14 @@ def test_without_results_it_says_who_writes_them(
         RESULTS_PATH.parent.mkdir()
         RESULTS_PATH.touch()
     verbs = "`vitral evaluate, finetune, fewshot, probe, knn` and `vtab`"
-    said = f"no results in runs/results.jsonl: {verbs}"
+    message = f"no results in runs/results.jsonl: {verbs}"
     for tokens, out in ([], ""), (["--json"], '{"results": []}\n'), (
         ["--json", "--compare"], '{"comparisons": []}\n',
     ):  # fmt: skip
         assert main(["results", *tokens]) == 0
         captured = capsys.readouterr()
         assert captured.out == out
-        assert captured.err.startswith(said)
+        assert captured.err.startswith(message)
         assert captured.err.count("\n") == 1
 
 

@@ -119,12 +119,12 @@ def test_without_a_search_it_lists_the_models_and_counts_the_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["models"]) == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in COMMON_NAMES)
-    assert "any patch size" in said
-    assert f"{len(read_catalogue())} sets of public weights" in said
-    assert "--search" in said
-    assert max(map(len, said.splitlines())) <= 90
+    stdout = capsys.readouterr().out
+    assert all(name in stdout for name in COMMON_NAMES)
+    assert "any patch size" in stdout
+    assert f"{len(read_catalogue())} sets of public weights" in stdout
+    assert "--search" in stdout
+    assert max(map(len, stdout.splitlines())) <= 90
 
 
 def test_a_search_prints_one_line_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,9 +151,9 @@ def test_words_without_the_option_are_a_search_too(capsys: pytest.CaptureFixture
 
 def test_a_model_without_public_weights_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--search", "AxialViT"]) == 0
-    said = capsys.readouterr().out
-    assert "AxialViT-B/32, AxialViT-B/16" in said
-    assert "No public weights are known for that" in said
+    stdout = capsys.readouterr().out
+    assert "AxialViT-B/32, AxialViT-B/16" in stdout
+    assert "No public weights are known for that" in stdout
 
 
 @pytest.mark.parametrize("columns", [70, 200])  # a paragraph an entry, a table
@@ -164,10 +164,10 @@ def test_a_terminal_shows_whole_names(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
     assert main(["models", "--search", "deit3 large 384"]) == 0
-    said = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-    assert "timm/deit3_large_patch16_384.fb_in22k_ft_in1k" in said
-    assert "304.8 M" in said
-    assert max(map(len, said.splitlines())) <= columns
+    stdout = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert "timm/deit3_large_patch16_384.fb_in22k_ft_in1k" in stdout
+    assert "304.8 M" in stdout
+    assert max(map(len, stdout.splitlines())) <= columns
 
 
 def test_json_has_every_field_of_every_entry(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,10 +139,10 @@ def test_every_figure_of_the_facts_is_in_the_table(
     part = part.split("\n## ")[0]
     lines = [line[1:].rstrip("| ").split("|") for line in part.splitlines() if line.startswith("|")]
     printed = [re.sub(r"[^\d.]", "", cell) for line in lines[2:] for cell in line[columns]]
-    own = [r.value for r in ROWS if r.source == source]
+    published = [r.value for r in ROWS if r.source == source]
     if source == "Table 6":
-        own = [r.value for r in ROWS if r.source == source and r.task != "average-5"]
-    assert sorted(float(text) for text in printed if text) == sorted(own)
+        published = [r.value for r in ROWS if r.source == source and r.task != "average-5"]
+    assert sorted(float(text) for text in printed if text) == sorted(published)
 
 
 def test_table_2_is_there_with_its_deviations(shared: Path) -> None:
@@ -150,8 +150,8 @@ def test_table_2_is_there_with_its_deviations(shared: Path) -> None:
     lines = [line[1:].rstrip("| ").split("|") for line in part.splitlines() if line[:1] == "|"]
     cells = [cell.strip().split("±") for line in lines[2:-1] for cell in line[1:5]]
     printed = [(float(value), float(std[0]) if std else None) for value, *std in cells]
-    own = [row for row in ROWS if row.source == "Table 2" and row.model != "EfficientNet-L2"]
-    assert printed == [(row.value, row.std) for row in own if row.metric == "accuracy"]
+    rows = [row for row in ROWS if row.source == "Table 2" and row.model != "EfficientNet-L2"]
+    assert printed == [(row.value, row.std) for row in rows if row.metric == "accuracy"]
 
 
 def test_the_figures_of_the_released_models_are_there(shared: Path) -> None:
@@ -251,7 +251,7 @@ def test_only_the_five_sets_are_called_average_5(names: list[str]) -> None:
     name, mean = average_five(dict.fromkeys(names, 0.5))
     assert mean == 0.5
     assert (name == "Average-5") == (set(names) == set(AVERAGE_FIVE))
-    assert name == "Average-5" or all(own in name for own in names)
+    assert name == "Average-5" or all(dataset in name for dataset in names)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from vitral.errors import RequestError
 
 @dataclasses.dataclass(frozen=True)
 class OwnSettings(ObjectiveSettings):
-    """Of an objective, as each has some of its own."""
+    """Settings of an objective that has some of its own."""
 
     label_smoothing: float = 0.0
 
@@ -160,8 +160,8 @@ FAMILY_NAMES = [family.__name__ for family in FAMILIES.values()]
 
 def of_family(values: dict[str, Any], family: type[ModelConfig]) -> dict[str, Any]:
     """Leave out what models of other families have."""
-    own = {f"model.{name}" for name in family.__dataclass_fields__}
-    return {p: value for p, value in values.items() if not p.startswith("model.") or p in own}
+    names = {f"model.{name}" for name in family.__dataclass_fields__}
+    return {p: value for p, value in values.items() if not p.startswith("model.") or p in names}
 
 
 def family_with(path: str) -> type[ModelConfig]:
@@ -171,8 +171,8 @@ def family_with(path: str) -> type[ModelConfig]:
 
 
 def test_every_setting_has_a_value_here() -> None:
-    own = {"objective.label_smoothing"}
-    assert set(VALUES) == own | set(setting_types()) - set(STAND_INS)
+    retired = {"objective.label_smoothing"}
+    assert set(VALUES) == retired | set(setting_types()) - set(STAND_INS)
 
 
 @pytest.mark.parametrize("path", VALUES)
@@ -380,8 +380,8 @@ def test_where_a_run_is_made_does_not_tell_runs_apart(path: str) -> None:
 
 
 def test_the_order_of_settings_does_not_tell_runs_apart() -> None:
-    turned = dict(reversed(PARSED.items()))
-    assert name_of(turned) == name_of(PARSED)
+    reordered = dict(reversed(PARSED.items()))
+    assert name_of(reordered) == name_of(PARSED)
     assert len(name_of(PARSED)) == 6
     assert int(name_of(PARSED), 16) >= 0
 

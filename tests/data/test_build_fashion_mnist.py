@@ -52,7 +52,7 @@ def test_the_built_in_file_is_what_the_script_makes(script, tmp_path, monkeypatc
     monkeypatch.setattr(script, "OUTPUT_PATH", tmp_path / "made.npz")
     monkeypatch.setattr("sys.argv", ["build_fashion_mnist.py", str(folder)])
     script.main()
-    with np.load(tmp_path / "made.npz") as made, np.load(BUILTIN["fashion-mnist"]) as kept:
-        assert made.files == kept.files
+    with np.load(tmp_path / "made.npz") as made, np.load(BUILTIN["fashion-mnist"]) as builtin:
+        assert made.files == builtin.files
         for name in made.files:
-            np.testing.assert_array_equal(made[name], kept[name])
+            np.testing.assert_array_equal(made[name], builtin[name])

@@ -34,12 +34,12 @@ def split_tree(**classes):
     ]
 
 
-def write_npz(path, count, *, channels=3, labels=None, **further):
+def write_npz(path, count, *, channels=3, labels=None, **arrays):
     """Images that differ, with labels 0, 1, 2, 0, ..."""
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (count, 5, 4, channels), dtype=np.uint8)
     labels = np.arange(count) % 3 if labels is None else labels
-    np.savez(path, images=images, labels=labels, **further)
+    np.savez(path, images=images, labels=labels, **arrays)
     return path
 
 
@@ -58,9 +58,9 @@ def test_classes_are_in_order_of_number_and_name(tmp_path, fill, folders, classe
     data = open_dataset(fill(tmp_path, split_tree(train=folders, test=folders)))
     assert data.classes == classes
     assert all(
-        name.split("/")[1] == own
+        name.split("/")[1] == label
         for part in names_by_split(data).values()
-        for name, own in part.items()
+        for name, label in part.items()
     )
 
 
@@ -383,11 +383,11 @@ def test_images_of_any_classes_get_marks(tmp_path, fill):
     data = open_dataset(tmp_path / "own.csv")
     assert data.classes == ("a", "b", "c")
     assert data.is_multi_label
-    marks = {"0": [1, 1, 0], "1": [1, 0, 0], "2": [0, 0, 0], "3": [0, 0, 1]}
+    multi_hot = {"0": [1, 1, 0], "1": [1, 0, 0], "2": [0, 0, 0], "3": [0, 0, 1]}
     for part in data.splits.values():
         for number in range(len(part)):
             kind = str(int(part.name(number).removesuffix(".png")) % 4)
-            assert part.labels[number].tolist() == marks[kind]
+            assert part.labels[number].tolist() == multi_hot[kind]
 
 
 def test_images_without_any_label_are_no_data(tmp_path, fill):
@@ -426,11 +426,11 @@ def test_every_image_is_tested_in_one_fold(tmp_path, fill, pattern):
 def test_a_pattern_keeps_groups_together(tmp_path, fill):
     settings = DataSettings(source="", group_pattern=r"p\d+")
     data = open_dataset(many(tmp_path, fill), settings=settings)
-    place = {}
+    split_of = {}
     for split, names in names_by_split(data).items():
         for name in names:
             group = name.split("/")[1].split("-")[0]
-            assert place.setdefault(group, split) == split
+            assert split_of.setdefault(group, split) == split
     assert "split by group: 80 % train, 10 % validation, 10 % test" in data.notes
 
 

@@ -180,8 +180,8 @@ def test_every_stress_image_is_in_the_tables_with_the_size_of_the_manifest(share
     assert set(rows) == DECODED.keys() | DEEP.keys() | UNSUPPORTED.keys() | UNREADABLE.keys()
     stored = {name: (int(rows[name]["height"]), int(rows[name]["width"])) for name in DECODED}
     on_its_side = {name for name in DECODED if rows[name]["orientation"] in ("5", "6", "7", "8")}
-    turned = {name: stored[name][::-1] for name in on_its_side}
-    assert stored | turned == DECODED
+    oriented = {name: stored[name][::-1] for name in on_its_side}
+    assert stored | oriented == DECODED
     assert {rows[name]["result"] for name in DECODED} == {"decodes"}
 
 
@@ -280,8 +280,8 @@ def test_exif_turns_the_picture(picture, encode, kind, options, orientation, cha
     exif[0x0112] = orientation
     plain = decode_image(encode(image, kind, **options), channels=channels)
     tagged = encode(image, kind, exif=exif, **options)
-    turned = TURNS[orientation](plain)
-    np.testing.assert_array_equal(decode_image(tagged, channels=channels), turned)
+    oriented = TURNS[orientation](plain)
+    np.testing.assert_array_equal(decode_image(tagged, channels=channels), oriented)
     header = read_header(tagged)
     assert (header.height, header.width, header.turned) == (16, 24, orientation > 1)
 
@@ -506,10 +506,12 @@ def test_damage_gives_pixels_or_one_of_two_errors(picture, encode, kind, mode, c
     exif[0x0112] = 6
     options = {} if kind in ("BMP", "GIF") else {"exif": exif}
     content = bytearray(encode(picture(size=(24, 32), mode=mode), kind, **options))
-    places = st.integers(0, len(content) - 1)
-    for place, value in data.draw(st.dictionaries(places, st.integers(0, 255), max_size=4)).items():
-        content[place] = value
-    content = bytes(content[: data.draw(places) + 1])
+    positions = st.integers(0, len(content) - 1)
+    for position, value in data.draw(
+        st.dictionaries(positions, st.integers(0, 255), max_size=4)
+    ).items():
+        content[position] = value
+    content = bytes(content[: data.draw(positions) + 1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, "MAX_PIXELS", 1_000_000)  # damage may announce any size
         try:

@@ -17,37 +17,37 @@ def store(tmp_path, fill, counting):
 
 
 def test_an_image_is_decoded_once(store):
-    kept = DecodedStore(store, channels=3)
+    cached = DecodedStore(store, channels=3)
     for _ in range(3):
         for number in range(3):
             expected = decode_image(store.store.read(number))
-            np.testing.assert_array_equal(kept.read(number), expected)
+            np.testing.assert_array_equal(cached.read(number), expected)
     assert store.reads == [0, 1, 2]
-    assert kept.names == store.names
-    assert kept.stamp(1) == store.stamp(1)
-    assert kept.blocks() is None
+    assert cached.names == store.names
+    assert cached.stamp(1) == store.stamp(1)
+    assert cached.blocks() is None
 
 
 def test_a_damaged_image_is_tried_again_and_never_kept(tmp_path, fill):
     fill(tmp_path, {"a.png": b"no image"})
-    kept = DecodedStore(FolderStore(tmp_path, ["a.png"]), channels=3)
+    cached = DecodedStore(FolderStore(tmp_path, ["a.png"]), channels=3)
     for _ in range(2):
         with pytest.raises(UnreadableImageError):
-            kept.read(0)
+            cached.read(0)
 
 
 def test_arrays_are_not_kept_again():
     images = np.zeros((2, 4, 4, 3), np.uint8)
-    kept = DecodedStore(ArrayStore(images, path="memory"), channels=3)
-    assert np.shares_memory(kept.read(0), images)
+    cached = DecodedStore(ArrayStore(images, path="memory"), channels=3)
+    assert np.shares_memory(cached.read(0), images)
 
 
 def test_the_bytes_of_decoded_images_are_known_beforehand(tmp_path, fill):
     data = open_dataset(fill(tmp_path, [f"{c}/{n}.png" for c in "ab" for n in range(20)]))
     assert data.decoded_bytes() == 40 * 10 * 12 * 3
-    kept = data.keeping_decoded()
-    assert kept.fingerprint() == data.fingerprint()
-    for split, part in kept.splits.items():
+    cached = data.keeping_decoded()
+    assert cached.fingerprint() == data.fingerprint()
+    for split, part in cached.splits.items():
         assert part.read(0).shape == (10, 12, 3)
         assert part.labels.tolist() == data.splits[split].labels.tolist()
 
@@ -60,12 +60,12 @@ def test_deep_images_take_more_and_arrays_nothing():
 
 
 def test_processes_share_what_is_free(monkeypatch):
-    monkeypatch.setattr(module, "_free_bytes", lambda: 4 * 2**30)
+    monkeypatch.setattr(module, "free_memory_bytes", lambda: 4 * 2**30)
     assert bytes_to_keep(num_processes=1) == 2**30
     assert bytes_to_keep(num_processes=4) == 2**28
-    monkeypatch.setattr(module, "_free_bytes", lambda: 2**50)
+    monkeypatch.setattr(module, "free_memory_bytes", lambda: 2**50)
     assert bytes_to_keep(num_processes=1) == module.MOST_BYTES
 
 
 def test_something_is_free():
-    assert module._free_bytes() > 0
+    assert module.free_memory_bytes() > 0

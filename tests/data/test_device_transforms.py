@@ -52,9 +52,9 @@ def test_images_are_mirrored_before_they_are_mixed():
     flips = torch.tensor([True, False, False, True])
     batch = loaded(4, shares=[0.3, 0.3, 1.0, 1.0])
     ready = prepare_on_device(batch | {"flip": flips}, device=CPU, preprocessing=HOW)
-    turned = batch | {"image": batch["image"].clone()}
-    turned["image"][flips] = batch["image"][flips].flip(3)
-    expected = prepare_on_device(turned, device=CPU, preprocessing=HOW)
+    mirrored = batch | {"image": batch["image"].clone()}
+    mirrored["image"][flips] = batch["image"][flips].flip(3)
+    expected = prepare_on_device(mirrored, device=CPU, preprocessing=HOW)
     assert torch.equal(ready["image"], expected["image"])
     assert "flip" not in ready
 
@@ -64,10 +64,10 @@ def test_images_are_mirrored_before_they_are_mixed():
 def test_mirroring_keeps_type_and_layout(dtype, channels):
     images = torch.randint(0, 256, (5, 4, 6, channels)).to(dtype).permute(0, 3, 1, 2)
     flips = torch.tensor([True, False, True, True, False])
-    turned = flip_left_right(images, flips)
-    assert turned.dtype == dtype and turned.permute(0, 2, 3, 1).is_contiguous()
-    assert torch.equal(turned[flips], images[flips].flip(3))
-    assert torch.equal(turned[~flips], images[~flips])
+    mirrored = flip_left_right(images, flips)
+    assert mirrored.dtype == dtype and mirrored.permute(0, 2, 3, 1).is_contiguous()
+    assert torch.equal(mirrored[flips], images[flips].flip(3))
+    assert torch.equal(mirrored[~flips], images[~flips])
 
 
 def test_the_loaded_batch_is_not_changed():
@@ -195,9 +195,9 @@ def steps(count):
 
 
 def test_without_a_gpu_steps_are_given_as_they_come():
-    given = list(steps(3))
-    fed = list(prefetch((own for own in given), device=torch.device("cpu")))
-    assert all(one is other for one, other in zip(fed, given, strict=True))
+    loaded = list(steps(3))
+    fed = list(prefetch((step for step in loaded), device=torch.device("cpu")))
+    assert all(one is other for one, other in zip(fed, loaded, strict=True))
 
 
 @pytest.mark.gpu
@@ -207,25 +207,27 @@ def test_on_a_gpu_batches_are_there_and_the_same():
     for step, wanted in zip(prefetch(steps(20), device=device), steps(20), strict=True):
         assert step.plan == wanted.plan
         assert step.num_valid == 8
-        for batch, own in zip(step.micro_batches, wanted.micro_batches, strict=True):
+        for batch, expected in zip(step.micro_batches, wanted.micro_batches, strict=True):
             assert all(tensor.device.type == "cuda" for tensor in batch.values())
             busy = torch.randn(512, 512, device=device)
             for _ in range(20):
                 busy = busy @ busy / 512
-            assert all(torch.equal(batch[name].cpu(), own[name]) for name in own)
+            assert all(torch.equal(batch[name].cpu(), expected[name]) for name in expected)
 
 
 def test_without_a_gpu_batches_are_given_as_they_come_and_closed():
-    log, given = [], [own for step in steps(3) for own in step.micro_batches]
+    log, batches = [], [batch for step in steps(3) for batch in step.micro_batches]
 
     def loaded():
         try:
-            yield from given
+            yield from batches
         finally:
             log.append("closed")
 
     stream = prefetch_batches(loaded(), device=torch.device("cpu"))
-    assert all(one is own and other is own for own, (one, other) in zip(given, stream, strict=True))
+    assert all(
+        one is batch and other is batch for batch, (one, other) in zip(batches, stream, strict=True)
+    )
     with contextlib.closing(prefetch_batches(loaded(), device=torch.device("cpu"))) as stream:
         next(stream)
     assert log == ["closed", "closed"]
@@ -234,9 +236,9 @@ def test_without_a_gpu_batches_are_given_as_they_come_and_closed():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_each_batch_stands_beside_its_copy():
-    given = [own for step in steps(20) for own in step.micro_batches]
-    stream = prefetch_batches((own for own in given), device=torch.device("cuda"))
-    for own, (loaded, copied) in zip(given, stream, strict=True):
-        assert loaded is own
-        assert all(copied[name].device.type == "cuda" for name in own)
-        assert all(torch.equal(copied[name].cpu(), own[name]) for name in own)
+    batches = [batch for step in steps(20) for batch in step.micro_batches]
+    stream = prefetch_batches((batch for batch in batches), device=torch.device("cuda"))
+    for batch, (loaded, copied) in zip(batches, stream, strict=True):
+        assert loaded is batch
+        assert all(copied[name].device.type == "cuda" for name in batch)
+        assert all(torch.equal(copied[name].cpu(), batch[name]) for name in batch)

@@ -199,7 +199,7 @@ def test_half_of_the_images_are_mirrored():
 
 def test_every_place_of_a_random_crop_occurs_as_often_and_none_is_left_of_a_whole_one():
     numbers = uniforms(0, 0, np.arange(9000), count=NUM_UNIFORMS)
-    boxes = [random_box((384, 384), own, share=384 / 448) for own in numbers]
+    boxes = [random_box((384, 384), row, share=384 / 448) for row in numbers]
     assert {size for size, _ in boxes} == {(448, 448)}
     assert {box[2:] for _, box in boxes} == {(384, 384)}
     tops = np.bincount([box[0] for _, box in boxes])
@@ -435,9 +435,9 @@ def test_a_mask_mirrored_twice_is_itself_and_keeps_its_type(dtype):
 @given(**ANY, antialias=st.booleans(), axis=st.sampled_from([0, 1]))
 def test_a_mask_takes_its_pixels_from_where_the_image_does(antialias, axis, **values):
     geometry, how = drawn(**values, antialias=antialias)
-    places = np.indices(geometry.source)[axis]  # each pixel says where it lies
-    mask = apply_to_mask(places, geometry, fill=-1)
-    image = as_seen(places, geometry, how)
+    positions = np.indices(geometry.source)[axis]  # each pixel says where it lies
+    mask = apply_to_mask(positions, geometry, fill=-1)
+    image = as_seen(positions, geometry, how)
     assert mask.shape == image.shape == geometry.size
     # Antialias averages over a pixel of the result, at edges over less.
     step = geometry.crop[axis + 2] / geometry.resized[axis]

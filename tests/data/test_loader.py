@@ -77,8 +77,8 @@ def examples_of(contents):
     return build
 
 
-def training(examples, *, augment=PLAIN, **further):
-    values = {"seed": 3, "batch_size": 10, "workers": 0} | further
+def training(examples, *, augment=PLAIN, **options):
+    values = {"seed": 3, "batch_size": 10, "workers": 0} | options
     return TrainingBatches(examples, HOW, augment, **values)
 
 
@@ -187,7 +187,7 @@ def test_the_share_that_an_image_keeps_is_what_lies_outside_of_its_box(examples_
 
 
 def test_a_pair_with_a_broken_image_is_not_cut(examples_of):
-    broken = examples_of({place: OSError("gone") for place in range(0, NUM_IMAGES, 5)})
+    broken = examples_of({index: OSError("gone") for index in range(0, NUM_IMAGES, 5)})
     for batch in flat(training(broken, augment=CUT).steps(0, 8)):
         valid = batch["valid"].numpy()
         partner = np.minimum(np.arange(len(valid)) ^ 1, len(valid) - 1)
@@ -341,9 +341,9 @@ def test_a_process_without_a_share_passes_an_example_that_does_not_count(example
 def test_a_broken_image_is_zero_not_valid_and_has_a_reason(examples_of, workers, content, reason):
     examples = examples_of()
     files = list(examples.store.contents)
-    place = NUM_IMAGES - 1 - 20
-    files[place] = content
-    broken = {place: content} if isinstance(content, OSError) else {}
+    index = NUM_IMAGES - 1 - 20
+    files[index] = content
+    broken = {index: content} if isinstance(content, OSError) else {}
     examples = Examples(MemoryStore(files, broken), examples.numbers, examples.labels)
     batches = training(examples, augment=MIXED, workers=workers)
     whole = joined(flat(training(examples_of(), augment=MIXED).steps(0, 4)))
@@ -437,11 +437,11 @@ def source(request, tmp_path_factory, contents):
         elif request.param == "parquet":
             (root / "tables").mkdir()
             for file, (first, end) in enumerate([(0, 3), (3, 30), (30, NUM_IMAGES)]):
-                own = {"image": contents[first:end], "label": list("ab" * 20)[first:end]}
+                columns = {"image": contents[first:end], "label": list("ab" * 20)[first:end]}
                 path = root / "tables" / f"train-{file}.parquet"
-                pq.write_table(pa.table(own), path, row_group_size=5)
-            own = {"image": contents[:2], "label": ["a", "b"]}
-            pq.write_table(pa.table(own), root / "tables" / "test-0.parquet")
+                pq.write_table(pa.table(columns), path, row_group_size=5)
+            columns = {"image": contents[:2], "label": ["a", "b"]}
+            pq.write_table(pa.table(columns), root / "tables" / "test-0.parquet")
             yield open_dataset(root / "tables").splits["train"]
         else:
             yield open_dataset(root / "photos").splits["train"]
@@ -471,12 +471,12 @@ def test_every_epoch_visits_each_image_once_and_goes_on_anywhere(
             workers=workers,
         )
         return [
-            [i for own in step.micro_batches for i in own["index"][own["valid"]].tolist()]
+            [i for batch in step.micro_batches for i in batch["index"][batch["valid"]].tolist()]
             for step in batches.steps(start, 2 * per_epoch)
         ]
 
     ranks = [indices(rank, 0, workers) for rank in range(world_size)]
-    steps = [[i for own in step for i in own] for step in zip(*ranks, strict=True)]
+    steps = [[i for part in step for i in part] for step in zip(*ranks, strict=True)]
     for epoch in (steps[:per_epoch], steps[per_epoch:]):
         assert sorted(i for step in epoch for i in step) == list(range(NUM_IMAGES))
     assert steps[:per_epoch] != steps[per_epoch:]

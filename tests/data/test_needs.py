@@ -33,11 +33,11 @@ def patterns(count: int = 40) -> Examples:
     return opened(Pairs(images, labels)).everything()
 
 
-def loaded(needs: Needs, steps: tuple[int, int] = (0, 2), **further: Any) -> list[Batch]:
+def loaded(needs: Needs, steps: tuple[int, int] = (0, 2), **options: Any) -> list[Batch]:
     """Return the micro-batches of some steps."""
-    given: dict[str, Any] = {"seed": 3, "batch_size": 16, "workers": 0} | further
-    examples = given.pop("examples", None) or patterns()
-    batches = TrainingBatches(examples, HOW, PLAIN, needs=needs, **given)
+    arguments: dict[str, Any] = {"seed": 3, "batch_size": 16, "workers": 0} | options
+    examples = arguments.pop("examples", None) or patterns()
+    batches = TrainingBatches(examples, HOW, PLAIN, needs=needs, **arguments)
     return [batch for step in batches.steps(*steps) for batch in step.micro_batches]
 
 
@@ -352,7 +352,7 @@ def test_the_rows_of_all_processes_can_be_put_in_the_order_of_one(world_size: in
     wanted, _ = rows(0, 1)
     together = [row for rank in range(world_size) for row in rows(rank, world_size)[0]]
     order = rows(0, world_size)[1].order_of_rows(6)
-    ordered = together if order is None else [together[place] for place in order]
+    ordered = together if order is None else [together[position] for position in order]
     assert [row for row in ordered if row[2]] == wanted
     assert (order is None) == (world_size == 1)
 

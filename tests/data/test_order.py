@@ -81,10 +81,10 @@ def test_the_blocks_of_a_window_are_mixed(monkeypatch, size, window, together):
     monkeypatch.setattr("vitral.data.order.WINDOW", window)
     blocks = blocks_of([size] * 2 * together)
     met = blocks[epoch_order(0, 0, len(blocks), blocks=blocks)].reshape(2, size * together)
-    for own in met:
-        assert len(set(own.tolist())) == together
+    for row in met:
+        assert len(set(row.tolist())) == together
         # One block after the other, neighbours would differ at its ends only.
-        assert (own[1:] != own[:-1]).mean() > 0.8 * (1 - 1 / together)
+        assert (row[1:] != row[:-1]).mean() > 0.8 * (1 - 1 / together)
 
 
 def test_orders_differ_by_seed_and_epoch():
@@ -123,8 +123,8 @@ def test_an_order_can_not_be_changed_by_its_reader():
 
 
 def test_every_example_comes_at_every_place_equally_often():
-    places = np.array([epoch_order(seed, 0, 10) for seed in range(4000)])
-    statistics = [chi_square(np.bincount(places[:, place], minlength=10)) for place in range(10)]
+    orders = np.array([epoch_order(seed, 0, 10) for seed in range(4000)])
+    statistics = [chi_square(np.bincount(orders[:, i], minlength=10)) for i in range(10)]
     assert max(statistics) < LIMIT_OF_TEN
 
 
@@ -208,10 +208,10 @@ def test_pairs_stay_whole_over_processes_and_micro_batches(plan, world_size, hal
             *share_of_rank(plan, rank=rank, world_size=world_size), size=2 * half_size
         )
     ]
-    place = {p: k for k, (start, stop) in enumerate(cuts) for p in range(start, stop)}
-    assert sorted(place) == list(range(plan.start, plan.stop))
+    rank_of = {p: k for k, (start, stop) in enumerate(cuts) for p in range(start, stop)}
+    assert sorted(rank_of) == list(range(plan.start, plan.stop))
     pairs = [(p, p + 1) for p in range(plan.start, plan.stop - 1, 2)]
-    assert all(first % 2 == 0 and place[first] == place[second] for first, second in pairs)
+    assert all(first % 2 == 0 and rank_of[first] == rank_of[second] for first, second in pairs)
 
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 40))

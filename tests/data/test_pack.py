@@ -47,14 +47,14 @@ def files(folder):
 
 @pytest.mark.parametrize("size", [1, 4, 14, 5000])
 def test_what_is_packed_is_what_was_there(folder, tmp_path, size):
-    said = packed(folder, tmp_path / "packed", images_per_shard=size)
+    pack_record = packed(folder, tmp_path / "packed", images_per_shard=size)
     data, again = open_dataset(folder), open_dataset(tmp_path / "packed")
     assert contents(again) == contents(data)
     assert again.classes == data.classes
     assert again.fingerprint() == data.fingerprint()
-    assert said["splits"] == {"train": 14, "test": 4}
-    assert len(said["shards"]) == -(-14 // size) + -(-4 // size)
-    assert "every image has the bytes of its source" in said["images"]
+    assert pack_record["splits"] == {"train": 14, "test": 4}
+    assert len(pack_record["shards"]) == -(-14 // size) + -(-4 // size)
+    assert "every image has the bytes of its source" in pack_record["images"]
 
 
 def test_a_pack_is_opened_without_reading_an_image(folder, tmp_path, monkeypatch):
@@ -69,9 +69,9 @@ def test_the_classes_of_a_split_are_mixed_over_its_shards(tmp_path, fill):
     names = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(200)]
     content = (fill(tmp_path / "one", ["a.png"]) / "a.png").read_bytes()
     fill(tmp_path / "photos", dict.fromkeys(names, content))
-    said = packed(tmp_path / "photos", tmp_path / "packed", images_per_shard=100)
+    pack_record = packed(tmp_path / "photos", tmp_path / "packed", images_per_shard=100)
     data = open_dataset(tmp_path / "packed")
-    assert len(said["shards"]) == 4
+    assert len(pack_record["shards"]) == 4
     (part,) = data.splits.values()
     # Each shard holds 100 of 400, of which 50 are expected to be cats, with a deviation of 4.3.
     assert all(30 < part.labels[start : start + 100].sum() < 70 for start in range(0, 400, 100))
@@ -85,9 +85,9 @@ def test_an_epoch_has_no_memory_of_the_shards(tmp_path):
     train = open_dataset(tmp_path / "packed").splits["train"]
     for epoch in range(5):
         order = epoch_order(0, epoch, len(train), blocks=train.blocks())
-        places = train.numbers[order]  # in the shards, one after the other
-        rank_correlation = np.corrcoef(np.arange(len(places)), places.argsort().argsort())[0, 1]
-        assert abs(rank_correlation) < 4 / np.sqrt(len(places))
+        file_ids = train.numbers[order]  # in the shards, one after the other
+        rank_correlation = np.corrcoef(np.arange(len(file_ids)), file_ids.argsort().argsort())[0, 1]
+        assert abs(rank_correlation) < 4 / np.sqrt(len(file_ids))
 
 
 def test_other_tools_read_the_shards(folder, tmp_path):
@@ -200,9 +200,10 @@ def test_large_images_are_shrunk_and_others_keep_their_bytes(tmp_path, fill, pic
         "b/deep.png": encode(picture(3, size=(60, 90), mode="L").convert("I;16")),
     }
     fill(tmp_path / "photos", large | special)
-    said = packed(tmp_path / "photos", tmp_path / "packed", resize=32, quality=95)
+    pack_record = packed(tmp_path / "photos", tmp_path / "packed", resize=32, quality=95)
     assert (
-        "were shrunk to it (bicubic, antialias) and encoded as JPEG of quality 95" in said["images"]
+        "were shrunk to it (bicubic, antialias) and encoded as JPEG of quality 95"
+        in pack_record["images"]
     )
     data = open_dataset(tmp_path / "packed")
     found = {name: content for _, name, _, content in contents(data)}
@@ -212,7 +213,7 @@ def test_large_images_are_shrunk_and_others_keep_their_bytes(tmp_path, fill, pic
         assert shown.shape == (32, 48, 3)
         assert found[name][:3] == b"\xff\xd8\xff"
         assert abs(shown.mean() - decode_image(original).mean()) < 2
-    assert said["images"] in data.notes[0]
+    assert pack_record["images"] in data.notes[0]
 
 
 def test_arrays_stay_as_they_are(tmp_path):
@@ -226,8 +227,8 @@ def test_arrays_stay_as_they_are(tmp_path):
     }
     for part in after.splits.values():
         for number in range(len(part)):
-            own = decode_image(part.read(number), channels=1)
-            np.testing.assert_array_equal(own[:, :, 0], images[int(part.name(number))])
+            pixels = decode_image(part.read(number), channels=1)
+            np.testing.assert_array_equal(pixels[:, :, 0], images[int(part.name(number))])
 
 
 def test_several_labels_and_groups_are_kept(tmp_path, fill):
@@ -249,14 +250,14 @@ def test_several_labels_and_groups_are_kept(tmp_path, fill):
 
     assert known(after) == known(before)
     with tarfile.open(tmp_path / "packed" / "train-00000.tar") as tar:
-        said = json.loads(tar.extractfile("00000000.json").read())
-    assert set(said["labels"]) <= {"a", "b"}
+        label_record = json.loads(tar.extractfile("00000000.json").read())
+    assert set(label_record["labels"]) <= {"a", "b"}
 
 
 def test_what_is_left_out_is_listed(folder, tmp_path, fill):
     fill(folder, {"train/cat/bad.png": b"no image", "train/cat/notes.txt": b"mine"})
-    said = packed(folder, tmp_path / "packed")
-    assert said["num_skipped"] == 2
+    pack_record = packed(folder, tmp_path / "packed")
+    assert pack_record["num_skipped"] == 2
     assert (tmp_path / "packed" / "skipped.csv").read_text().splitlines() == [
         "path,reason",
         "train/cat/notes.txt,not an image",
@@ -268,8 +269,8 @@ def test_an_image_that_went_bad_since_is_left_out_and_listed(folder, tmp_path, f
     data = open_dataset(folder)
     fill(folder, {"train/cat/0.png": b"", "test/dog/1.jpg": b"\x89PNG\r\n\x1a\nbroken"})
     (folder / "train/cat/1.png").unlink()
-    said = pack(data, tmp_path / "packed", PackSettings(), name="photos")
-    assert said["splits"] == {"train": 12, "test": 3}
+    pack_record = pack(data, tmp_path / "packed", PackSettings(), name="photos")
+    assert pack_record["splits"] == {"train": 12, "test": 3}
     reasons = (tmp_path / "packed" / "skipped.csv").read_text()
     assert "train/cat/0.png,an empty file" in reasons
     assert "test/dog/1.jpg,a damaged PNG header" in reasons

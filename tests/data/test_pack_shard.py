@@ -43,7 +43,7 @@ def test_shrinking_is_pillows(encode, photo):
     )
     file = io.BytesIO()
     photo.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=95, subsampling=2)
-    ours, theirs = (decode_image(own).astype(np.int64) for own in (shrunk, file.getvalue()))
+    ours, theirs = (decode_image(content).astype(np.int64) for content in (shrunk, file.getvalue()))
     assert np.abs(ours - theirs).mean() < 0.5
 
 

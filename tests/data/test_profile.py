@@ -94,7 +94,7 @@ def test_more_threads_help_where_there_are_more_cores(monkeypatch):
 
 def test_the_best_advice_comes_first():
     both = advised(replace(BALANCED, scaled=5e-4, packed=3e-4))
-    assert ["pack" in own.what for own in both] == [True, False]
+    assert ["pack" in advice.what for advice in both] == [True, False]
 
 
 def test_what_is_on_already_is_not_advised():

@@ -159,8 +159,8 @@ def test_a_pixel_comes_from_where_the_formula_says(name, signed):
     x, y = np.arange(46) + 0.5, (np.arange(31) + 0.5)[:, None]
     if name == "rotate":
         turn = np.exp(1j * np.radians(30 * signed))
-        place = turn * ((x - 23) + 1j * (y - 15.5)) + 23 + 15.5j
-        columns, rows = place.real, place.imag
+        point = turn * ((x - 23) + 1j * (y - 15.5)) + 23 + 15.5j
+        columns, rows = point.real, point.imag
     else:
         columns, rows = {
             "shear_x": (x + 0.3 * signed * y, y + 0 * x),

@@ -111,8 +111,8 @@ def test_an_ordinary_set_is_told_in_two_lines_and_how_it_was_split(tmp_path, fil
 
 def test_copies_in_a_third_split_are_counted_once_each(tmp_path, fill, picture, encode):
     same = {f"{split}/a/1.png": encode(picture(1)) for split in ("train", "val", "test")}
-    own = {f"{split}/b/1.png": None for split in ("train", "val", "test")}
-    report = data_report(open_dataset(fill(tmp_path, same | own)), name="birds")
+    unique = {f"{split}/b/1.png": None for split in ("train", "val", "test")}
+    report = data_report(open_dataset(fill(tmp_path, same | unique)), name="birds")
     assert (report["duplicates"]["within"], report["duplicates"]["across"]) == (0, 2)
 
 

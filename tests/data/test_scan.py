@@ -160,9 +160,9 @@ def test_what_is_damaged_stays_so_without_another_look(listed, tmp_path, fill):
 
 
 def test_progress_is_reported_to_the_end(listed):
-    told = []
-    survey(listed(), channels=3, report_progress=lambda *done: told.append(done))
-    assert told[-1] == (3, 3)
+    calls = []
+    survey(listed(), channels=3, report_progress=lambda *done: calls.append(done))
+    assert calls[-1] == (3, 3)
 
 
 def test_above_the_limit_nothing_is_read(listed, monkeypatch):
@@ -219,8 +219,8 @@ def test_equal_pixels_have_equal_digests_wherever_they_lie():
 
 
 def test_only_grey_and_rgb_turn_into_each_other():
-    fitting = {(own, wanted) for own in range(1, 6) for wanted in range(1, 6)
-               if fits_channels(own, wanted)}  # fmt: skip
+    fitting = {(channels, wanted) for channels in range(1, 6) for wanted in range(1, 6)
+               if fits_channels(channels, wanted)}  # fmt: skip
     assert fitting == {(n, n) for n in range(1, 6)} | {(1, 3), (3, 1)}
 
 
@@ -273,7 +273,7 @@ def test_no_two_photographs_look_the_same(photos):
     pairs = [(i, j) for i in range(len(hashes)) for j in range(i)]
     near = [(i, j) for i, j in pairs if bits_between(hashes[i], hashes[j]) <= RADIUS]
     alike = [likeness(thumbnail(photos[i]), thumbnail(photos[j])) for i, j in near]
-    assert not any(own >= LIKENESS for own in alike)
+    assert not any(value >= LIKENESS for value in alike)
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 2, 3, 4, 7]))

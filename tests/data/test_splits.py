@@ -56,10 +56,10 @@ def test_a_large_set_is_split_in_about_80_10_10():
 def test_every_class_is_trained_on_and_tested_when_it_has_two_contents(examples):
     shares, labels = columns(examples)
     splits = split_by_hash(shares, labels)
-    own = {label: set(splits[labels == label]) for label in set(labels.tolist())}
-    several = {label for label in own if len(set(shares[labels == label])) > 1}
-    assert all("train" in names for names in own.values())
-    assert {label for label in own if "test" in own[label]} == several
+    splits_of = {label: set(splits[labels == label]) for label in set(labels.tolist())}
+    several = {label for label in splits_of if len(set(shares[labels == label])) > 1}
+    assert all("train" in names for names in splits_of.values())
+    assert {label for label in splits_of if "test" in splits_of[label]} == several
 
 
 @pytest.mark.parametrize(
@@ -151,16 +151,16 @@ def test_groups_are_split_in_about_80_10_10():
 @given(EXAMPLES)
 def test_each_of_several_labels_is_trained_on(examples):
     shares, first = columns(examples)
-    marks = np.eye(4, dtype=np.uint8)[first] | np.eye(4, dtype=np.uint8)[(first * 7 + 1) % 4]
-    splits = split_by_hash(shares, marks)
-    assert (marks[splits == "train"].any(axis=0) == marks.any(axis=0)).all()
+    multi_hot = np.eye(4, dtype=np.uint8)[first] | np.eye(4, dtype=np.uint8)[(first * 7 + 1) % 4]
+    splits = split_by_hash(shares, multi_hot)
+    assert (multi_hot[splits == "train"].any(axis=0) == multi_hot.any(axis=0)).all()
 
 
 @given(EXAMPLES, st.integers(2, 6))
 def test_every_fold_gets_a_like_part_of_each_class(examples, folds):
     shares, labels = columns(examples)
-    shares, places = np.unique(shares, return_index=True)  # each content once
-    labels = labels[places]
+    shares, firsts = np.unique(shares, return_index=True)  # each content once
+    labels = labels[firsts]
     found = stratified_folds(shares, labels, folds=folds)
     for label in set(labels.tolist()):
         counts = np.bincount(found[labels == label], minlength=folds)
@@ -192,10 +192,10 @@ def test_an_added_example_moves_few():
 
 
 def test_an_image_of_several_classes_counts_for_its_rarest():
-    marks = np.ones((40, 2), np.uint8)
-    marks[:30, 1] = 0
+    multi_hot = np.ones((40, 2), np.uint8)
+    multi_hot[:30, 1] = 0
     shares = hash_shares([digest(n) for n in range(40)])
-    found = stratified_folds(shares, marks, folds=5)
+    found = stratified_folds(shares, multi_hot, folds=5)
     assert np.bincount(found[30:], minlength=5).tolist() == [2] * 5
     assert np.bincount(found[:30], minlength=5).tolist() == [6] * 5
 
@@ -211,8 +211,8 @@ def write(path, count, *, num_classes=3, splits=None, copies=()):
     images = np.random.default_rng(1).integers(0, 256, (count, 5, 4, 3), dtype=np.uint8)
     for first, second in copies:
         images[second] = images[first]
-    further = {} if splits is None else {"split": np.array(splits)}
-    np.savez(path, images=images, labels=np.arange(count) % num_classes, **further)
+    arrays = {} if splits is None else {"split": np.array(splits)}
+    np.savez(path, images=images, labels=np.arange(count) % num_classes, **arrays)
     return path
 
 
@@ -228,15 +228,15 @@ def data(tmp_path_factory):
 
 @given(share=st.sampled_from([0.01, 0.02, 0.1, 0.2, 0.5]))
 def test_a_share_of_every_class_is_held_out_and_nothing_is_lost(data, share):
-    held = hold_out(data, share=share)
-    own, before = numbers(held), numbers(data)
-    assert own["train"] | own["validation"] == before["train"]
-    assert not own["train"] & own["validation"]
-    assert own["test"] == before["test"]
-    counts = np.bincount(held.splits["validation"].labels, minlength=3)
+    result = hold_out(data, share=share)
+    after, before = numbers(result), numbers(data)
+    assert after["train"] | after["validation"] == before["train"]
+    assert not after["train"] & after["validation"]
+    assert after["test"] == before["test"]
+    counts = np.bincount(result.splits["validation"].labels, minlength=3)
     assert np.ptp(counts) <= 1
     assert abs(counts.sum() - 200 * share) <= 3
-    assert all((held.splits[s].labels == held.splits[s].numbers % 3).all() for s in own)
+    assert all((result.splits[s].labels == result.splits[s].numbers % 3).all() for s in after)
 
 
 def test_joining_undoes_holding_out(data):

@@ -202,9 +202,9 @@ def test_deep_pixels_are_prepared_as_their_eight_bit_equals(dtype, rounding):
     for fields in ({}, {"resize": "squash"}, {"antialias": False}, {"interpolation": "area"}):
         way = how_of((20, 30), rounding=rounding, **fields)
         expected = preprocess(pixels, replace(way, rounding="none"))
-        given = preprocess(deep, replace(way, levels=(0.0, 25_500.0)))
-        assert given.dtype == (np.uint8 if rounding == "round" else np.float32)
-        np.testing.assert_allclose(given, expected, atol=0.6)  # torch rounds 8 bits on the way
+        result = preprocess(deep, replace(way, levels=(0.0, 25_500.0)))
+        assert result.dtype == (np.uint8 if rounding == "round" else np.float32)
+        np.testing.assert_allclose(result, expected, atol=0.6)  # torch rounds 8 bits on the way
 
 
 def test_deep_colour_becomes_grey_by_the_same_weights():

@@ -103,6 +103,7 @@ def test_its_report_speaks_of_no_classes(tmp_path: Path) -> None:
     assert not any("class" in line for line in lines[1:])
 
 
+@pytest.mark.usefixtures("with_report")
 def test_a_run_without_classes_writes_no_label(tmp_path: Path) -> None:
     from support.example_objectives import COMMON, Masked
 

@@ -17,7 +17,7 @@ from vitral.data.dataset import open_dataset
 from vitral.data.decode import decode_image
 from vitral.errors import DataError, RequestError, VitralError
 from vitral.evaluate import arrays
-from vitral.evaluate.arrays import Standard, moments, principal_axes, smaller_gram
+from vitral.evaluate.arrays import Standardizer, moments, principal_axes, smaller_gram
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 SCORES: dict[str, Callable[..., Any]] = {
@@ -203,8 +203,10 @@ def some_rows(count: int, width: int, rank: int) -> np.ndarray:
 def test_the_axes_rebuild_the_products_of_the_features(count: int, width: int, rank: int) -> None:
     features = some_rows(count, width, rank) + 5
     mean, std = moments(torch.from_numpy(features))
-    standard = Standard(mean, std + 1e-5)
-    axes, squares = (part.numpy() for part in principal_axes(torch.from_numpy(features), standard))
+    standardizer = Standardizer(mean, std + 1e-5)
+    axes, squares = (
+        part.numpy() for part in principal_axes(torch.from_numpy(features), standardizer)
+    )
     rows = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-5)
     np.testing.assert_allclose(axes * squares @ axes.T, rows.T @ rows, atol=1e-8 * (1 + count))
     np.testing.assert_allclose(axes.T @ axes, np.eye(len(squares)), atol=1e-6)
@@ -219,7 +221,7 @@ def test_moments_and_products_equal_numpys_however_rows_are_divided(
     mean, std = moments(torch.from_numpy(features))
     np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, features.std(axis=0), rtol=1e-10)
-    gram = smaller_gram(torch.from_numpy(features), Standard(mean, std))
+    gram = smaller_gram(torch.from_numpy(features), Standardizer(mean, std))
     rows = (features - features.mean(axis=0)) / features.std(axis=0)
     np.testing.assert_allclose(gram, rows.T @ rows, atol=1e-8)
 
@@ -227,6 +229,6 @@ def test_moments_and_products_equal_numpys_however_rows_are_divided(
 def test_features_that_do_not_vary_have_no_axes() -> None:
     constant = torch.full((4, 3), 0.1)
     mean, std = moments(constant)
-    axes, squares = principal_axes(constant, Standard(mean, std + 1e-5))
+    axes, squares = principal_axes(constant, Standardizer(mean, std + 1e-5))
     assert axes.shape == (3, 0)
     assert squares.shape == (0,)

@@ -125,9 +125,9 @@ def test_a_copied_model_folder_knows_its_runs_split(
     import shutil
 
     shutil.copytree(run / "model", tmp_path / "copied")
-    own, copied = evaluate(run, folder).summary, evaluate(tmp_path / "copied", folder).summary
-    assert (copied["split"], copied["num_examples"]) == ("test", own["num_examples"])
-    assert copied["accuracy"] == own["accuracy"]
+    original, copied = evaluate(run, folder).summary, evaluate(tmp_path / "copied", folder).summary
+    assert (copied["split"], copied["num_examples"]) == ("test", original["num_examples"])
+    assert copied["accuracy"] == original["accuracy"]
 
 
 def test_a_copied_model_folder_refuses_its_data_once_that_has_changed(
@@ -224,7 +224,7 @@ def test_an_answer_is_right_if_it_is_in_the_images_set(thousand: Path, tmp_path:
     assert rows[1]["label"] == "0|5|9"
     shares = torch.softmax(vitral.load_model(thousand).head.bias.detach().double(), 0)
     sets = [[5], [0, 5, 9], [4], [7], [8, 1], [900], [3, 2]]
-    expected = -np.mean([np.log(sum(float(shares[n]) for n in own)) for own in sets])
+    expected = -np.mean([np.log(sum(float(shares[n]) for n in labels)) for labels in sets])
     assert result.summary["loss"] == pytest.approx(expected, rel=1e-4)
 
 

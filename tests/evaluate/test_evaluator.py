@@ -45,13 +45,15 @@ def test_means_are_those_of_the_whole_however_it_is_cut(
     for other in others:
         first.merge(other)
     assert first.compute() == whole
-    kept = [(value, weight) for value, weight, valid in given_rows if valid]
-    assert whole["num_examples"] == len(kept)
-    total = sum(weight for _, weight in kept) if weighted else len(kept)
+    valid_rows = [(value, weight) for value, weight, valid in given_rows if valid]
+    assert whole["num_examples"] == len(valid_rows)
+    total = sum(weight for _, weight in valid_rows) if weighted else len(valid_rows)
     if not total:
         assert whole["loss"] is None
     else:
-        assert whole["loss"] == pytest.approx(sum(value for value, _ in kept) / total, abs=1e-9)
+        assert whole["loss"] == pytest.approx(
+            sum(value for value, _ in valid_rows) / total, abs=1e-9
+        )
 
 
 def test_a_primary_figure_that_nothing_gives_is_none() -> None:

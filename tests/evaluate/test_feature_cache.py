@@ -65,7 +65,7 @@ def test_kept_features_are_the_computed_ones_bit_for_bit(
     other = dataclasses.replace(examples, labels=np.eye(2, dtype=np.uint8)[examples.labels])
     reported: list[tuple[int, int]] = []
     found = extract(
-        model, other, cache=tmp_path / "cache", report_progress=lambda *own: reported.append(own)
+        model, other, cache=tmp_path / "cache", report_progress=lambda *args: reported.append(args)
     )
     assert np.array_equal(found.labels, other.labels)
     assert (computed.count, reported) == (2, [(12, 12)])
@@ -104,13 +104,13 @@ def change_weight(setting: dict[str, Any]) -> None:
 
 
 def change_code(setting: dict[str, Any]) -> None:
-    own = setting["model"].features
-    setting["model"].features = lambda images: own(images) * 2
+    features = setting["model"].features
+    setting["model"].features = lambda images: features(images) * 2
 
 
 def change_preprocessing(setting: dict[str, Any]) -> None:
-    own = setting["model"].preprocessing
-    setting["how"]["preprocessing"] = dataclasses.replace(own, crop_share=0.5)
+    preprocessing = setting["model"].preprocessing
+    setting["how"]["preprocessing"] = dataclasses.replace(preprocessing, crop_share=0.5)
 
 
 def change_precision(setting: dict[str, Any]) -> None:

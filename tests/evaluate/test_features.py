@@ -28,7 +28,7 @@ def test_features_are_what_a_plain_loop_gives(model: Model, batch_size: int) -> 
     examples = some_examples()
     reported: list[tuple[int, int]] = []
     found = extract(
-        model, examples, batch_size=batch_size, report_progress=lambda *own: reported.append(own)
+        model, examples, batch_size=batch_size, report_progress=lambda *args: reported.append(args)
     )
     assert (model.training, frozen.training, model.head.training) == (True, False, True)
     pixels = np.stack([examples.read(index) for index in range(13)]).astype(np.float32)

@@ -32,8 +32,8 @@ def test_logistic_regression_equals_scikit_learns(
     best = loss(features, labels, (oracle.coef_.T, oracle.intercept_), l2)
     assert loss(features, labels, head, l2) == pytest.approx(best, rel=1e-5)
     np.testing.assert_allclose(head[0].T, oracle.coef_, atol=5e-3)
-    own, theirs = head[1] - head[1].mean(), oracle.intercept_ - oracle.intercept_.mean()
-    np.testing.assert_allclose(own, theirs, atol=5e-3)
+    ours, theirs = head[1] - head[1].mean(), oracle.intercept_ - oracle.intercept_.mean()
+    np.testing.assert_allclose(ours, theirs, atol=5e-3)
     assert (test @ head[0] + head[1]).argmax(axis=1).tolist() == oracle.predict(test).tolist()
     assert head[0].dtype == kind
 

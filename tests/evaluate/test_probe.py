@@ -40,12 +40,14 @@ def test_weights_are_those_of_the_original_features() -> None:
 
 def test_the_strength_is_chosen_by_the_validation_rows_and_all_rows_are_fitted() -> None:
     features, labels, test, test_labels = overlapping_classes(train=90, width=25)
-    fitted, held = (features[:60], labels[:60]), (features[60:], labels[60:])
-    found = linear_probe(*fitted, test, test_labels, num_classes=3, validation=held, l2_grid=GRID)
+    fitted, validation = (features[:60], labels[:60]), (features[60:], labels[60:])
+    found = linear_probe(
+        *fitted, test, test_labels, num_classes=3, validation=validation, l2_grid=GRID
+    )
     scaler = StandardScaler().fit(fitted[0])
     expected = {
         l2: oracle(scaler.transform(fitted[0]), fitted[1], l2).score(
-            scaler.transform(held[0]), held[1]
+            scaler.transform(validation[0]), validation[1]
         )
         for l2 in GRID
     }
@@ -58,12 +60,12 @@ def test_the_strength_is_chosen_by_the_validation_rows_and_all_rows_are_fitted()
 
 def test_without_validation_rows_a_part_of_each_class_is_held_out_and_then_fitted() -> None:
     features, labels, test, test_labels = overlapping_classes(train=90, width=25)
-    asked = (features, labels, test, test_labels)
-    found = linear_probe(*asked, num_classes=3, l2_grid=GRID)
+    splits = (features, labels, test, test_labels)
+    found = linear_probe(*splits, num_classes=3, l2_grid=GRID)
     assert {round(share * 18, 9) % 1 for share in found.validation_accuracy.values()} == {0}
-    whole = linear_probe(*asked, num_classes=3, l2_grid=(found.l2,))
+    whole = linear_probe(*splits, num_classes=3, l2_grid=(found.l2,))
     np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-4)
-    again = linear_probe(*asked, num_classes=3, l2_grid=GRID)
+    again = linear_probe(*splits, num_classes=3, l2_grid=GRID)
     np.testing.assert_array_equal(found.weights, again.weights)
 
 
@@ -132,6 +134,6 @@ def test_settings_that_cannot_be_used_are_errors(options: dict, message: str) ->
 
 
 def test_validation_rows_are_checked_as_the_others() -> None:
-    held = np.ones((2, 6)), [0, 3]
+    validation = np.ones((2, 6)), [0, 3]
     with pytest.raises(DataError, match=r"validation_labels\[1\]=3: classes are numbered from"):
-        linear_probe(*overlapping_classes(), num_classes=3, validation=held)
+        linear_probe(*overlapping_classes(), num_classes=3, validation=validation)

@@ -18,11 +18,13 @@ def plain_scores(
 ) -> np.ndarray:
     """Return scores (M, K) by the formula as it is written."""
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-5
-    rows, own = ((part - mean) / std for part in (features, test))
-    rows, own = (np.column_stack([part, np.full(len(part), 100.0)]) for part in (rows, own))
+    rows, test_rows = ((part - mean) / std for part in (features, test))
+    rows, test_rows = (
+        np.column_stack([part, np.full(len(part), 100.0)]) for part in (rows, test_rows)
+    )
     targets = 2.0 * np.eye(num_classes)[labels] - 1
     gram = rows.T @ rows + l2 * np.eye(rows.shape[1])
-    return own @ np.linalg.pinv(gram, rcond=1e-13, hermitian=True) @ rows.T @ targets
+    return test_rows @ np.linalg.pinv(gram, rcond=1e-13, hermitian=True) @ rows.T @ targets
 
 
 @given(
@@ -54,11 +56,11 @@ def test_accuracy_equals_big_visions(shots: int, seed: int, shared: Path) -> Non
     swept = fewshot_sweep(features, labels, *test, l2s=l2s)
     for number, l2 in enumerate(l2s):
         found = fewshot(features, labels, *test, l2=l2)
-        place = seed, number, SHOTS.index(shots)
-        assert found.accuracy == pytest.approx(stored["accuracy_fp64"][place], abs=1e-9)
+        index = seed, number, SHOTS.index(shots)
+        assert found.accuracy == pytest.approx(stored["accuracy_fp64"][index], abs=1e-9)
         np.testing.assert_array_equal(swept[l2].predictions, found.predictions)
         if l2 >= 2**10:
-            official = stored["accuracy_official_fp32"][place]
+            official = stored["accuracy_official_fp32"][index]
             assert found.accuracy == pytest.approx(official, abs=1 / 600 + 1e-6)
         if seed == 0:
             stored_answers = stored[f"seed0/shot{shots}/l2_{number}/predictions_fp64"]

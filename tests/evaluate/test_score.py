@@ -16,6 +16,7 @@ from vitral.evaluate.classification import (
 )
 from vitral.evaluate.controls import majority_control, pixel_accuracy
 from vitral.evaluate.score import Predictions, summarise
+from vitral.models.vit import ViT
 from vitral.statistics import wilson_interval
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ def some_examples(count: int = 37) -> Examples:
     return Examples(ArrayStore(images, path="memory"), np.arange(count), labels)
 
 
-def some_model(*, pool: str = "token") -> vitral.models.vit.ViT:
+def some_model(*, pool: str = "token") -> ViT:
     torch.manual_seed(1)
     model = vitral.create_model(
         "ViT-Mi/4", image_size=8, embed_dim=16, depth=2, num_heads=2, mlp_dim=32, num_classes=4,

@@ -5,7 +5,7 @@ import numpy as np
 from vitral.figures.check_page import check_page
 
 
-def record(**further):
+def record(**additional):
     items = [{"files": [f"<a>/{n}.png", f"b/{n}.png"], "detail": "test, a & b"} for n in range(30)]
     return {
         "name": "photos <1>",
@@ -19,7 +19,7 @@ def record(**further):
             {"kind": "alpha", "weight": "note", "what": "1 image", "items": [
                 {"files": ["c.png"], "detail": ""}]},
         ],
-    } | further  # fmt: skip
+    } | additional  # fmt: skip
 
 
 NAMES = [f"{folder}/{n}.png" for folder in ("<a>", "b") for n in range(30)]

@@ -46,7 +46,7 @@ def test_the_calibration_error_is_told(part_of, run_dir):
         labels, probabilities = found["labels"], found["probabilities"].astype(np.float64)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = [(confidence > m / 15) & (confidence <= (m + 1) / 15) for m in range(15)]
-    gaps = [abs(right[own].sum() - confidence[own].sum()) / len(right) for own in bins]
+    gaps = [abs(right[in_bin].sum() - confidence[in_bin].sum()) / len(right) for in_bin in bins]
     text = part_of(run_dir, calibration_section).text
     assert f"{100 * sum(gaps):.1f} % calibration error" in text
     assert f"state a confidence of {100 * confidence.mean():.1f} %" in text

@@ -146,8 +146,13 @@ def test_the_reliability_diagram_shows_accuracy_by_confidence():
 def test_the_callers_matplotlib_settings_change_nothing(tmp_path):
     rows = _rows([3.0, 2.0, 1.0])
     save_figure(draw_curves(rows), tmp_path / "plain.png")
-    own = {"axes.facecolor": "black", "text.usetex": True, "font.size": 30, "lines.marker": "x"}
-    with mpl.rc_context(own):
+    settings = {
+        "axes.facecolor": "black",
+        "text.usetex": True,
+        "font.size": 30,
+        "lines.marker": "x",
+    }
+    with mpl.rc_context(settings):
         save_figure(draw_curves(rows), tmp_path / "changed.png")
         assert mpl.rcParams["font.size"] == 30
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "changed.png").read_bytes()

@@ -38,13 +38,13 @@ def test_models_are_put_side_by_side_the_best_first() -> None:
         "cifar10 test, finetune/paper, accuracy"
     )
     lines = [line.split("  ") for line in format_comparisons([comparison]).splitlines()[2:]]
-    told = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    assert [line[:6] for line in told] == [
+    table = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert [line[:6] for line in table] == [
         ["b", "70.0 %", "60.0 to 80.0 % over images", "10,000", "0", "best"],
         ["c", "60.0 %", "50.0 to 70.0 % over images", "10,000", "0", "-10.0 points"],
         ["a", "20.0 %", "10.0 to 30.0 % over images", "10,000", "0", "-50.0 points"],
     ]
-    assert [line[6] for line in told[1:]] == ["overlap", "apart"]
+    assert [line[6] for line in table[1:]] == ["overlap", "apart"]
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_heads_tell_comparisons_of_different_settings_apart() -> None:
 def test_csv_and_json_have_the_differences() -> None:
     comparisons, _ = compare_results(ROWS)
     read = list(csv.DictReader(io.StringIO(format_comparisons(comparisons, format="csv"))))
-    told = comparison_record(comparisons[0])
-    assert (told["data"], told["settings"]) == ("cifar10", {"image_size": 384})
-    assert [row["model"] for row in read] == [own["model"] for own in told["models"]]
-    for row, own in zip(read, told["models"], strict=True):
-        assert float(row["difference"]) == own["difference"]
-        assert row["intervals_overlap"] == str(own["intervals_overlap"])
+    as_json = comparison_record(comparisons[0])
+    assert (as_json["data"], as_json["settings"]) == ("cifar10", {"image_size": 384})
+    assert [row["model"] for row in read] == [entry["model"] for entry in as_json["models"]]
+    for row, entry in zip(read, as_json["models"], strict=True):
+        assert float(row["difference"]) == entry["difference"]
+        assert row["intervals_overlap"] == str(entry["intervals_overlap"])
 
 
 def test_a_bfloat16_row_is_marked_beside_the_same_model_in_float32() -> None:
@@ -171,7 +171,7 @@ def test_only_scores_of_one_kind_are_averaged():
         *rows_of({"vtab-dtd": 0.3, "vtab-pets": 0.3}, protocol="vtab"),
     ]
     found = averages(rows)
-    assert [own["protocol"] for own in found] == ["probe", "fewshot, 5 shots"]
+    assert [average["protocol"] for average in found] == ["probe", "fewshot, 5 shots"]
 
 
 def test_a_mean_over_seeds_goes_before_a_run_and_a_later_row_before_an_earlier():

@@ -138,10 +138,10 @@ def test_csv_names_the_most_alike_published_figure() -> None:
 
 
 def test_json_has_every_published_figure_with_its_source() -> None:
-    told = record(result_row(pretraining=""))
-    assert [paper["value"] for paper in told["paper"]] == [98.13, 98.95, 99.0]
-    del told["paper"]
-    assert row_from_record(told) == result_row(pretraining="")
+    as_json = record(result_row(pretraining=""))
+    assert [paper["value"] for paper in as_json["paper"]] == [98.13, 98.95, 99.0]
+    del as_json["paper"]
+    assert row_from_record(as_json) == result_row(pretraining="")
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_categories=["Zs", "Zl", "Zp", "Cc"]))

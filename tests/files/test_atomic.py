@@ -186,11 +186,11 @@ def test_sha256_is_that_of_the_contents(tmp_path: Path, content: bytes) -> None:
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
-@given(place=st.integers(0, 199), bit=st.integers(0, 7))
+@given(position=st.integers(0, 199), bit=st.integers(0, 7))
 @everywhere
-def test_any_flipped_bit_is_found(folder: Path, place: int, bit: int) -> None:
+def test_any_flipped_bit_is_found(folder: Path, position: int, bit: int) -> None:
     content = bytearray(FILES["state.bin"])
-    content[place] ^= 1 << bit
+    content[position] ^= 1 << bit
     (folder / "state.bin").write_bytes(content)
     with pytest.raises(ModelFileError, match=r"state\.bin is damaged: its SHA-256 is not the one"):
         check_manifest(folder)
@@ -232,15 +232,15 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
         check_manifest(tmp_path)
 
 
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @everywhere
 def test_a_flipped_bit_in_the_manifest_itself_is_found_or_harmless(
-    folder: Path, place: float, bit: int
+    folder: Path, position: float, bit: int
 ) -> None:
     path = folder / MANIFEST_NAME
     content = path.read_bytes()
     damaged = bytearray(content)
-    damaged[int(place * len(content))] ^= 1 << bit
+    damaged[int(position * len(content))] ^= 1 << bit
     path.write_bytes(damaged)
     try:
         check_manifest(folder)
@@ -248,3 +248,44 @@ def test_a_flipped_bit_in_the_manifest_itself_is_found_or_harmless(
         pass
     finally:
         path.write_bytes(content)
+
+
+def test_a_file_in_use_is_replaced_later_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a virus scanner holds a file, Windows refuses to replace it."""
+    refusals, rename = [PermissionError(), PermissionError()], Path.replace
+
+    def refuse(source: Path, target: Path) -> Path:
+        if refusals:
+            raise refusals.pop()
+        return rename(source, target)
+
+    monkeypatch.setattr(atomic, "IS_WINDOWS", True)
+    monkeypatch.setattr(atomic, "RETRY_SECONDS", (0, 0, 0))
+    monkeypatch.setattr(Path, "replace", refuse)
+    atomic.write_text(tmp_path / "file.txt", "new")
+    assert (tmp_path / "file.txt").read_text() == "new" and not refusals
+    refusals += [PermissionError()] * 9
+    with pytest.raises(PermissionError):
+        atomic.write_text(tmp_path / "file.txt", "newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_folders_are_made_where_only_open_files_can_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "IS_WINDOWS", True)
+    with atomic.new_folder(tmp_path / "made") as folder:
+        (folder / "inside").mkdir()
+        (folder / "inside" / "a.txt").write_text("a")
+    assert (tmp_path / "made" / "inside" / "a.txt").read_text() == "a"
+
+
+def test_a_locked_file_is_not_locked_twice(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
+        atomic.lock(first, wait=False)
+        with pytest.raises(OSError, match="unavailable"):
+            atomic.lock(second, wait=False)
+        first.close()
+        atomic.lock(second, wait=False)

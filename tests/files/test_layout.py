@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from vitral.files.layout import cache_dir
+from vitral.errors import RequestError
+from vitral.files.layout import cache_dir, check_file_names
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,22 @@ def test_the_cache_is_where_the_user_or_the_system_says(
     for name, value in set_variables.items():
         monkeypatch.setenv(name, value)
     assert cache_dir() == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a/b"], "parts has 'a/b': give names of letters and digits, which become folders"),
+        ([""], "parts has ''"),
+        (["Aux"], "parts has 'Aux', a device on Windows: give another name"),
+        (["com1"], "parts has 'com1', a device on Windows"),
+        (["decoder", "Decoder"], "'decoder' and 'Decoder', which are one file on macOS and Windo"),
+    ],
+)
+def test_names_that_some_system_has_no_file_for_are_refused(names: list[str], words: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(words)):
+        check_file_names(names, what="parts")
+
+
+def test_other_names_are_files_everywhere() -> None:
+    check_file_names(["decoder", "head-2", "décodeur", "com"], what="parts")

@@ -32,8 +32,8 @@ def test_attention_is_that_of_the_trace(family: str) -> None:
         parts = [layer] if isinstance(layer, torch.Tensor) else [layer.rows, layer.columns]
         found += parts[::-1] if family == "AxialResNet" else parts  # its columns come first
     assert len(found) == len(traced) > 0
-    for own, wanted in zip(found, traced, strict=True):
-        torch.testing.assert_close(own, wanted, rtol=0, atol=0)
+    for attention, wanted in zip(found, traced, strict=True):
+        torch.testing.assert_close(attention, wanted, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("fields", KINDS.values(), ids=KINDS)
@@ -128,10 +128,10 @@ def test_axial_attention_over_all_tokens_does_what_the_lines_do(family: str) -> 
     (block,) = attention_maps(model, small_batch(model), layers=[0])
     values = torch.randn(2, prefix + 12, 5, generator=torch.Generator().manual_seed(1))
     for axis, lines in (("rows", block.rows), ("columns", block.columns)):
-        places = values[:, prefix:].unflatten(1, grid)
-        places = places if axis == "rows" else places.transpose(1, 2)
-        first = values[:, None, :prefix].expand(-1, places.shape[1], -1, -1)
-        mixed = lines @ torch.cat([first, places], dim=2)[:, :, None]
+        patch_values = values[:, prefix:].unflatten(1, grid)
+        patch_values = patch_values if axis == "rows" else patch_values.transpose(1, 2)
+        first = values[:, None, :prefix].expand(-1, patch_values.shape[1], -1, -1)
+        mixed = lines @ torch.cat([first, patch_values], dim=2)[:, :, None]
         patches = mixed[..., prefix:, :].transpose(1, 2)
         patches = patches if axis == "rows" else patches.transpose(2, 3)
         wanted = torch.cat([mixed[..., :prefix, :].mean(dim=1), patches.flatten(2, 3)], dim=2)

@@ -79,13 +79,13 @@ def test_places_of_an_axial_resnet_stand_for_the_pixels_of_their_stage() -> None
     model = build_small("AxialResNet", image_size=(44, 40), stages=(1, 2))
     meter = ReachMeter(model)
     even = {11: 4, 5: 8, 10: 4}
-    for name, places in (
+    for name, length in (
         ("stage1/unit01/column_attention", 11),
         ("stage2/unit02/row_attention", 5),
     ):
-        attention = torch.full((1, 3, 2, places, places), 1 / places)
+        attention = torch.full((1, 3, 2, length, length), 1 / length)
         distance, _ = meter._measure(name, attention)
-        wanted = even[places] * (places**2 - 1) / (3 * places)
+        wanted = even[length] * (length**2 - 1) / (3 * length)
         torch.testing.assert_close(distance, torch.full((1, 2), wanted))
 
 
@@ -183,10 +183,10 @@ def test_even_attention_on_a_line_has_a_closed_form() -> None:
 def test_an_image_turned_on_its_side_has_the_same_distance() -> None:
     grid, attention = (2, 3), random_attention(1 + 6)
     order = np.concatenate([[0], 1 + np.arange(6).reshape(grid).T.ravel()])
-    turned = attention[:, :, order][:, :, :, order]
+    transposed = attention[:, :, order][:, :, :, order]
     np.testing.assert_allclose(
         mean_attention_distance(attention, grid=grid, patch_size=(16, 8)),
-        mean_attention_distance(turned, grid=grid[::-1], patch_size=(8, 16)),
+        mean_attention_distance(transposed, grid=grid[::-1], patch_size=(8, 16)),
     )
 
 

@@ -141,8 +141,8 @@ def test_an_interpolated_table_keeps_its_structure(shared: Path) -> None:
     resized = torch.nn.functional.interpolate(
         table.permute(0, 3, 1, 2), size=(6, 3), mode="bilinear", align_corners=True
     )
-    places = resized[0].flatten(1).T
-    wanted = torch.nn.functional.cosine_similarity(places[:, None], places[None], dim=-1)
+    vectors = resized[0].flatten(1).T
+    wanted = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
     alike = position_similarity(load_model(path, image_size=(96, 48)))
     np.testing.assert_allclose(alike, wanted.reshape(6, 3, 6, 3), atol=1e-5)
 

@@ -98,9 +98,9 @@ def test_the_rollout_is_that_of_what_the_head_reads(pool: str) -> None:
         )
         np.testing.assert_allclose(found["attention/rollouts"][:, depth - 1], wanted, atol=1e-5)
     np.testing.assert_allclose(found["attention/rollout"], rollout, atol=1e-3)
-    kept = np.stack([layer.numpy() for layer in layers], axis=1)
-    np.testing.assert_allclose(found["attention/heads"], kept, atol=1e-3)
-    np.testing.assert_allclose(found["attention/means"], kept.mean(axis=2), atol=1e-3)
+    stacked = np.stack([layer.numpy() for layer in layers], axis=1)
+    np.testing.assert_allclose(found["attention/heads"], stacked, atol=1e-3)
+    np.testing.assert_allclose(found["attention/means"], stacked.mean(axis=2), atol=1e-3)
     last = layers[-1]
     of_mean = last[:, :, prefix:].mean(dim=2)
     reader = {"gap": of_mean}.get(pool, (last if probe is None else probe)[:, :, 0])
@@ -146,17 +146,17 @@ def test_occlusion_follows_the_class_that_is_asked_for() -> None:
 
 def test_progress_counts_every_forward_pass_once() -> None:
     model = build_small("ViT")
-    said: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     inspect_model(
         model,
         photographs(3),
         preprocessing=model.preprocessing,
         device=CPU,
         settings=InspectSettings(gallery=2, batch_size=7),
-        progress=lambda *own: said.append(own),
+        progress=lambda *args: calls.append(args),
     )
-    done = [number for number, _ in said]
-    assert {total for _, total in said} == {3 + 2 * 12}
+    done = [number for number, _ in calls]
+    assert {total for _, total in calls} == {3 + 2 * 12}
     assert done == sorted(set(done))
     assert done[-1] == 27
 

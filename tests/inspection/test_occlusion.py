@@ -113,11 +113,11 @@ def test_parts_of_any_size_reach_the_rim() -> None:
 
 def test_progress_is_told_to_the_end() -> None:
     model = build_small("ViT")
-    said: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     occlusion_sensitivity(
-        model, small_batch(model), [0, 0], batch_size=10, progress=lambda *own: said.append(own)
+        model, small_batch(model), [0, 0], batch_size=10, progress=lambda *args: calls.append(args)
     )
-    assert said == [(10, 24), (20, 24), (24, 24)]
+    assert calls == [(10, 24), (20, 24), (24, 24)]
 
 
 @pytest.mark.parametrize(

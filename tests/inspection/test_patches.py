@@ -26,8 +26,8 @@ def test_colours_are_the_first_components_spread_to_their_range() -> None:
         part = flat @ axes[:, np.argsort(-values)[number]]
         spread = (part - part.min()) / (part.max() - part.min())
         found = colors[..., number].ravel()
-        turned = np.minimum(np.abs(found - spread).max(), np.abs(1 - found - spread).max())
-        assert turned < 1e-9
+        difference = np.minimum(np.abs(found - spread).max(), np.abs(1 - found - spread).max())
+        assert difference < 1e-9
 
 
 def test_equal_features_have_equal_colours_in_all_images() -> None:
@@ -57,8 +57,8 @@ def test_similarity_is_the_cosine_on_the_grid() -> None:
     one, other = tokens[1, 4], tokens[1, 2]  # row 1, column 1; row 0, column 2
     cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
     np.testing.assert_allclose(alike[1, 1, 1, 0, 2], cosine)
-    own = np.einsum("nrcrc->nrc", alike)
-    np.testing.assert_allclose(own, 1)
+    self_similarity = np.einsum("nrcrc->nrc", alike)
+    np.testing.assert_allclose(self_similarity, 1)
 
 
 @pytest.mark.parametrize("measure", [feature_colors, patch_similarity])

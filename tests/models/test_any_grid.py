@@ -39,7 +39,7 @@ def images_of(size: tuple[int, int], *, count: int = 2, seed: int = 3) -> Tensor
 
 
 def assert_as_loaded(model: ViT, size: tuple[int, int]) -> None:
-    """Hold a call at another size to the same weights loaded at that size."""
+    """Compare a call at another size with the same weights loaded at that size."""
     loaded, images = change_model(model, image_size=size), images_of(size)
     assert isinstance(loaded, ViT)
     for call, wanted in (
@@ -132,8 +132,8 @@ def test_gradients_reach_the_positions_through_their_resizing(
 ) -> None:
     model = small_model(pool="gap", **positions)
     model(images_of((40, 24)), any_size=True).square().sum().backward()
-    assert [name for name, own in model.named_parameters() if own.grad is None] == []
-    assert [name for name, own in model.named_parameters() if not own.grad.any()] == []
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -143,7 +143,9 @@ def test_several_sizes_in_turn_train_one_set_of_weights(
 ) -> None:
     model = small_model(**positions).train()
     model.gradient_checkpointing = checkpointing
-    table = next(own for name, own in model.named_parameters() if name.startswith("positions."))
+    table = next(
+        parameter for name, parameter in model.named_parameters() if name.startswith("positions.")
+    )
     alone = []
     for size in SIZES[:3]:
         loss = model(images_of(size), any_size=True).square().sum()
@@ -193,7 +195,7 @@ def encode_masked(model: ViT, patches: Tensor, visible: Tensor) -> Tensor:
     hidden = torch.full((len(patches), 1, 1, length), -math.inf)
     hidden[..., :prefix] = 0
     hidden.view(len(patches), length).scatter_(1, visible + prefix, 0.0)
-    before = [own.expand(len(patches), -1, -1) for own in (model.cls_token, model.registers)]
+    before = [token.expand(len(patches), -1, -1) for token in (model.cls_token, model.registers)]
     tokens = torch.cat([*before, patches], dim=1)
     for index, block in enumerate(model.blocks):
         position = model.positions[index if config.position_at == "every" else 0]
@@ -229,8 +231,8 @@ def test_a_subset_is_encoded_as_if_the_others_were_never_attended_to(
     found = model.encode(patches, visible=visible)
     assert found.shape == (3, 2 + count, 16)
     every = encode_masked(model, patches, visible)
-    places = torch.cat([torch.tensor([0, 1]).expand(3, -1), visible + 2], dim=1)
-    wanted = every.gather(1, places.unsqueeze(2).expand(-1, -1, 16))
+    indices = torch.cat([torch.tensor([0, 1]).expand(3, -1), visible + 2], dim=1)
+    wanted = every.gather(1, indices.unsqueeze(2).expand(-1, -1, 16))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 

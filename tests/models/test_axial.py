@@ -37,24 +37,24 @@ def dense(kernel: np.ndarray) -> Tensor:
 
 def official_block(arrays: dict[str, np.ndarray], axis: str) -> dict[str, Tensor]:
     """Return the tensors of an encoder block under our names."""
-    own = {key.removeprefix(f"{axis}/"): value for key, value in arrays.items() if axis in key}
+    weights = {key.removeprefix(f"{axis}/"): value for key, value in arrays.items() if axis in key}
     attention = "MultiHeadDotProductAttention_1"
-    parts = [own[f"{attention}/{part}/kernel"] for part in ("query", "key", "value")]
-    biases = [own[f"{attention}/{part}/bias"] for part in ("query", "key", "value")]
-    out = own[f"{attention}/out/kernel"]
+    parts = [weights[f"{attention}/{part}/kernel"] for part in ("query", "key", "value")]
+    biases = [weights[f"{attention}/{part}/bias"] for part in ("query", "key", "value")]
+    out = weights[f"{attention}/out/kernel"]
     return {
         "attention.qkv.weight": torch.cat([dense(p.reshape(len(p), -1)) for p in parts]),
         "attention.qkv.bias": torch.cat([torch.from_numpy(bias.reshape(-1)) for bias in biases]),
         "attention.out.weight": dense(out.reshape(-1, out.shape[-1])),
-        "attention.out.bias": torch.from_numpy(own[f"{attention}/out/bias"]),
-        "norm1.weight": torch.from_numpy(own["LayerNorm_0/scale"]),
-        "norm1.bias": torch.from_numpy(own["LayerNorm_0/bias"]),
-        "norm2.weight": torch.from_numpy(own["LayerNorm_2/scale"]),
-        "norm2.bias": torch.from_numpy(own["LayerNorm_2/bias"]),
-        "mlp.hidden.weight": dense(own["MlpBlock_3/Dense_0/kernel"]),
-        "mlp.hidden.bias": torch.from_numpy(own["MlpBlock_3/Dense_0/bias"]),
-        "mlp.out.weight": dense(own["MlpBlock_3/Dense_1/kernel"]),
-        "mlp.out.bias": torch.from_numpy(own["MlpBlock_3/Dense_1/bias"]),
+        "attention.out.bias": torch.from_numpy(weights[f"{attention}/out/bias"]),
+        "norm1.weight": torch.from_numpy(weights["LayerNorm_0/scale"]),
+        "norm1.bias": torch.from_numpy(weights["LayerNorm_0/bias"]),
+        "norm2.weight": torch.from_numpy(weights["LayerNorm_2/scale"]),
+        "norm2.bias": torch.from_numpy(weights["LayerNorm_2/bias"]),
+        "mlp.hidden.weight": dense(weights["MlpBlock_3/Dense_0/kernel"]),
+        "mlp.hidden.bias": torch.from_numpy(weights["MlpBlock_3/Dense_0/bias"]),
+        "mlp.out.weight": dense(weights["MlpBlock_3/Dense_1/kernel"]),
+        "mlp.out.bias": torch.from_numpy(weights["MlpBlock_3/Dense_1/bias"]),
     }
 
 
@@ -118,15 +118,15 @@ def test_a_block_of_both_lets_every_token_see_every_other() -> None:
 
 @torch.no_grad()
 def test_a_block_with_row_and_column_exchanged_turns_with_the_grid() -> None:
-    block, turned = axial_block((4, 5)), axial_block((5, 4))
+    block, transposed = axial_block((4, 5)), axial_block((5, 4))
     tokens = torch.randn(2, 20, 12)
     other = tokens.view(2, 4, 5, 12).transpose(1, 2).flatten(1, 2)
     _, rows, _ = block.with_attention(tokens)
-    turned.column.load_state_dict(block.row.state_dict())
+    transposed.column.load_state_dict(block.row.state_dict())
     after = block._along(block.row, tokens, None, axis=2)
-    after_turned = turned._along(turned.column, other, None, axis=1)
+    after_transposed = transposed._along(transposed.column, other, None, axis=1)
     torch.testing.assert_close(
-        after.view(2, 4, 5, 12), after_turned.view(2, 5, 4, 12).transpose(1, 2)
+        after.view(2, 4, 5, 12), after_transposed.view(2, 5, 4, 12).transpose(1, 2)
     )
     assert rows.shape == (2, 4, 2, 5, 5)
 

@@ -32,22 +32,22 @@ def batch_norm(values: Tensor, norm: nn.Module, channel: int) -> Tensor:
 
 
 def plain_attention(layer: AxialAttention, line: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the layer gives for a line (C, A), and its attention, place by place."""
+    """Return the layer's output for a line (C, A), and its attention, one position at a time."""
     length = line.shape[1]
     kernel = layer.qkv.weight[:, :, 0].double()
     projected = torch.zeros(kernel.shape[0], length, dtype=torch.float64)
     for channel in range(kernel.shape[0]):
-        for place in range(length):
-            value = (kernel[channel] * line[:, place]).sum()
-            projected[channel, place] = batch_norm(value, layer.qkv_norm, channel)
+        for position in range(length):
+            value = (kernel[channel] * line[:, position]).sum()
+            projected[channel, position] = batch_norm(value, layer.qkv_norm, channel)
     half, full = layer.key_dim, layer.value_dim
     middle = layer.offsets.shape[1] // 2
     offsets = layer.offsets.double()
     output = torch.zeros(layer.groups * full, length, dtype=torch.float64)
     attention = torch.zeros(layer.groups, length, length, dtype=torch.float64)
     for group in range(layer.groups):
-        own = projected[group * 2 * full : (group + 1) * 2 * full]
-        query, key, value = own[:half], own[half : 2 * half], own[2 * half :]
+        rows = projected[group * 2 * full : (group + 1) * 2 * full]
+        query, key, value = rows[:half], rows[half : 2 * half], rows[2 * half :]
         logits = torch.zeros(length, length, dtype=torch.float64)
         for i in range(length):
             for j in range(length):
@@ -72,9 +72,9 @@ def plain_attention(layer: AxialAttention, line: Tensor) -> tuple[Tensor, Tensor
                     attention[group, i, j] * offsets[2 * half + channel, j - i + middle]
                     for j in range(length)
                 )
-                place = group * full + channel
-                output[place, i] = batch_norm(content, layer.content_norm, place) + batch_norm(
-                    torch.as_tensor(by_offset), layer.offset_norm, place
+                index = group * full + channel
+                output[index, i] = batch_norm(content, layer.content_norm, index) + batch_norm(
+                    torch.as_tensor(by_offset), layer.offset_norm, index
                 )
     return output, attention
 
@@ -96,7 +96,7 @@ def plain_conv(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     stride = conv.stride[0]
     mixed = torch.einsum("kc,chw->khw", conv.weight[:, :, 0, 0].double(), maps)
     mixed = mixed[:, ::stride, ::stride]
-    return torch.stack([batch_norm(own, norm, k) for k, own in enumerate(mixed)])
+    return torch.stack([batch_norm(rows, norm, k) for k, rows in enumerate(mixed)])
 
 
 @pytest.mark.parametrize(("grid", "stride"), [((5, 4), 2), ((2, 3), 1)])
@@ -115,8 +115,8 @@ def test_a_unit_attends_down_columns_then_along_rows_and_halves_by_averages(
     for y in range(grid[0]):
         rows[:, y], _ = plain_attention(unit.row, columns[:, y])
     height, width = grid[0] // stride, grid[1] // stride
-    kept = rows[:, : height * stride, : width * stride]
-    averaged = kept.unflatten(2, (width, stride)).unflatten(1, (height, stride)).mean((2, 4))
+    cropped = rows[:, : height * stride, : width * stride]
+    averaged = cropped.unflatten(2, (width, stride)).unflatten(1, (height, stride)).mean((2, 4))
     branch = plain_conv(averaged.relu(), unit.conv2, unit.norm2)
     shortcut = plain_conv(maps[0].double(), *unit.projection)[:, :height, :width]
     torch.testing.assert_close(
@@ -171,9 +171,9 @@ def test_a_trained_model_loads_at_another_size_with_its_tables_resized(
     assert {name.rpartition(".")[2] for name in changed} <= {"offsets"}
     for name in changed:
         # The vectors of no offset and of the two longest stay.
-        for place in (0, old[name].shape[1] // 2, -1):
-            new_place = state[name].shape[1] // 2 if place > 0 else place
-            torch.testing.assert_close(state[name][:, new_place], old[name][:, place])
+        for index in (0, old[name].shape[1] // 2, -1):
+            new_index = state[name].shape[1] // 2 if index > 0 else index
+            torch.testing.assert_close(state[name][:, new_index], old[name][:, index])
     lengths = [
         (unit.column.offsets.shape[1], unit.row.offsets.shape[1])
         for units in loaded.stages

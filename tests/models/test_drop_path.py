@@ -138,9 +138,9 @@ def test_slice_k_is_view_k_moved_by_the_golden_ratio_each_time_round(
     dealt = torch.cat([dealer.deal(count * num_examples) for count in passes])
     assert dealt.min() >= 0
     assert dealt.max() < 1
-    for number, own in enumerate(dealt.split(num_examples)):
+    for number, chunk in enumerate(dealt.split(num_examples)):
         moved = uniforms[:, number % num_views].double() + number // num_views * GOLDEN_SHARE
-        off = (own.double() - moved).remainder(1)
+        off = (chunk.double() - moved).remainder(1)
         assert torch.minimum(off, 1 - off).max() < 1e-6
     assert torch.equal(dealt[:num_examples], uniforms[:, 0])
 

@@ -29,9 +29,9 @@ def test_attention_is_the_paper_s_formula_head_by_head() -> None:
     query, key, value = (tokens.double() @ w.T + b for w, b in zip(*parts, strict=True))
     heads = []
     for head in range(3):
-        place = slice(4 * head, 4 * head + 4)
-        scores = query[..., place] @ key[..., place].mT / 4**0.5
-        heads.append(scores.softmax(-1) @ value[..., place])
+        channels = slice(4 * head, 4 * head + 4)
+        scores = query[..., channels] @ key[..., channels].mT / 4**0.5
+        heads.append(scores.softmax(-1) @ value[..., channels])
     expected = dense(attention.out, torch.cat(heads, dim=-1))
     torch.testing.assert_close(attention(tokens).double(), expected, atol=1e-6, rtol=1e-5)
 
@@ -117,11 +117,11 @@ def test_layer_scale_multiplies_each_channel_of_each_branch() -> None:
 
 # Stochastic depth.
 def test_each_example_and_branch_has_its_own_factor() -> None:
-    keep = torch.tensor([[0.0, 2.0], [1.5, 1.0]])
+    scales = torch.tensor([[0.0, 2.0], [1.5, 1.0]])
     branch = torch.ones(2, 3, 4, dtype=torch.bfloat16)
-    assert scale_branch(branch, keep, branch=0)[:, 0, 0].tolist() == [0.0, 1.5]
-    assert scale_branch(branch, keep, branch=1)[:, 2, 3].tolist() == [2.0, 1.0]
-    assert scale_branch(branch, keep, branch=0).dtype == torch.bfloat16
+    assert scale_branch(branch, scales, branch=0)[:, 0, 0].tolist() == [0.0, 1.5]
+    assert scale_branch(branch, scales, branch=1)[:, 2, 3].tolist() == [2.0, 1.0]
+    assert scale_branch(branch, scales, branch=0).dtype == torch.bfloat16
     assert scale_branch(branch, None, branch=0) is branch
 
 

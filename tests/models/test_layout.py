@@ -52,17 +52,17 @@ def test_registers_are_prefix_tokens_and_no_class_token() -> None:
     assert (layout.num_prefix_tokens, layout.has_class_token) == (2, False)
 
 
-def expected_shape(own: AttentionLayer, count: int) -> tuple[int, ...]:
+def expected_shape(layer: AttentionLayer, count: int) -> tuple[int, ...]:
     """Return the shape that a traced attention of this kind has."""
-    rows, columns = own.grid
-    length = own.num_prefix_tokens + rows * columns
-    row, column = own.num_prefix_tokens + columns, own.num_prefix_tokens + rows
+    rows, columns = layer.grid
+    length = layer.num_prefix_tokens + rows * columns
+    row, column = layer.num_prefix_tokens + columns, layer.num_prefix_tokens + rows
     return {
-        "full": (count, own.num_heads, length, length),
-        "row": (count, rows, own.num_heads, row, row),
-        "column": (count, columns, own.num_heads, column, column),
-        "pool": (count, own.num_heads, 1, length),
-    }[own.kind]
+        "full": (count, layer.num_heads, length, length),
+        "row": (count, rows, layer.num_heads, row, row),
+        "column": (count, columns, layer.num_heads, column, column),
+        "pool": (count, layer.num_heads, 1, length),
+    }[layer.kind]
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -79,13 +79,13 @@ def test_each_attention_has_the_shape_that_its_layer_says(
 ) -> None:
     model = build_small(family, **fields)
     layers = model.attention_layers()
-    assert [own.name for own in layers] == [
+    assert [layer.name for layer in layers] == [
         name for name in model.trace_names if name.endswith("attention")
     ]
-    for name, value in model.trace_each(small_batch(model), [own.name for own in layers]):
-        own = next(own for own in layers if own.name == name)
-        assert value.shape == expected_shape(own, 2)
-        assert own.name.startswith(f"{own.layer}/")
+    for name, value in model.trace_each(small_batch(model), [layer.name for layer in layers]):
+        layer = next(layer for layer in layers if layer.name == name)
+        assert value.shape == expected_shape(layer, 2)
+        assert layer.name.startswith(f"{layer.layer}/")
         sums = value.sum(-1)
         torch.testing.assert_close(sums, torch.ones_like(sums))
 
@@ -93,9 +93,9 @@ def test_each_attention_has_the_shape_that_its_layer_says(
 @torch.no_grad()
 def test_a_unit_s_stride_is_that_of_the_map_that_enters_it() -> None:
     model = build_small("AxialResNet", stages=(2, 2, 1), image_size=(64, 96))
-    for own in model.attention_layers():
-        assert (own.grid[0] * own.stride[0], own.grid[1] * own.stride[1]) == (64, 96)
-    strides = [own.stride[0] for own in model.attention_layers() if own.kind == "row"]
+    for layer in model.attention_layers():
+        assert (layer.grid[0] * layer.stride[0], layer.grid[1] * layer.stride[1]) == (64, 96)
+    strides = [layer.stride[0] for layer in model.attention_layers() if layer.kind == "row"]
     assert strides == [4, 4, 4, 8, 8]
 
 
@@ -108,7 +108,7 @@ def test_blocks_are_called_one_by_one_in_their_order(family: str) -> None:
         block.register_forward_hook(lambda *_, index=index: called.append(index))
     model(small_batch(model))
     assert called == list(range(len(blocks)))
-    inside = {id(own) for block in blocks for own in block.parameters()}
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
     assert len(inside) == sum(len(list(block.parameters())) for block in blocks)
     if isinstance(model, ViT):
         kinds = [type(block) for block in blocks[-2:]]
@@ -140,21 +140,21 @@ class Wrapped(nn.Module):
         self.model, self.mask_token = model, nn.Parameter(torch.zeros(1, 1, 16))
 
     def no_weight_decay(self) -> set[str]:
-        """Name the token."""
+        """Return the name of the token."""
         return {"mask_token"}
 
 
 def test_tables_are_collected_from_all_modules_with_their_path() -> None:
     model = build_small("ViT", pool="map", class_token=True, num_registers=1, position_at="every")
-    own = {
+    names = {
         "cls_token",
         "registers",
         "attention_pool.probe",
         "positions.0.table",
         "positions.1.table",
     }
-    assert model.no_weight_decay() == tables_of(model) == own
-    assert tables_of(Wrapped(model)) == {"mask_token", *(f"model.{name}" for name in own)}
+    assert model.no_weight_decay() == tables_of(model) == names
+    assert tables_of(Wrapped(model)) == {"mask_token", *(f"model.{name}" for name in names)}
     assert build_small("BiT").no_weight_decay() == set()
     axial = build_small("AxialResNet")
     offsets = {name for name, _ in axial.named_parameters() if name.endswith("offsets")}
@@ -190,18 +190,18 @@ def test_depth_grows_from_the_image_to_the_head_without_a_gap(name: str) -> None
     found = sorted(set(depths.values()))
     assert found == list(range(len(FIRST[name])))
     for depth, prefix in enumerate(FIRST[name]):
-        own = [n for n in names if n.startswith(prefix)]
-        assert own, prefix
-        assert {depths[n] for n in own} == {depth}
+        matching = [n for n in names if n.startswith(prefix)]
+        assert matching, prefix
+        assert {depths[n] for n in matching} == {depth}
     assert depths["head.weight"] == found[-1]
 
 
 def test_tokens_and_positions_are_as_deep_as_the_patches_they_join() -> None:
     model = vitral.create_model("ViT-S/16", **SMALL["ViT-S/16"])
     depths = {n: model.layer_depth(n) for n, _ in model.named_parameters()}
-    beside = [n for n in depths if n.split(".")[0] in ("cls_token", "registers", "positions")]
-    assert len(beside) >= 4
-    assert {depths[n] for n in beside} == {0}
+    matching = [n for n in depths if n.split(".")[0] in ("cls_token", "registers", "positions")]
+    assert len(matching) >= 4
+    assert {depths[n] for n in matching} == {0}
 
 
 _UNIT = re.compile(r"(?:^|\.)stages\.(\d+)\.(\d+)\.")

@@ -234,11 +234,11 @@ def test_images_of_another_size_are_refused_with_both_sizes(
     family: str, shape: tuple[int, ...], way_out: str
 ) -> None:
     model = build_small(family)
-    own = ", ".join(map(str, shape))
-    said = rf"images of shape \({own}\) do not fit a model for \(N, 3, 24, 32\): {way_out}"
-    with pytest.raises(RequestError, match=said):
+    sides = ", ".join(map(str, shape))
+    message = rf"images of shape \({sides}\) do not fit a model for \(N, 3, 24, 32\): {way_out}"
+    with pytest.raises(RequestError, match=message):
         model(torch.rand(shape))
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(RequestError, match=message):
         model.trace(torch.rand(shape), ["logits"])
 
 

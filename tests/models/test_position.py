@@ -71,12 +71,12 @@ def test_two_tables_stand_side_by_side_the_columns_first(fields: dict[str, Any])
     added = position(tokens)[0]
     for row in range(2):
         for column in range(3):
-            place = added[config.num_prefix_tokens + 3 * row + column]
-            assert torch.equal(place[:4], position.columns[0, column])
-            assert torch.equal(place[4:], position.rows[0, row])
+            vector = added[config.num_prefix_tokens + 3 * row + column]
+            assert torch.equal(vector[:4], position.columns[0, column])
+            assert torch.equal(vector[4:], position.rows[0, row])
     first = int(bool(config.class_token))
-    own = [position.class_place[0, 0]] if first else []
-    assert [torch.equal(a, b) for a, b in zip(added[:first], own, strict=True)] == [True] * first
+    cls = [position.class_place[0, 0]] if first else []
+    assert [torch.equal(a, b) for a, b in zip(added[:first], cls, strict=True)] == [True] * first
     assert not added[first : config.num_prefix_tokens].any()
 
 
@@ -100,9 +100,9 @@ def test_waves_are_sines_and_cosines_of_column_then_row() -> None:
             for index in range(quarter):
                 frequency = 10_000 ** (-index / (quarter - 1))
                 expected = [
-                    wave(place * frequency)
-                    for place in (column, row)
-                    for wave in (math.sin, math.cos)
+                    function(coordinate * frequency)
+                    for coordinate in (column, row)
+                    for function in (math.sin, math.cos)
                 ]
                 found = table[row, column, index::quarter].tolist()
                 assert found == pytest.approx(expected, abs=1e-6)
@@ -122,18 +122,18 @@ def test_a_model_built_without_memory_has_its_waves() -> None:
 def plain_relative(
     query: Tensor, key: Tensor, offsets: Tensor, *, prefix: int, tables: int
 ) -> Tensor:
-    """Attend with keys for offsets (Shaw et al., equation 4), place by place in float64."""
+    """Attend with keys for offsets (Shaw et al., equation 4), one position at a time in float64."""
     num, heads, length, dim = query.shape
-    places = length - prefix
+    num_positions = length - prefix
     scores = torch.zeros(num, heads, length, length, dtype=torch.float64)
     for head in range(heads):
         table = offsets[head % tables]
         for i in range(length):
             for j in range(length):
-                asked = key[:, head, j].clone()
+                shifted_key = key[:, head, j].clone()
                 if i >= prefix and j >= prefix:
-                    asked += table[(i - j) + places - 1]
-                scores[:, head, i, j] = (query[:, head, i] * asked).sum(-1) / math.sqrt(dim)
+                    shifted_key += table[(i - j) + num_positions - 1]
+                scores[:, head, i, j] = (query[:, head, i] * shifted_key).sum(-1) / math.sqrt(dim)
     return scores.softmax(-1)
 
 
@@ -258,8 +258,8 @@ def test_resizing_keeps_prefix_rows_and_a_constant_table(
         table, old_grid=old_grid, new_grid=new_grid, num_prefix_tokens=prefix
     )
     assert torch.equal(resized[:, :prefix], prefix_rows)
-    places = torch.full((1, new_grid[0] * new_grid[1], 2), 0.75)
-    torch.testing.assert_close(resized[:, prefix:], places)
+    expected = torch.full((1, new_grid[0] * new_grid[1], 2), 0.75)
+    torch.testing.assert_close(resized[:, prefix:], expected)
 
 
 @given(old_grid=grids, new_grid=grids)
@@ -300,16 +300,16 @@ def test_every_method_keeps_prefix_rows_constants_and_the_order_of_sides(method:
         table, old_grid=(6, 4), new_grid=(9, 5), num_prefix_tokens=1, method=method
     )
     assert torch.equal(resized[:, :1], table[:, :1])
-    places = resized[0, 1:].view(9, 5, 3)
-    torch.testing.assert_close(places[..., 1], torch.full((9, 5), 0.5))
-    torch.testing.assert_close(places[:, 0, 0], places[:, 4, 0])
-    assert (places[1:, 0, 0] > places[:-1, 0, 0]).all()
-    turned = resize_position_table(
+    patches = resized[0, 1:].view(9, 5, 3)
+    torch.testing.assert_close(patches[..., 1], torch.full((9, 5), 0.5))
+    torch.testing.assert_close(patches[:, 0, 0], patches[:, 4, 0])
+    assert (patches[1:, 0, 0] > patches[:-1, 0, 0]).all()
+    transposed = resize_position_table(
         table[:, 1:].view(1, 6, 4, 3).transpose(1, 2).flatten(1, 2), old_grid=(4, 6),
         new_grid=(5, 9), num_prefix_tokens=0, method=method,
     )  # fmt: skip
     torch.testing.assert_close(
-        turned[0].view(5, 9, 3).transpose(0, 1), places, atol=1e-5, rtol=1e-5
+        transposed[0].view(5, 9, 3).transpose(0, 1), patches, atol=1e-5, rtol=1e-5
     )
 
 
@@ -358,8 +358,8 @@ small_grids = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
 def offset_table(grid: Grid, *, width: int = 3, heads: int = 2) -> torch.Tensor:
-    places = 2 * grid[0] * grid[1] - 1
-    return torch.randn(heads, places, width, generator=torch.Generator().manual_seed(places))
+    length = 2 * grid[0] * grid[1] - 1
+    return torch.randn(heads, length, width, generator=torch.Generator().manual_seed(length))
 
 
 @given(grid=small_grids)
@@ -403,7 +403,7 @@ def test_offsets_from_corner_to_corner_keep_their_vectors(old_grid: Grid, new_gr
 
 
 def plain_offsets(table: torch.Tensor, old_grid: Grid, new_grid: Grid) -> torch.Tensor:
-    """Interpolate for each pair of places by itself, and average those of the same offset."""
+    """Interpolate for each pair of positions separately, and average those of the same offset."""
 
     def place(index: int, grid: Grid) -> tuple[int, int]:
         return divmod(index, grid[1])

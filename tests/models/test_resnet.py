@@ -30,12 +30,12 @@ def unit_of(version: str, **fields: int) -> Bottleneck:
 
 
 def normed(maps: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Normalise 32 groups of channels, each over its channels and places."""
+    """Normalise 32 groups of channels, each over its channels and positions."""
     groups = maps.double().unflatten(1, (32, -1))
     mean = groups.mean((2, 3, 4), keepdim=True)
     variance = groups.var((2, 3, 4), correction=0, keepdim=True)
-    own = ((groups - mean) / (variance + norm.eps).sqrt()).flatten(1, 2).float()
-    return own * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    scaled = ((groups - mean) / (variance + norm.eps).sqrt()).flatten(1, 2).float()
+    return scaled * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -31,15 +31,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_sharded_model_computes_and_trains_as_a_whole_one(found: Found, case: str) -> None:
-    for own in found:
-        assert "error" not in own[case], own[case]["error"]
-        assert own[case]["evaluation"] < 1e-5
-        assert own[case]["forward"] < 1e-5
-        assert own[case]["weights"] < 1e-6
-        assert own[case]["after"] < 1e-5
+    for result in found:
+        assert "error" not in result[case], result[case]["error"]
+        assert result[case]["evaluation"] < 1e-5
+        assert result[case]["forward"] < 1e-5
+        assert result[case]["weights"] < 1e-6
+        assert result[case]["after"] < 1e-5
 
 
 def test_the_state_of_a_sharded_run_loads_into_shards_and_whole(found: Found) -> None:
-    for own in found:
-        assert "error" not in own["state"], own["state"]["error"]
-        assert own["state"]["unequal"] == []
+    for result in found:
+        assert "error" not in result["state"], result["state"]["error"]
+        assert result["state"]["unequal"] == []

@@ -194,26 +194,28 @@ def test_pixels_right_and_bottom_that_fill_no_patch_change_nothing(small_model: 
 @torch.no_grad()
 def test_a_transposed_model_sees_transposed_images_alike(small_model: Build, pool: str) -> None:
     model = small_model(patch_size=(4, 8), pool=pool)
-    turned = small_model(patch_size=(8, 4), image_size=(32, 24), pool=pool)
+    transposed = small_model(patch_size=(8, 4), image_size=(32, 24), pool=pool)
     state = model.state_dict()
     prefix = model.num_prefix_tokens
-    places = state["positions.0.table"][:, prefix:].unflatten(1, model.config.grid)
-    turned.load_state_dict(
+    patches = state["positions.0.table"][:, prefix:].unflatten(1, model.config.grid)
+    transposed.load_state_dict(
         state
         | {
             "embedding.weight": state["embedding.weight"].mT,
             "positions.0.table": torch.cat(
-                [state["positions.0.table"][:, :prefix], places.transpose(1, 2).flatten(1, 2)],
+                [state["positions.0.table"][:, :prefix], patches.transpose(1, 2).flatten(1, 2)],
                 dim=1,
             ),
         }
     )
     images = torch.randn(2, 3, 24, 32)
-    torch.testing.assert_close(model(images), turned(images.mT), atol=1e-5, rtol=1e-5)
-    tokens, other = (own[:, prefix:] for own in (model.tokens(images), turned.tokens(images.mT)))
+    torch.testing.assert_close(model(images), transposed(images.mT), atol=1e-5, rtol=1e-5)
+    tokens, other = (
+        outputs[:, prefix:] for outputs in (model.tokens(images), transposed.tokens(images.mT))
+    )
     torch.testing.assert_close(
         tokens.unflatten(1, model.config.grid),
-        other.unflatten(1, turned.config.grid).transpose(1, 2),
+        other.unflatten(1, transposed.config.grid).transpose(1, 2),
         atol=1e-5,
         rtol=1e-5,
     )
@@ -330,12 +332,12 @@ def test_a_shared_table_is_every_block_s_own_where_those_are_equal(
     every = small_model(position=position, position_at="every")
     assert len(shared.positions) == 1
     state = shared.state_dict()
-    own = {name: value for name, value in state.items() if name.startswith("positions.0.")}
+    first = {name: value for name, value in state.items() if name.startswith("positions.0.")}
     every.load_state_dict(
         state
         | {
             name.replace("positions.0", f"positions.{index}"): value
-            for name, value in own.items()
+            for name, value in first.items()
             for index in range(3)
         }
     )

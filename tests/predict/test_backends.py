@@ -36,7 +36,7 @@ def test_prepare_and_run_give_what_a_call_does(predictor: Predictor, tmp_path: P
     shares = predictor.model.probabilities(torch.from_numpy(logits)).max(dim=1)
     answers = predictor(list(images))
     assert [answer.probability for answer in answers] == pytest.approx(shares.values.tolist())
-    named = [predictor.classes[place] for place in shares.indices.tolist()]
+    named = [predictor.classes[index] for index in shares.indices.tolist()]
     assert [answer.class_name for answer in answers] == named
 
 

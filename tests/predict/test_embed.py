@@ -70,10 +70,10 @@ def test_the_features_of_photographs_are_those_of_an_extraction(
     tokens = ["embed", str(model_path), str(photos), "--output", str(output)]
     assert main([*tokens, "--precision", "float32", "--batch-size", "4", "--json"]) == 0
     captured = capsys.readouterr()
-    said = json.loads(captured.out)
+    printed = json.loads(captured.out)
     assert "1 file is no image and was left out" in captured.err
     paths, features, errors = read(output)
-    assert said == {
+    assert printed == {
         "paths": paths, "output": str(output), "num_images": 10, "num_errors": 0,
         "dimension": 128, "precision": "float32",
     }  # fmt: skip
@@ -109,9 +109,9 @@ def test_an_unreadable_image_keeps_its_row_and_is_counted(
 ) -> None:  # fmt: skip
     output = tmp_path / f"f.{ending}"
     assert main(["embed", str(model_path), *mixed, "--output", str(output), "-b", "2"]) == 0
-    said = capsys.readouterr().err
-    assert f"{mixed[1]}: not an image" in said
-    assert "3 of 9 images could not be read: their features are NaN" in said
+    printed = capsys.readouterr().err
+    assert f"{mixed[1]}: not an image" in printed
+    assert "3 of 9 images could not be read: their features are NaN" in printed
     paths, features, errors = read(output)
     assert paths == mixed
     assert errors == ["", "not an image", ""] * 3

@@ -11,12 +11,14 @@ from support.runs import pattern_images
 
 import vitral
 from vitral.errors import ModelFileError, RequestError
+from vitral.models.model import Model
+from vitral.models.vit import ViT
 from vitral.predict.output import find_images, write_predictions
 from vitral.predict.predictor import Prediction, Predictor
 
 
 @pytest.fixture(scope="module")
-def model() -> vitral.models.vit.ViT:
+def model() -> Model:
     torch.manual_seed(0)
     model = vitral.create_model(
         "ViT-Mi/4", image_size=8, embed_dim=16, depth=1, num_heads=2, mlp_dim=32,
@@ -36,9 +38,7 @@ def images(tmp_path: Path) -> list[str]:
     return paths
 
 
-def test_paths_arrays_and_pictures_give_the_same_answer(
-    model: vitral.models.vit.ViT, images: list[str]
-) -> None:
+def test_paths_arrays_and_pictures_give_the_same_answer(model: ViT, images: list[str]) -> None:
     predictor = Predictor(model)
     array = np.asarray(Image.open(images[0]))
     answers = predictor([images[0], Path(images[0]), array, Image.fromarray(array)])
@@ -47,9 +47,7 @@ def test_paths_arrays_and_pictures_give_the_same_answer(
     assert [answer.path for answer in answers] == [images[0], images[0], "2", "3"]
 
 
-def test_probabilities_are_the_softmax_of_the_models_logits(
-    model: vitral.models.vit.ViT, images: list[str]
-) -> None:
+def test_probabilities_are_the_softmax_of_the_models_logits(model: ViT, images: list[str]) -> None:
     array = np.array(Image.open(images[1]))
     logits = model.eval()(torch.from_numpy(array)[None, None].float() / 127.5 - 1)
     wanted = dict(zip(model.classes or (), logits.softmax(dim=1)[0].tolist(), strict=True))
@@ -61,9 +59,7 @@ def test_probabilities_are_the_softmax_of_the_models_logits(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_the_batch_size_changes_no_answer(
-    model: vitral.models.vit.ViT, images: list[str], batch_size: int
-) -> None:
+def test_the_batch_size_changes_no_answer(model: ViT, images: list[str], batch_size: int) -> None:
     alone = [Predictor(model)(path)[0] for path in images]
     together = Predictor(model, batch_size=batch_size)(images)
     for one, other in zip(alone, together, strict=True):
@@ -71,9 +67,7 @@ def test_the_batch_size_changes_no_answer(
         assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)
 
 
-def test_an_unreadable_image_keeps_its_row(
-    model: vitral.models.vit.ViT, images: list[str], tmp_path: Path
-) -> None:
+def test_an_unreadable_image_keeps_its_row(model: ViT, images: list[str], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     answers = Predictor(model)([images[0], tmp_path / "text.png", tmp_path / "gone.png", images[1]])
     assert [bool(answer.error) for answer in answers] == [False, True, True, False]
@@ -95,7 +89,7 @@ def test_a_model_without_a_head_is_refused() -> None:
         Predictor(vitral.create_model("ViT-Mi/4", image_size=8, num_classes=0))
 
 
-def test_bad_numbers_are_refused(model: vitral.models.vit.ViT) -> None:
+def test_bad_numbers_are_refused(model: ViT) -> None:
     with pytest.raises(RequestError, match="must be 1 or more"):
         Predictor(model, top=0)
 

@@ -34,10 +34,10 @@ def run_config(recipe, facts):
     warmup = int(given_.pop("schedule.warmup_share", 0) * steps)
     model = {f"model.{k}": v for k, v in parse_model_name(facts.model).items()}
     size = default_preprocessing(facts.image_size, channels=3)
-    own = {"data.source": "photos", "train.steps": steps, "schedule.warmup_steps": warmup,
-           "model.image_size": facts.image_size}  # fmt: skip
+    task = {"data.source": "photos", "train.steps": steps, "schedule.warmup_steps": warmup,
+            "model.image_size": facts.image_size}  # fmt: skip
     return build_run_config(
-        {f"preprocessing.{k}": v for k, v in vars(size).items()} | own | model | given_,
+        {f"preprocessing.{k}": v for k, v in vars(size).items()} | task | model | given_,
         objective=ClassificationSettings,
     )
 

@@ -29,7 +29,7 @@ def facts(**changes):
 
 @pytest.mark.parametrize("recipe", ["paper-finetune", "paper-table2"])
 @pytest.mark.parametrize(
-    ("data", "num_images", "steps"), TABLE_4 + [("photos", *own) for own in BY_SIZE]
+    ("data", "num_images", "steps"), TABLE_4 + [("photos", *row) for row in BY_SIZE]
 )
 def test_the_papers_steps_follow_the_data(recipe, data, num_images, steps):
     settings = RECIPES[recipe](facts(data=data, num_images=num_images))
@@ -119,8 +119,8 @@ MEASURED = [
 
 @pytest.mark.parametrize(("name", "size", "megabytes"), MEASURED)
 def test_what_training_keeps_is_about_what_was_measured(name, size, megabytes):
-    kept = 4 * model_config(name, image_size=size).kept_values() / 1e6
-    assert 0.9 < kept / megabytes < 1.3
+    megabytes_kept = 4 * model_config(name, image_size=size).kept_values() / 1e6
+    assert 0.9 < megabytes_kept / megabytes < 1.3
 
 
 @pytest.mark.parametrize(("name", "size"), [("ViT-Mi/8", 64), ("ViT-B/16", 384), ("ViT-G/14", 518)])

@@ -1,4 +1,4 @@
-"""Processes that train together part without leaving anything behind."""
+"""Process groups end without leaving anything behind."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_all_processes_raise_what_the_first_one_raises() -> None:
 
 @pytest.mark.slow
 def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
-    """A thread of gloo's that lets go of a tensor while Python ends would abort the process."""
+    """A gloo thread that frees a tensor while Python ends would abort the process."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""Who is at fault, by a clock of the test's own."""
+"""Verdicts about processes, by a simulated clock."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ STEP = 1.0
 
 
 class Group:
-    """Signs of processes that a test moves on by hand."""
+    """Signs of processes that a test advances by hand."""
 
     def __init__(self, world_size: int = 3, *, rank: int = 0) -> None:
         self.judge = Judge(rank, world_size)
@@ -24,7 +24,7 @@ class Group:
     def go(
         self, seconds: float, *, stopped: tuple[int, ...] = (), idle: tuple[int, ...] = ()
     ) -> None:
-        """Let time pass, in which some processes are stopped or do not come on."""
+        """Let time pass while some processes are stopped or make no progress."""
         for _ in range(int(seconds / STEP)):
             for rank, sign in enumerate(self.signs):
                 if rank not in stopped:
@@ -66,7 +66,7 @@ def test_a_stopped_process_is_lost_after_the_time_out() -> None:
 
 
 def test_who_was_stopped_in_the_middle_of_a_long_step_is_stopped_all_the_same() -> None:
-    """Its work did not come on before it fell silent, and the others wait for it."""
+    """It made no progress before it fell silent, and the others wait for it."""
     group = Group()
     for rank in range(3):
         group.mark(rank, is_waiting=True)
@@ -86,7 +86,7 @@ def test_who_hangs_is_found_though_a_sign_is_missed() -> None:
 
 
 def test_a_machine_takes_all_its_processes_with_it() -> None:
-    """Its lowest rank is noticed first, but must not be the only one that is thought lost."""
+    """Its lowest rank is noticed first, but must not be the only one considered lost."""
     group = Group(4, rank=3)
     group.mark(0, host="there")
     group.mark(1, host="there")
@@ -156,7 +156,7 @@ def test_a_process_that_never_joins_is_lost() -> None:
 
 
 def test_what_another_process_has_found_is_believed() -> None:
-    """A loss that one sees comes before the error of one that met it."""
+    """A loss that one process sees takes precedence over the error that it causes in another."""
     group = Group()
     failed, ended = Loss("failed", (1,), "torn"), Loss("ended", (2,), "rank 2 of 3 is gone")
     group.mark(1, loss=failed)

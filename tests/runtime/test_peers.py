@@ -50,9 +50,9 @@ def test_a_store_that_is_gone_is_told() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="process handles are Linux's")
 def test_a_process_that_ends_is_seen_at_once() -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
-    own = Sign(1, pid_space=pid_space())
+    sign = Sign(1, pid_space=pid_space())
     neighbours = Neighbours(0)
-    signs = [own, Sign(1, pid=process.pid, pid_space=own.pid_space), None]
+    signs = [sign, Sign(1, pid=process.pid, pid_space=sign.pid_space), None]
     neighbours.know(signs)
     assert not neighbours.dead()
     neighbours.kill([1, 2])

@@ -64,13 +64,13 @@ class Group:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        place |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, str(folder / "script.py"), scenario],
                 cwd=folder, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env={**os.environ, **env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             )
             for rank in range(2)
         ]  # fmt: skip
@@ -79,11 +79,11 @@ class Group:
             time.sleep(0.05)
 
     def end(self, rank: int, *, within: float) -> tuple[int, list[str]]:
-        """Return the exit status of a process, and what Vitral said."""
+        """Return the exit status of a process, and Vitral's lines on standard error."""
         _, errors = self.processes[rank].communicate(timeout=within)
         assert "Traceback" not in errors
-        said = [line for line in errors.splitlines() if line.startswith("vitral:")]
-        return self.processes[rank].returncode, said
+        lines = [line for line in errors.splitlines() if line.startswith("vitral:")]
+        return self.processes[rank].returncode, lines
 
     def reason(self, rank: int) -> str:
         return (self.folder / f"reason-{rank}").read_text()
@@ -103,17 +103,17 @@ def group(scenario: str, folder: Path) -> Iterator[Group]:
 def test_a_killed_process_ends_the_other_in_a_collective(tmp_path: Path) -> None:
     with group("loop", tmp_path) as processes:
         processes.processes[1].kill()
-        said = "rank 1 of 2 is gone (killed, perhaps for want of memory)"
-        assert processes.end(0, within=5) == (1, [f"vitral: {said}: run it again"])
-        assert processes.reason(0) == said
+        reason = "rank 1 of 2 is gone (killed, perhaps for want of memory)"
+        assert processes.end(0, within=5) == (1, [f"vitral: {reason}: run it again"])
+        assert processes.reason(0) == reason
 
 
 def test_a_stopped_process_ends_the_other_in_a_collective(tmp_path: Path) -> None:
     with group("loop", tmp_path) as processes:
         processes.processes[1].send_signal(signal.SIGSTOP)
-        said = "rank 1 of 2 has given no sign of life for 2 s (stopped, or out of reach)"
-        assert processes.end(0, within=8) == (1, [f"vitral: {said}: run it again"])
-        assert processes.reason(0) == said
+        reason = "rank 1 of 2 has given no sign of life for 2 s (stopped, or out of reach)"
+        assert processes.end(0, within=8) == (1, [f"vitral: {reason}: run it again"])
+        assert processes.reason(0) == reason
         assert processes.end(1, within=1) == (-signal.SIGKILL, [])
 
 
@@ -122,19 +122,19 @@ def test_a_stopped_process_ends_the_other_in_a_collective(tmp_path: Path) -> Non
 def test_the_process_that_keeps_the_store_may_be_the_one(number: int, tmp_path: Path) -> None:
     with group("loop", tmp_path) as processes:
         processes.processes[0].send_signal(number)
-        status, said = processes.end(1, within=12)
+        status, lines = processes.end(1, within=12)
         assert status == 1
-        assert len(said) == 1
+        assert len(lines) == 1
         assert processes.reason(1).startswith("rank 0 of 2")
 
 
 @pytest.mark.slow
 def test_a_process_that_hangs_ends_all(tmp_path: Path) -> None:
     with group("hang", tmp_path) as processes:
-        status, said = processes.end(0, within=12)
+        status, lines = processes.end(0, within=12)
         assert status == 1
-        assert len(said) == 1
-        assert said[0].startswith("vitral: rank 1 of 2 has not come on for 2 s")
+        assert len(lines) == 1
+        assert lines[0].startswith("vitral: rank 1 of 2 has not come on for 2 s")
         assert processes.end(1, within=6) == (1, [])
 
 
@@ -157,14 +157,14 @@ def test_others_wait_for_what_the_first_process_does_for_all(tmp_path: Path) -> 
 def test_a_process_that_is_busy_for_all_ends_too_when_another_is_killed(tmp_path: Path) -> None:
     with group("busy", tmp_path) as processes:
         processes.processes[1].kill()
-        status, said = processes.end(0, within=10)
+        status, lines = processes.end(0, within=10)
         assert status == 1
-        assert len(said) == 1
+        assert len(lines) == 1
 
 
 @contextmanager
 def watches(timeout_seconds: float = 60.0) -> Iterator[tuple[Watch, Watch]]:
-    """Two watches in this process, neither of which ends it within the seconds of a test."""
+    """Two watches in this process, neither of which ends it during a test."""
     store = dist.HashStore()
     both = [
         Watch(store, rank=rank, world_size=2, timeout_seconds=timeout_seconds) for rank in (0, 1)
@@ -202,11 +202,11 @@ def test_what_torch_raises_for_a_lost_process_becomes_its_reason(
 
 
 def test_the_lowest_rank_that_is_not_at_fault_speaks(capsys: pytest.CaptureFixture[str]) -> None:
-    told: list[int] = []
+    ranks: list[int] = []
 
     def note_as(rank: int) -> Callable[[str], str]:
         def note(_: str) -> str:
-            told.append(rank)
+            ranks.append(rank)
             return "run it again"
 
         return note
@@ -217,12 +217,12 @@ def test_the_lowest_rank_that_is_not_at_fault_speaks(capsys: pytest.CaptureFixtu
         second.guard(on_loss=note_as(1)),
         second.waiting(),
     ):
-        wait_for(lambda: told)
-    said = capsys.readouterr().err
-    assert told == [1]
-    assert said.startswith("vitral: rank 0 of 2 has not come on for 1.2 s")
-    assert said.endswith(": run it again\n")
-    assert said.count("vitral:") == 1
+        wait_for(lambda: ranks)
+    stderr = capsys.readouterr().err
+    assert ranks == [1]
+    assert stderr.startswith("vitral: rank 0 of 2 has not come on for 1.2 s")
+    assert stderr.endswith(": run it again\n")
+    assert stderr.count("vitral:") == 1
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_a_state_that_can_t_be_written_is_said_too(capsys: pytest.CaptureFixture
     def note(_: str) -> str:
         raise OSError("no space left")
 
-    said: list[str] = []
+    outputs: list[str] = []
     with watches(timeout_seconds=1.2) as (first, _), first.guard(on_loss=note), first.waiting():
-        wait_for(lambda: said.append(capsys.readouterr().err) or any(said))
-    assert "rank 1 of 2 has not come on" in "".join(said)
-    assert "that could not be written down (no space left)" in "".join(said)
+        wait_for(lambda: outputs.append(capsys.readouterr().err) or any(outputs))
+    assert "rank 1 of 2 has not come on" in "".join(outputs)
+    assert "that could not be written down (no space left)" in "".join(outputs)

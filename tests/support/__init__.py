@@ -1,1 +1,1 @@
-"""What tests share that are not beside each other."""
+"""Helpers shared by tests of several folders."""

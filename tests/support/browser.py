@@ -48,7 +48,7 @@ class Page:
         self.wait_until("document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of an expression, or of what it promises."""
+        """Return the value of an expression; a promise is awaited."""
         found = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -70,18 +70,18 @@ class Page:
             "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
             "return [b.left, b.top, b.width, b.height]; })()"
         )
-        place = {"x": box[0] + across * box[2], "y": box[1] + down * box[3]}
+        point = {"x": box[0] + across * box[2], "y": box[1] + down * box[3]}
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **point)
 
     def press(self, key: str) -> None:
-        """Press a key and let it go."""
+        """Press and release a key."""
         text = {"text": key} if len(key) == 1 else {"windowsVirtualKeyCode": KEYS[key]}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def screenshot(self) -> bytes:
-        """Return what is seen, as PNG."""
+        """Return a screenshot as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Page:
 
 @contextmanager
 def browsing(browser: str, profile: Path) -> Iterator[Page]:
-    """Run a browser with a profile of its own."""
+    """Run a browser with a separate profile."""
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
 

@@ -1,4 +1,4 @@
-"""Six objectives that use all that an objective may have, on data made for each."""
+"""Six objectives that use all features of objectives, each with its own data."""
 
 import copy
 import math
@@ -352,7 +352,7 @@ def train_example(name: str, output: Any, *, steps: int = 6, **settings: Any) ->
     import vitral
 
     example = EXAMPLES[name]
-    further = {} if example.unlabelled is None else {"unlabelled": example.unlabelled()}
+    extra = {} if example.unlabelled is None else {"unlabelled": example.unlabelled()}
     changed = {path.replace("__", "."): value for path, value in settings.items()}
     return vitral.train(
         "ViT-Mi/4",
@@ -366,5 +366,5 @@ def train_example(name: str, output: Any, *, steps: int = 6, **settings: Any) ->
         device="cpu",
         quiet=True,
         settings=COMMON | dict(example.settings) | changed,
-        **further,
+        **extra,
     )

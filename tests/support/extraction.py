@@ -14,11 +14,11 @@ from vitral.evaluate.features import extract_features
 
 
 def extract(model: nn.Module, examples: Examples, **how: Any) -> Features:
-    own = {
+    options = {
         "preprocessing": getattr(model, "preprocessing", None),
         "device": torch.device("cpu"),
     } | how
-    return extract_features(model, examples, **own)
+    return extract_features(model, examples, **options)
 
 
 def same(one: Features, other: Features) -> bool:

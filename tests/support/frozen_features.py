@@ -1,4 +1,4 @@
-"""Features of a few classes that overlap, for the scores of frozen features."""
+"""Features of a few overlapping classes, for scores of frozen features."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What was measured of small models, for tests of the figures."""
+"""Measurements of small models, for tests of the figures."""
 
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from vitral.inspection.inspect import InspectSettings, inspect_model
 
 @cache
 def inspect_small(family: str = "ViT", *, count: int = 2, **fields: Any) -> Inspected:
-    """Look inside a small model of a family, at images of 2:3."""
+    """Inspect a small model of a family on images of 2:3."""
     model = build_small(family, **{"image_size": (32, 48)} | fields)
     model.classes = ("robin", "wren", "<b>crow</b>", "rook", "jay")
     pixels = np.stack([np.roll(photograph(64, 96), 9 * n, axis=1) for n in range(count)])

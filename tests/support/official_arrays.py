@@ -1,4 +1,4 @@
-"""A ViT's weights as the official code keeps them, by a table of names of the tests' own."""
+"""A ViT's weights in the official format, by a name table independent of the library."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ LINEN = ("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlo
 
 
 def official_arrays(model: Model, *, names: tuple[str, ...] = RELEASED) -> Arrays:
-    """Return a plain ViT's arrays; with `MAPHead_0` where it pools by attention."""
+    """Return the arrays of a plain ViT; with `MAPHead_0` if it pools by attention."""
     config = model.config
     state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     arrays = {
@@ -51,9 +51,9 @@ def stacked(arrays: Arrays) -> Arrays:
     together: dict[str, list[np.ndarray]] = {}
     found = {name: array for name, array in arrays.items() if not name.startswith(start)}
     for index in range(len({name.split("/")[1] for name in arrays if name.startswith(start)})):
-        own = f"{start}{index}/"
-        for name in (name for name in arrays if name.startswith(own)):
-            together.setdefault(name.removeprefix(own), []).append(arrays[name])
+        prefix = f"{start}{index}/"
+        for name in (name for name in arrays if name.startswith(prefix)):
+            together.setdefault(name.removeprefix(prefix), []).append(arrays[name])
     return found | {f"Transformer/encoderblock/{n}": np.stack(a) for n, a in together.items()}
 
 

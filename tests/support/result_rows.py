@@ -1,4 +1,4 @@
-"""Rows of results that the tests of several parts share."""
+"""Rows of results shared by tests of several folders."""
 
 import datetime
 from typing import Any

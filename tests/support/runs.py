@@ -1,4 +1,4 @@
-"""Small data and small runs that many tests share."""
+"""Small data and small runs shared by many tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
 
 
 def photograph(height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Return something smooth with an edge, which resizing treats as it treats photographs."""
+    """Return a smooth image with an edge, which resizes like a photograph."""
     y, x, c = np.mgrid[0:height, 0:width, 0:channels]
     waves = np.sin(x / 9 + c) * np.cos(y / 7 - c) * 100 + 128
     return np.where(x > y, waves, 255 - waves).astype(np.uint8)
@@ -61,7 +61,7 @@ def stopped_at(step: int) -> Iterator[None]:
 
 
 def run_steps(state: Any, batches: Any, *, config: Any, machine: Any) -> list[Any]:
-    """Train a state to the end of its run, and return what each step measured."""
+    """Train a state to the end of its run, and return the measurements of each step."""
     from vitral.training.loop import StepRunner
     from vitral.training.parallel import parallelise
 

@@ -11,7 +11,7 @@ install_import_hook("vitral.models", "beartype.beartype")
 
 @pytest.fixture
 def without_shape_checks() -> Iterator[None]:
-    """Let `torch.compile` see the functions as they are: it can't look into the checks."""
+    """Let `torch.compile` see the unchecked functions: it can't trace the checks."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""Two processes that share the weights of small models, and how far they are from one process."""
+"""Two processes with sharded weights of small models, compared with one process."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def run_process(rank: int, folder: str) -> None:
-    """Be one of the processes: measure all cases and write what was found to a file."""
+    """Run in one of the processes: measure all cases and write the results to a file."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -78,14 +78,14 @@ def measure(case: str, mesh: DeviceMesh) -> dict[str, float]:
     # Made before any forward pass, after which the outermost parameters are whole for a while.
     optimizers = build_optimizer(whole), build_optimizer(sharded)
     images = small_batch(whole, count=NUM_PROCESSES * PER_PROCESS)
-    mine = slice(dist.get_rank() * PER_PROCESS, (dist.get_rank() + 1) * PER_PROCESS)
+    local = slice(dist.get_rank() * PER_PROCESS, (dist.get_rank() + 1) * PER_PROCESS)
     generator = torch.Generator().manual_seed(0)
     uniforms = torch.rand((len(images), whole.num_drop_paths), generator=generator)
     with torch.no_grad():
-        found = {"evaluation": difference(sharded(images[mine]), whole(images)[mine])}
+        found = {"evaluation": difference(sharded(images[local]), whole(images)[local])}
     wanted_outputs = train_step(whole, optimizers[0], images, uniforms)
-    outputs = train_step(sharded, optimizers[1], images[mine], uniforms[mine])
-    found["forward"] = difference(outputs, wanted_outputs[mine])
+    outputs = train_step(sharded, optimizers[1], images[local], uniforms[local])
+    found["forward"] = difference(outputs, wanted_outputs[local])
     wanted = dict(whole.named_parameters())
     gathered = {}
     for name, parameter in sharded.named_parameters():
@@ -94,12 +94,12 @@ def measure(case: str, mesh: DeviceMesh) -> dict[str, float]:
     assert list(gathered) == list(wanted)
     found["weights"] = max(difference(gathered[name], wanted[name]) for name in wanted)
     with torch.no_grad():
-        found["after"] = difference(sharded(images[mine]), whole(images)[mine])
+        found["after"] = difference(sharded(images[local]), whole(images)[local])
     return found
 
 
 def unequal_after_loading(mesh: DeviceMesh) -> list[str]:
-    """Return what differs once the state of a sharded run is loaded and trained further.
+    """Return differences after the state of a sharded run is loaded and trained further.
 
     It is loaded by processes that share the weights, and by one that has them whole.
     """
@@ -152,14 +152,14 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def build_optimizer(model: Model) -> torch.optim.Optimizer:
-    """Return AdamW with an epsilon that keeps rounding alone from moving a weight by its sign."""
+    """Return AdamW with an epsilon so large that rounding errors do not change signs of updates."""
     return torch.optim.AdamW(model.parameters(), lr=1e-2, eps=1e-2, weight_decay=0.1)
 
 
 def train_step(
     model: Model, optimizer: torch.optim.Optimizer, images: Tensor, uniforms: Tensor
 ) -> Tensor:
-    """Take a step on the mean over the images, and return their outputs before it."""
+    """Take a step on the mean over the images, and return the outputs before it."""
     model.train()
     with drop_path_from(model, uniforms if model.num_drop_paths else None):
         outputs = model(images)

@@ -1,4 +1,4 @@
-"""One small model of each family, none with a zero among its weights."""
+"""One small model of each family, without zero weights."""
 
 from typing import Any
 

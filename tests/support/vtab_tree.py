@@ -1,4 +1,4 @@
-"""A tiny tree of VTAB-1k in the community's format, of pictures of noise."""
+"""A tiny VTAB-1k tree of noise images in the community's format."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +38,7 @@ def write_vtab_tree(root: Path, tasks: Iterable[str] = TASKS, *, side: int = 16)
 def _write(
     folder: Path, part: str, number: int, label: int, generator: np.random.Generator, side: int
 ) -> str:
-    """Write a picture and return its line of the list."""
+    """Write an image and return its line for the list."""
     name = f"images/{part}/{number:06}.jpg"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def run_in_memory(patterns: Path, *, micro_batch_size: int, num_steps: int) -> d
 
 
 def assert_same_training(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Hold two runs to interface.md's promises of equality."""
+    """Assert that two runs are as equal as interface.md promises."""
     np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
     for name, tensor in one["weights"].items():
         difference = (tensor - other["weights"][name]).abs()
@@ -115,7 +115,7 @@ def test_gradient_of_micro_batches_equals_that_of_the_batch(patterns: Path) -> N
 def run_command(
     patterns: Path, output: Path, *, processes: int, epochs: int = 5
 ) -> subprocess.CompletedProcess[str]:
-    """Train by the command line on some processes."""
+    """Train from the command line with a number of processes."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += [
@@ -144,11 +144,14 @@ def test_two_processes_train_as_one(patterns: Path, tmp_path: Path) -> None:
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")
     ]
-    losses = [[row["loss"] for row in own] for own in rows]
+    losses = [[row["loss"] for row in run_rows] for run_rows in rows]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     runs = [
-        {"losses": own, "weights": load_file(tmp_path / name / "model" / "model.safetensors")}
-        for own, name in zip(losses, ("one", "two"), strict=True)
+        {
+            "losses": run_losses,
+            "weights": load_file(tmp_path / name / "model" / "model.safetensors"),
+        }
+        for run_losses, name in zip(losses, ("one", "two"), strict=True)
     ]
     assert_same_training(*runs)
 

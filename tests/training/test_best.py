@@ -11,7 +11,7 @@ from vitral.training.best import BestModel, score_of
 
 
 class Scored(nn.Module):
-    """What has a model of one weight and one bias."""
+    """An objective whose model has one weight and one bias."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A loss over all examples of a step has the gradient of one large batch, in parts too."""
+"""A loss over all examples of a step has the gradient of one large batch, also in parts."""
 
 import itertools
 from collections.abc import Mapping
@@ -63,8 +63,8 @@ def gradients(objective: nn.Module) -> dict[str, Tensor]:
 def test_parts_have_the_gradient_of_the_whole(cuts: list[int]) -> None:
     plain = build()
     unread = (2, 9)
-    kept = [index for index in range(12) if index not in unread]
-    whole = {name: tensor[kept] for name, tensor in batch_of(0, 12).items()}
+    valid = [index for index in range(12) if index not in unread]
+    whole = {name: tensor[valid] for name, tensor in batch_of(0, 12).items()}
     loss = plain.couple(plain.encode(whole))
     loss.values.mean().backward()
 
@@ -99,7 +99,7 @@ def test_what_is_drawn_is_drawn_alike_in_both_passes() -> None:
 
 
 def test_the_first_of_two_passes_keeps_no_activations() -> None:
-    """Memory holds those of one micro-batch; a step of one is encoded once, with its gradient."""
+    """Memory holds activations of one micro-batch; a single one is encoded only once."""
     objective, graphs = build(), list[bool]()
     objective.model.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     run(objective, [batch_of(0, 12)])
@@ -128,7 +128,7 @@ def test_a_step_without_a_readable_image_has_no_gradient_but_zeros() -> None:
 
 
 class Odd(Contrast):
-    """Encodes whatever it is told to."""
+    """Encodes to a given value."""
 
     gives: Any = None
 

@@ -1,4 +1,4 @@
-"""Images of more than eight bits are trained on, scored and named in their true range."""
+"""Training, scores and prediction of images of more than eight bits use their true range."""
 
 import io
 import json

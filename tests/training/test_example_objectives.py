@@ -1,4 +1,4 @@
-"""The contract of objectives, held by six that use all of it (`example_objectives`)."""
+"""The contract of objectives, tested with six that use all of it (`example_objectives`)."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def tensors_of_run(run: Path) -> dict[str, torch.Tensor]:
-    """Return the last checkpoint's tensors but the moments, whose noise Adam amplifies."""
+    """Return the last checkpoint's tensors except the moments, whose noise Adam amplifies."""
     saved, complaints = load_newest(run / "checkpoints")
     assert saved and not complaints
     return {n: t for n, t in saved.tensors.items() if not n.startswith("optimizer/")}
@@ -54,7 +54,7 @@ def train_losses(run: Path) -> list[float]:
 
 
 def assert_equal_training(one: Path, other: Path) -> None:
-    """Hold two runs to interface.md's promises of equality."""
+    """Assert that two runs are as equal as interface.md promises."""
     np.testing.assert_allclose(train_losses(other), train_losses(one), rtol=1e-5)
     first, second = tensors_of_run(one), tensors_of_run(other)
     assert first.keys() == second.keys()
@@ -67,12 +67,13 @@ def assert_equal_training(one: Path, other: Path) -> None:
 
 
 def files_of_run(run: Path) -> dict[str, bytes]:
-    """Return what must be equal to the bit: all weights and state, metrics."""
+    """Return everything that must be bitwise equal: weights, state, metrics."""
     paths = [*run.rglob("*.safetensors"), run / "metrics.jsonl", run / "results.csv"]
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(paths)}
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("with_report")
 def test_the_loss_falls_and_its_own_figure_is_primary(whole: Run, name: str) -> None:
     run = whole(name)
     rows = read_rows(run / "metrics.jsonl")
@@ -92,12 +93,12 @@ def test_the_loss_falls_and_its_own_figure_is_primary(whole: Run, name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_that_learns_is_trained_and_saved(whole: Run, name: str) -> None:
-    """An optimizer that knew of the model alone would leave the rest where it began."""
+    """An optimizer of only the model's parameters would not change the rest."""
     first, last = (load_newest_at(whole(name), step) for step in (STEPS // 2, STEPS))
     frozen = {"objective/last.weight"} if name == "distilled" else set()
     trained = [n for n in last if n.startswith("objective/") and last[n].is_floating_point()]
-    beside = [n for n in trained if not n.startswith("objective/model.")]
-    assert bool(beside) == (name != "regression")
+    others = [n for n in trained if not n.startswith("objective/model.")]
+    assert bool(others) == (name != "regression")
     for tensor_name in set(trained) - frozen:
         assert not torch.equal(first[tensor_name], last[tensor_name]), tensor_name
         assert torch.isfinite(last[tensor_name]).all()
@@ -126,7 +127,7 @@ def test_a_stopped_run_with_other_workers_goes_on_to_the_same_bits(
 
 
 class WaitingOperations(TorchDispatchMode):
-    """Notes what would hold the host up until a GPU has come so far: a value or a size it needs."""
+    """Records operations that would make the host wait for a GPU: reading a value or a size."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
 
@@ -150,7 +151,7 @@ class WaitingOperations(TorchDispatchMode):
 def test_no_step_waits_for_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Nor for a number on it: what a step measured is read when the next one was started."""
+    """Measurements of a step are read only after the next one has started."""
     start, found = StepRunner.start, list[list[str]]()
 
     def watched(*args: Any, **kwargs: Any) -> StartedStep:
@@ -182,7 +183,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a group of processes does together."""
+    """A run of a group of processes."""
 
     name: str
     output: Path
@@ -191,7 +192,7 @@ class Job:
 
 
 def do_jobs(rank: int, world_size: int, ports: list[int], jobs: list[Job]) -> None:
-    """Be one of several processes, and train what they are given, one after the other."""
+    """Run in one of several processes: execute the given jobs one after the other."""
     torch.set_num_threads(1)
     for port, job in zip(ports, jobs, strict=True):
         os.environ.update(
@@ -205,7 +206,7 @@ def do_jobs(rank: int, world_size: int, ports: list[int], jobs: list[Job]) -> No
 
 
 def spawn(jobs: list[Job], *, world_size: int) -> None:
-    """Do all jobs in one spawned group of processes."""
+    """Execute all jobs in one spawned group of processes."""
     multiprocessing.start_processes(
         do_jobs,
         args=(world_size, [free_port() for _ in jobs], jobs),
@@ -280,7 +281,7 @@ def test_weight_decay_follows_the_objectives_schedule(
 def test_temperature_and_teacher_follow_the_objectives_schedules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The teacher moves to its student by the share of each step, and is moved by nothing else."""
+    """The teacher moves towards its student by the share of each step, and by nothing else."""
     seen: list[float] = []
     after = Distilled.after_step
 
@@ -316,7 +317,7 @@ WORKERS = (0, 1, 2, 3, 4)
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All examples over 20 steps, each by one process, stopped half-way and not."""
+    """All examples over 20 steps in one process, with and without a stop half-way."""
     root = tmp_path_factory.mktemp("alone")
     for name in NAMES:
         train_example(name, root / name, steps=LONG, data__workers=0)
@@ -331,7 +332,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_processes_micro_batches_and_workers_change_nothing(
     alone: Path, tmp_path: Path, world_size: int
 ) -> None:
-    """The full cross, and going on with a run that one process began."""
+    """All combinations, and resuming a run that was started by one process."""
     jobs = [
         Job(
             name,

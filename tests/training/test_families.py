@@ -1,4 +1,4 @@
-"""Every family of models trains, goes on after a stop, and is scored as any other."""
+"""Every model family can be trained, resumed and scored."""
 
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,9 @@ def test_a_recipes_dropout_is_left_out_for_a_model_without_it(
 
 
 def test_checkpointing_a_model_of_ones_own_is_refused(patterns: Path, tmp_path: Path) -> None:
-    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
     with pytest.raises(RequestError, match="gradient_checkpointing has no effect on a model"):
         vitral.train(
-            own, str(patterns), output=tmp_path / "run", steps=2, quiet=True,
+            model, str(patterns), output=tmp_path / "run", steps=2, quiet=True,
             settings={"train.gradient_checkpointing": True, "preprocessing.size": (8, 8)},
         )  # fmt: skip

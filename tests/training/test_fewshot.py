@@ -1,4 +1,4 @@
-"""Few-shot scores while a model trains."""
+"""Few-shot scores during training."""
 
 import csv
 import dataclasses
@@ -27,7 +27,7 @@ from vitral.training.results import Result
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Other images than those that are trained on."""
+    """Images that are not trained on."""
     return write_patterns(tmp_path / "other.npz", seed=7)
 
 
@@ -39,10 +39,10 @@ def train_short(
     recipe: str | None = None,
     **settings: Any,
 ) -> Result:
-    own = {"evaluation.fewshot": str(fewshot)} if fewshot else {}
+    fewshot_settings = {"evaluation.fewshot": str(fewshot)} if fewshot else {}
     return vitral.train(
         "ViT-Mi/4", str(data), output=output, steps=15, batch_size=16, quiet=True,
-        settings=TINY_MODEL | own | settings, recipe=recipe,
+        settings=TINY_MODEL | fewshot_settings | settings, recipe=recipe,
     )  # fmt: skip
 
 
@@ -51,11 +51,12 @@ def fewshot_rows(run: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["split"].endswith("-shot")]
 
 
+@pytest.mark.usefixtures("with_report")
 def test_every_evaluation_writes_a_row_a_number_of_shots(
     patterns: Path, other: Path, tmp_path: Path
 ) -> None:
-    own = {"evaluation.fewshot_shots": "1,5"}
-    result = train_short(patterns, tmp_path / "run", other, **own)
+    settings = {"evaluation.fewshot_shots": "1,5"}
+    result = train_short(patterns, tmp_path / "run", other, **settings)
     rows = fewshot_rows(result.path)
     assert [(row["step"], row["split"]) for row in rows] == [
         (step, f"other/{shots}-shot") for step in (5, 10, 15) for shots in (1, 5)
@@ -89,28 +90,28 @@ def test_scores_are_of_the_weights_that_count_and_move_none(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "own", "steps"),
+    ("recipe", "settings", "steps"),
     [
         (None, {"evaluation.every_epochs": 2.0}, [10, 15]),
         ("paper-finetune", {}, [15]),  # it scores at the end alone
     ],
 )
 def test_a_run_without_validation_is_scored_all_the_same(
-    other: Path, tmp_path: Path, recipe: str | None, own: dict[str, Any], steps: list[int]
+    other: Path, tmp_path: Path, recipe: str | None, settings: dict[str, Any], steps: list[int]
 ) -> None:
     images, labels = pattern_images(100)
     split = np.repeat(["train", "test"], [80, 20])
     np.savez(tmp_path / "d.npz", images=images, labels=labels, split=split)
-    own = own | {"data.validation_share": 0.0}
-    result = train_short(tmp_path / "d.npz", tmp_path / "run", other, recipe=recipe, **own)
+    settings = settings | {"data.validation_share": 0.0}
+    result = train_short(tmp_path / "d.npz", tmp_path / "run", other, recipe=recipe, **settings)
     assert [row["step"] for row in fewshot_rows(result.path)] == steps
 
 
 def test_a_run_that_goes_on_writes_the_same_rows(
     patterns: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {"checkpoint.every_steps": 3, "train.ema": 0.1}
-    unbroken = train_short(patterns, tmp_path / "unbroken", other, **own)
+    settings = {"checkpoint.every_steps": 3, "train.ema": 0.1}
+    unbroken = train_short(patterns, tmp_path / "unbroken", other, **settings)
     scores, calls = FewshotScorer.scores, 0
 
     def stop_once(self: FewshotScorer, model: nn.Module) -> dict[str, float]:
@@ -122,8 +123,8 @@ def test_a_run_that_goes_on_writes_the_same_rows(
 
     monkeypatch.setattr(FewshotScorer, "scores", stop_once)
     with pytest.raises(KeyboardInterrupt):
-        train_short(patterns, tmp_path / "broken", other, **own)
-    again = train_short(patterns, tmp_path / "broken", other, **own)
+        train_short(patterns, tmp_path / "broken", other, **settings)
+    again = train_short(patterns, tmp_path / "broken", other, **settings)
     for name in ("metrics.jsonl", "results.csv", "summary.json"):
         assert (again.path / name).read_bytes() == (unbroken.path / name).read_bytes()
 
@@ -196,8 +197,8 @@ def test_published_data_sets_are_found_where_the_run_says(
             Image.fromarray(images[number]).save(root / "images" / name / f"{number}.png")
     task = dataclasses.replace(TASKS["dtd"], num_classes=4)
     monkeypatch.setitem(dtd.TASKS, "dtd", task)
-    own = {"data.directory": str(tmp_path), "evaluation.fewshot_shots": (2,)}
-    result = train_short(patterns, tmp_path / "run", "vtab-dtd", **own)
+    settings = {"data.directory": str(tmp_path), "evaluation.fewshot_shots": (2,)}
+    result = train_short(patterns, tmp_path / "run", "vtab-dtd", **settings)
     assert set(result.summary["fewshot"]) == {"vtab-dtd/2-shot"}
 
 
@@ -206,10 +207,10 @@ def test_two_processes_write_the_rows_of_one(patterns: Path, other: Path, tmp_pa
     """The first process scores while the other waits."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     rows = []
-    for name, own in (("one", []), ("two", launcher)):
+    for name, launch in (("one", []), ("two", launcher)):
         sets = TINY_MODEL | {"evaluation.fewshot": str(other)}
         command = [
-            sys.executable, *own, "-m", "vitral", "train", str(patterns), "--model", "ViT-Mi/4",
+            sys.executable, *launch, "-m", "vitral", "train", str(patterns), "--model", "ViT-Mi/4",
             "--steps", "10", "--batch-size", "16", "--device", "cpu",
             "--output", str(tmp_path / name), *(f"--set={path}={v}" for path, v in sets.items()),
         ]  # fmt: skip

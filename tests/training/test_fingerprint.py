@@ -1,4 +1,4 @@
-"""What is given to a run is told apart by code, values and weights; what can't be is refused."""
+"""Given parts of a run are identified by code, values and weights; others are refused."""
 
 import abc
 import enum
@@ -60,7 +60,7 @@ has_another_default.__qualname__ = "has_a_default"
 
 
 def reads_a_module(value: float) -> Any:
-    return own.scaled(value) * own.RATE  # type: ignore[name-defined]
+    return losses.scaled(value) * losses.RATE  # type: ignore[name-defined]
 
 
 class Loss:
@@ -194,14 +194,14 @@ def test_attributes_of_a_class_count_whatever_they_are(
 
 
 def test_what_is_read_of_a_module_of_ones_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = types.ModuleType("my_losses")
-    exec("RATE = 0.5\nUNREAD = 1\ndef scaled(x):\n    return 2 * x\n", vars(own))
-    monkeypatch.setitem(globals(), "own", own)
+    losses = types.ModuleType("my_losses")
+    exec("RATE = 0.5\nUNREAD = 1\ndef scaled(x):\n    return 2 * x\n", vars(losses))
+    monkeypatch.setitem(globals(), "losses", losses)
 
     prints = [fingerprint(reads_a_module)]
-    monkeypatch.setattr(own, "UNREAD", 2)
+    monkeypatch.setattr(losses, "UNREAD", 2)
     prints.append(fingerprint(reads_a_module))
-    monkeypatch.setattr(own, "RATE", 0.6)
+    monkeypatch.setattr(losses, "RATE", 0.6)
     prints.append(fingerprint(reads_a_module))
     assert prints[0] == prints[1] != prints[2]
 
@@ -294,11 +294,11 @@ def imports_a_module_inside(value: float) -> Any:
 def test_what_is_imported_inside_a_function_counts(
     function: Callable[[float], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = types.ModuleType("losses_of_mine")
-    monkeypatch.setitem(sys.modules, own.__name__, own)
+    module = types.ModuleType("losses_of_mine")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     prints = []
     for factor in (2, 2, 3):
-        exec(f"def scaled(x):\n    return {factor} * x\n", vars(own))
+        exec(f"def scaled(x):\n    return {factor} * x\n", vars(module))
         prints.append(fingerprint(function))
     assert prints[0] == prints[1] != prints[2]
 

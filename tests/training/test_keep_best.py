@@ -1,4 +1,4 @@
-"""Runs that keep the model that scored best on the validation images, and stop in time."""
+"""Runs that keep the best model on the validation images, and early stopping."""
 
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ def test_the_result_is_the_model_of_the_best_row(run: Result, patterns: Path) ->
     assert rows[0]["step"] == 0
     best = max(rows, key=lambda row: (row["accuracy"], -row["loss"], -row["step"]))
     assert run.summary["best_step"] == best["step"]
-    own = evaluate(run.path, str(patterns), split="validation").summary
-    assert own["accuracy"] == pytest.approx(best["accuracy"])
-    assert own["loss"] == pytest.approx(best["loss"], rel=1e-5)
+    summary = evaluate(run.path, str(patterns), split="validation").summary
+    assert summary["accuracy"] == pytest.approx(best["accuracy"])
+    assert summary["loss"] == pytest.approx(best["loss"], rel=1e-5)
 
 
 def test_training_stops_when_nothing_better_comes(run: Result) -> None:
@@ -66,7 +66,7 @@ def test_training_stops_when_nothing_better_comes(run: Result) -> None:
 def test_a_run_that_stopped_early_does_not_go_on(
     run: Result, patterns: Path, tmp_path: Path
 ) -> None:
-    """Neither when it is finished nor when it was killed before its result was written."""
+    """Neither if it is finished nor if it was killed before its result was written."""
     before = (run.path / "metrics.jsonl").read_bytes()
     saved, _ = load_newest(run.path / "checkpoints")
     assert saved is not None and saved.progress["step"] == run.summary["steps"]
@@ -99,8 +99,8 @@ def test_the_averaged_weights_are_what_is_kept(patterns: Path, tmp_path: Path) -
     averaged = [row for row in rows if row["split"] == "validation"]
     best = max(averaged, key=lambda row: (row["accuracy"], -row["loss"], -row["step"]))
     assert result.summary["best_step"] == best["step"]
-    own = evaluate(result.path, str(patterns), split="validation").summary
-    assert own["loss"] == pytest.approx(best["loss"], rel=1e-5)
+    summary = evaluate(result.path, str(patterns), split="validation").summary
+    assert summary["loss"] == pytest.approx(best["loss"], rel=1e-5)
 
 
 def test_keeping_the_best_needs_validation_images(tmp_path: Path) -> None:

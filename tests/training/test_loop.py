@@ -1,4 +1,4 @@
-"""A step that is not finite moves nothing, and is told one step later; and what a step measures."""
+"""A step that is not finite changes nothing, and raises one step later; measurements."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -112,7 +112,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_a_step_that_is_not_finite_leaves_the_state_as_it_was_before(
     settings: OptimizerSettings, bad: int, value: float
 ) -> None:
-    """Though it is read only after the next one was started, of finite numbers again."""
+    """Although it is read only after the next step, which is finite, has started."""
     good, state = build(settings), build(settings)
     runner = runner_of(good, Batches(), settings)
     for step_batches in Batches().steps(0, bad):
@@ -197,7 +197,7 @@ def test_the_latch_holds_whatever_the_coupling_and_the_micro_batches(
 
 
 class NormInHead(Coupled):
-    """BatchNorm over the whole step, which one row alone can't have."""
+    """BatchNorm over the whole step, which needs more than one row."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -239,7 +239,7 @@ def test_a_search_for_what_diverged_waits_for_no_other_process() -> None:
 
 
 class Parts(Weighted):
-    """Says two things of how many parts its loss has."""
+    """Has a loss and weights of different numbers of parts."""
 
     given: tuple[int, ...] = ()
     counted: tuple[int, ...] = ()
@@ -282,7 +282,7 @@ class Shifted(Averaging):
 
 
 def step_beside_a_bad_one(rank: int, folder: Path) -> None:
-    """Be one of two processes, of which the second alone has a step that is not finite."""
+    """Run in one of two processes; only the second has a step that is not finite."""
     torch.set_num_threads(1)
     init = f"file://{folder}/meet"
     torch.distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
@@ -294,11 +294,11 @@ def step_beside_a_bad_one(rank: int, folder: Path) -> None:
         runner.read(runner.start(step_batches))
     before = snapshot(state)
     started = [runner.start(step_batches) for step_batches in steps[bad:]]
-    with pytest.raises(DivergedError) as told:
+    with pytest.raises(DivergedError) as raised:
         runner.read(started[0])
     assert state.step == bad
     assert_same(snapshot(state), before)
-    Path(folder, str(rank)).write_text(str(told.value))
+    Path(folder, str(rank)).write_text(str(raised.value))
     torch.distributed.barrier()  # gloo aborts where the other end is gone
     torch.distributed.destroy_process_group()
 
@@ -331,7 +331,7 @@ def test_a_step_measures_sums_and_what_they_are_divided_by() -> None:
 
 
 def test_the_average_moves_by_a_tensors_share_as_by_a_number() -> None:
-    """On a GPU the device alone knows whether the step was finite."""
+    """On a GPU only the device knows whether the step was finite."""
     here, there = build(ADAMW), build(ADAMW)
     for state in (here, there):
         with torch.no_grad():
@@ -372,7 +372,7 @@ def test_state_of_any_type_may_be_replaced(kind: torch.dtype, finite: float, mov
 
 
 class Thawed(Averaging):
-    """Trains from its third step on what was frozen when the run began."""
+    """Unfreezes in its third step a layer that was frozen when the run began."""
 
     def before_step(self, at: StepInfo) -> None:
         self.model.requires_grad_(at.step >= 2)
@@ -414,7 +414,7 @@ def test_a_dropped_gradient_leaves_its_layer_as_it_was(settings: OptimizerSettin
 
 
 class Elsewhere(Averaging):
-    """Gives whatever it is told to."""
+    """Returns a given value."""
 
     gives: Any = None
 

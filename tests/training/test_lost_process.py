@@ -64,6 +64,6 @@ def test_a_lost_process_ends_the_run_with_a_reason(
     assert status["reason"].startswith(reason)
     errors = next(logs.glob(f"**/{1 - rank}/stderr.log")).read_text()
     assert "Traceback" not in errors
-    said = [line for line in errors.splitlines() if line.startswith("vitral:")]
-    assert len(said) == 1
-    assert "the same command goes on from its checkpoint of step" in said[0]
+    lines = [line for line in errors.splitlines() if line.startswith("vitral:")]
+    assert len(lines) == 1
+    assert "the same command goes on from its checkpoint of step" in lines[0]

@@ -1,4 +1,4 @@
-"""Other machines: a compiled step, a GPU, several processes that are asked to stop."""
+"""Other machines: a compiled step, a GPU, several processes that receive a stop signal."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_compiled_run_is_the_plain_one_up_to_rounding(patterns: Path, tmp_path: Path) -> None:
-    """In processes of their own: the shape checks of the tests can't be compiled."""
+    """In separate processes: the shape checks of the tests can't be compiled."""
     for how in ("on", "off"):
         command = [
             sys.executable, "-m", "vitral", "train", str(patterns), "--model", "ViT-Mi/4",

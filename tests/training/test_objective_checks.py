@@ -1,4 +1,4 @@
-"""What an objective of one's own can't be, or can't give, is told before anything is trained."""
+"""Mistakes in the caller's objectives are reported before training."""
 
 import json
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ Batch = dict[str, Tensor]
 
 
 class Plain(Objective):
-    """Learns from images alone."""
+    """Uses only images."""
 
     label = False
 
@@ -64,25 +64,31 @@ def needs_of(value: Any) -> type[Objective]:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (lambda own: {"label": False}, "Odd.needs is dict: give a property of type Needs"),
-        (lambda own: Needs(), "Odd.needs has other labels, targets or sources than the class"),
-        (lambda own: replace(own, targets=("value",)), "Odd.needs has other labels, targets"),
-        (lambda own: replace(own, sources={"a": 0.5}), "Odd.needs has other labels, targets"),
+        (lambda needs: {"label": False}, "Odd.needs is dict: give a property of type Needs"),
+        (lambda needs: Needs(), "Odd.needs has other labels, targets or sources than the class"),
+        (lambda needs: replace(needs, targets=("value",)), "Odd.needs has other labels, targets"),
+        (lambda needs: replace(needs, sources={"a": 0.5}), "Odd.needs has other labels, targets"),
     ],
 )
 def test_needs_agree_with_what_data_is_opened_by(value: Any, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         check_objective(needs_of(value)(nn.Linear(1, 1)))
-    check_objective(needs_of(lambda own: own)(nn.Linear(1, 1)))
+    check_objective(needs_of(lambda needs: needs)(nn.Linear(1, 1)))
 
 
-@pytest.mark.parametrize("parts", [{"a/b": nn.Linear(1, 1)}, {"head": torch.zeros(1)}])
-def test_parts_are_modules_named_like_folders(parts: Any) -> None:
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"a/b": nn.Linear(1, 1)}, "Odd.parts has 'a/b': give names of letters and digits"),
+        ({"head": torch.zeros(1)}, "Odd.parts has 'head' of type Tensor: give modules"),
+    ],
+)
+def test_parts_are_modules_named_like_folders(parts: Any, words: str) -> None:
     class Odd(Plain):
         def parts(self) -> Any:
             return parts
 
-    with pytest.raises(RequestError, match="Odd.parts has .* of type .*: give modules by names of"):
+    with pytest.raises(RequestError, match=words):
         check_objective(Odd(nn.Linear(1, 1)))
 
 
@@ -151,7 +157,7 @@ def test_a_wrong_setting_is_told_before_data_is_opened(tmp_path: Path) -> None:
 
 
 class Judged(Regression):
-    """Says it is judged by what it does not measure."""
+    """States a primary metric that it does not compute."""
 
     def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
         class Other(MeanEvaluator):
@@ -194,7 +200,7 @@ def test_a_metric_called_like_what_rows_have_is_told(name: str) -> None:
 
 
 class Headed(Objective):
-    """Has its classes' head beside a model without one."""
+    """Has the head itself, with a model without one."""
 
     def __init__(self, model: nn.Module, settings: ObjectiveSettings | None = None) -> None:
         super().__init__(model, settings)
@@ -282,10 +288,12 @@ def test_mixing_needs_an_objective_that_reads_it(tmp_path: Path) -> None:
 
 
 def test_settings_of_another_objective_in_a_file_are_left(tmp_path: Path) -> None:
-    def own(model: nn.Module, batch: Batch) -> Tensor:
+    def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
         return F.cross_entropy(model(batch["image"]), batch["label"])
 
-    first = train(with_classes(), tmp_path / "own", own, settings={"objective.output": "softmax"})
+    first = train(
+        with_classes(), tmp_path / "own", cross_entropy, settings={"objective.output": "softmax"}
+    )
     again = train(
         with_classes(), tmp_path / "again", "softmax", config=first.path / "config.yaml", model=None
     )

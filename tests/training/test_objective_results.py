@@ -1,4 +1,4 @@
-"""What is kept, scored and published of an objective is what it says, with all that it owns."""
+"""Objectives determine what is saved, scored and published, including all that they own."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ Batch = dict[str, Tensor]
 
 
 class Worse(Masked):
-    """Climbs its loss from the fourth step on."""
+    """Increases its loss from the fourth step on."""
 
     def on_gradients(self, at: StepInfo) -> None:
         if at.step >= 3:
@@ -55,7 +55,7 @@ def write_split_folder(root: Path) -> Path:
 
 
 def test_the_best_model_is_scored_with_the_head_that_it_had(tmp_path: Path) -> None:
-    """Of the images by which it was chosen, so that its score is known."""
+    """Scored on the images that selected it, so that its score is known."""
     settings = COMMON | {"model.in_channels": 1, "checkpoint.every_steps": 1}
     result = vitral.train(
         "ViT-Mi/4", write_split_folder(tmp_path / "data"), objective=Worse, steps=9,
@@ -75,7 +75,7 @@ def test_the_best_model_is_scored_with_the_head_that_it_had(tmp_path: Path) -> N
 
 
 class Composed(nn.Module):
-    """A network of parts that an objective owns each by itself."""
+    """A network of parts that an objective owns separately."""
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Composed(nn.Module):
 
 
 class Joined(Regression):
-    """Ships its model with a layer of its own."""
+    """Publishes its model with an additional layer."""
 
     def __init__(self, model: nn.Module, settings: ObjectiveSettings | None = None) -> None:
         super().__init__(model, settings)
@@ -195,8 +195,8 @@ def test_processes_of_a_coupled_loss_begin_with_the_same_tensors(
     ranks = Distributed(rank=1, world_size=2, local_rank=1)
     machine = Machine(torch.device("cpu"), torch.float32, compile=False, ranks=ranks)
     assert parallelise(objective, machine) is objective
-    own = objective.state_dict(keep_vars=True).values()
-    assert {t.data_ptr() for t in sent} == {t.data_ptr() for t in own}
+    tensors = objective.state_dict(keep_vars=True).values()
+    assert {t.data_ptr() for t in sent} == {t.data_ptr() for t in tensors}
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in objective.modules())
 
 

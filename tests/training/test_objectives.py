@@ -1,4 +1,4 @@
-"""What the objectives that are there promise, and what a caller's own may have."""
+"""The built-in objectives, and the abilities of the caller's own."""
 
 import copy
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import vitral
 from vitral.errors import RequestError
 from vitral.evaluate.evaluate import evaluate
+from vitral.models.vit import ViT
 from vitral.predict.predictor import Predictor
 from vitral.training.checkpoint import load_newest
 from vitral.training.objectives.base import Loss, Objective, check_objective
@@ -70,8 +71,8 @@ def test_an_objective_with_weights_of_its_own_trains_and_saves_them(
     assert loss.log_temperature.grad is None
     saved, _ = load_newest(tmp_path / "checkpoints")
     assert saved is not None
-    kept = saved.tensors["objective/function.log_temperature"]
-    torch.testing.assert_close(kept, loss.log_temperature.detach())
+    saved_tensor = saved.tensors["objective/function.log_temperature"]
+    torch.testing.assert_close(saved_tensor, loss.log_temperature.detach())
     assert "optimizer/exp_avg/function.log_temperature" in saved.tensors
     files = load_file(saved.path / "state" / "objective.safetensors")
     assert set(files) == {"function.log_temperature"}
@@ -173,13 +174,13 @@ def by_features(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(logits, batch["label"])
 
 
-def small_model(*, scale: float = 1.0) -> vitral.models.vit.ViT:
+def small_model(*, scale: float = 1.0) -> ViT:
     torch.manual_seed(0)
     model = vitral.create_model(
         "ViT-Mi/4", image_size=8, embed_dim=16, depth=1, num_heads=2, mlp_dim=32, num_classes=4,
         in_channels=1,
     )  # fmt: skip
-    assert isinstance(model, vitral.models.vit.ViT)
+    assert isinstance(model, ViT)
     assert isinstance(model.head, nn.Linear)
     nn.init.normal_(model.head.weight, std=scale)
     return model
@@ -211,10 +212,10 @@ def test_a_loss_tells_how_logits_become_probabilities(
 ) -> None:
     objective = FunctionObjective(small_model(scale=scale), function=function)
     batch, before = some_batch(), torch.get_rng_state()
-    (said,) = objective.begin(batch)
-    assert isinstance(objective.model, vitral.models.vit.ViT)
+    (note,) = objective.begin(batch)
+    assert isinstance(objective.model, ViT)
     assert objective.output == objective.model.output == output
-    assert reason in said and f"by {output}" in said and "set objective.output if not" in said
+    assert reason in note and f"by {output}" in note and "set objective.output if not" in note
     assert torch.equal(torch.get_rng_state(), before)
     assert objective.training and objective.model.training
     assert not objective.model._forward_hooks

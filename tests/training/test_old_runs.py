@@ -1,4 +1,4 @@
-"""Runs, models and results that Vitral 0.1.0 wrote load and go on.
+"""Runs, models and results written by Vitral 0.1.0 can be loaded and resumed.
 
 `old_runs` holds runs of ViT-Mi/4 with one block of width 8: one finished, one stopped at step 5 of
 12 (and the weights with which it ended where nothing stopped it), one of several labels an image,
@@ -54,7 +54,7 @@ def bce(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
 
 @pytest.fixture
 def data(tmp_path: Path) -> dict[str, Path]:
-    """What each run was trained on, elsewhere than it was."""
+    """The training data of each run, in another folder than originally."""
     patterns = write_patterns(tmp_path / "patterns.npz", counts=(40, 12, 12))
     images, labels = pattern_images(64)
     marks = np.zeros((64, 3), np.uint8)
@@ -68,18 +68,18 @@ def data(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A copy, since going on writes."""
+    """A copy, since resuming writes to it."""
     return Path(shutil.copytree(OLD, tmp_path / "old"))
 
 
-def train_again(name: str, data: dict[str, Path], runs: Path, **further: Any) -> Any:
+def train_again(name: str, data: dict[str, Path], runs: Path, **options: Any) -> Any:
     return vitral.train(
         "ViT-Mi/4",
         str(data[name]),
         output=runs / name,
         settings=TINY | SETTINGS[name],
         **OPTIONS,
-        **further,
+        **options,
     )
 
 
@@ -95,6 +95,7 @@ def test_the_newest_checkpoint_of_a_stopped_run_is_its_model() -> None:
 
 
 @pytest.mark.parametrize("name", ["finished", "several_labels"])
+@pytest.mark.usefixtures("with_report")
 def test_a_finished_run_is_shown_not_repeated(name: str, data: dict[str, Path], runs: Path) -> None:
     before = (runs / name / "model" / "model.safetensors").read_bytes()
     result = train_again(name, data, runs)

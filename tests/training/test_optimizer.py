@@ -107,14 +107,14 @@ def test_what_modules_state_decays_as_by_the_names_that_were_listed(
 ) -> None:
     model = build_small(family, **fields)
     parameters = dict(model.named_parameters())
-    listed = {n for n, own in parameters.items() if own.ndim >= 2 and not _TABLES.search(n)}
+    listed = {n for n, p in parameters.items() if p.ndim >= 2 and not _TABLES.search(n)}
     assert decayed_names(model) == listed
     assert listed < set(parameters)
     assert model.no_weight_decay() <= set(parameters)
 
 
 class Reconstruction(nn.Module):
-    """What an objective may own beside a model."""
+    """Parameters that an objective may own besides a model."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -133,9 +133,9 @@ class Reconstruction(nn.Module):
 
 def test_kernels_beside_the_model_decay_and_a_bare_token_does_not(model: nn.Module) -> None:
     decayed = decayed_names(Reconstruction(model))
-    beside = {name for name in decayed if not name.startswith("model.")}
-    assert {f"model.{name}" for name in decayed_names(model)} == decayed - beside
-    assert beside == {
+    others = {name for name in decayed if not name.startswith("model.")}
+    assert {f"model.{name}" for name in decayed_names(model)} == decayed - others
+    assert others == {
         "kernel_weight",
         "decoder.in_proj_weight",
         "decoder.out_proj.weight",
@@ -156,7 +156,7 @@ def test_clipping_scales_to_the_norm_and_never_up(norm: float) -> None:
 
 
 def test_each_tensor_may_be_clipped_by_itself() -> None:
-    """The small one stays, which a global norm would scale as well."""
+    """The small one stays unchanged; a global norm would scale it too."""
     small, large = (nn.Parameter(torch.zeros(2)) for _ in range(2))
     small.grad, large.grad = torch.tensor([0.3, 0.4]), torch.tensor([3.0, 4.0])
     clip_each([small, large], max_norm=1.0)

@@ -1,4 +1,4 @@
-"""What recipes say and what is asked for, where they meet."""
+"""Interaction of recipes and given settings."""
 
 import copy
 from pathlib import Path
@@ -41,9 +41,9 @@ def loaded(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_a_recipe_keeps_its_optimizer(
     loaded: Model, patterns: Path, tmp_path: Path, recipe: str
 ) -> None:
-    own = {"augment.crop": "none", "augment.mixup": 0.0}
+    overrides = {"augment.crop": "none", "augment.mixup": 0.0}
     settings = settings_of(
-        train_here(loaded, patterns, tmp_path / "run", recipe=recipe, settings=own)
+        train_here(loaded, patterns, tmp_path / "run", recipe=recipe, settings=overrides)
     )
     assert settings["optimizer"]["name"] == "sgd"
     assert settings["optimizer"]["weight_decay"] == 0
@@ -120,12 +120,14 @@ def test_without_validation_images_nothing_is_kept_as_best(loaded: Model, tmp_pa
 def test_another_optimizer_than_the_recipes_needs_its_own_rate(
     patterns: Path, tmp_path: Path
 ) -> None:
-    own = TINY_MODEL | {"optimizer.name": "sgd"}
+    settings = TINY_MODEL | {"optimizer.name": "sgd"}
     with pytest.raises(
         RequestError, match="optimizer.name='sgd' is not the recipe's: give its --le"
     ):
-        train_here("ViT-Mi/4", patterns, tmp_path / "run", settings=own)
-    result = train_here("ViT-Mi/4", patterns, tmp_path / "run", settings=own, learning_rate=0.01)
+        train_here("ViT-Mi/4", patterns, tmp_path / "run", settings=settings)
+    result = train_here(
+        "ViT-Mi/4", patterns, tmp_path / "run", settings=settings, learning_rate=0.01
+    )
     assert settings_of(result)["optimizer"]["weight_decay"] == 0
 
 

@@ -1,4 +1,4 @@
-"""A run that is killed and started again is the unbroken run, bit for bit."""
+"""A run that is killed and resumed is bitwise equal to an uninterrupted run."""
 
 import json
 import multiprocessing
@@ -52,7 +52,7 @@ def train_in_child(data: Path, output: Path) -> None:
 
 
 def result_bytes(run: Path) -> dict[str, bytes]:
-    """Return what must be equal: weights, average, optimizer, metrics."""
+    """Return everything that must be equal: weights, average, optimizer, metrics."""
     last = run / "checkpoints" / f"step-{STEPS:08}"
     files = [
         run / "model" / "model.safetensors",
@@ -69,7 +69,7 @@ def result_bytes(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def children() -> Any:
-    """Processes that have torch loaded already."""
+    """Processes that have already imported torch."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["torch", "vitral.training.train", "vitral.figures.report", "support.runs"]
@@ -79,7 +79,7 @@ def children() -> Any:
 
 @pytest.fixture(scope="module")
 def unbroken(patterns: Path, children: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An uninterrupted run."""
     output = tmp_path_factory.mktemp("unbroken") / "run"
     child = children.Process(target=train_in_child, args=(patterns, output))
     child.start()
@@ -148,11 +148,11 @@ def test_a_run_that_ends_beside_its_last_checkpoint_ends_as_the_unbroken_one(
     class PowerCutError(BaseException):
         pass
 
-    def save_and_end(*args: Any, progress: dict[str, Any], **further: Any) -> None:
+    def save_and_end(*args: Any, progress: dict[str, Any], **kwargs: Any) -> None:
         is_last = progress["step"] == STEPS
         if is_last and moment == "before":
             raise PowerCutError
-        save_checkpoint(*args, progress=progress, **further)
+        save_checkpoint(*args, progress=progress, **kwargs)
         if is_last:
             raise PowerCutError
 
@@ -180,7 +180,7 @@ def test_many_kills_lose_nothing(
 
 
 def train_with_signal(data: Path, output: Path, *, after: int, number: int = signal.SIGINT) -> None:
-    """Train here and receive a signal once the checkpoint of a step is there."""
+    """Train in this process and receive a signal once the checkpoint of a step exists."""
     import threading
 
     wanted = output / "checkpoints" / f"step-{after:08}"
@@ -292,6 +292,7 @@ def test_what_a_killed_first_write_left_does_not_stop_a_run(patterns: Path, tmp_
     train_here(patterns, tmp_path)
 
 
+@pytest.mark.usefixtures("with_report")
 def test_a_report_that_is_missing_is_drawn_again(patterns: Path, copy: Path) -> None:
     train_here(patterns, copy)
     (copy / "report.html").unlink()
@@ -320,9 +321,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     }
     harm[damage]()
     train_here(patterns, copy, quiet=False)
-    said = capsys.readouterr().err
-    assert f"checkpoint {newest.name} is damaged and was passed over" in said
-    assert f"going on from {before.name}" in said
+    stderr = capsys.readouterr().err
+    assert f"checkpoint {newest.name} is damaged and was passed over" in stderr
+    assert f"going on from {before.name}" in stderr
 
 
 def test_a_run_with_only_damaged_checkpoints_is_an_error(patterns: Path, copy: Path) -> None:

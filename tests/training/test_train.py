@@ -34,16 +34,18 @@ def train_short(data: Any, output: Path, *, model: Any = "ViT-Mi/4", **options: 
 def result(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run long enough to learn the patterns."""
     plain = {"augment.flip": False, "augment.crop": "none", "augment.mixup": 0.0}
-    return vitral.train(
-        "ViT-Mi/4",
-        str(patterns),
-        epochs=30,
-        batch_size=16,
-        learning_rate=5e-3,
-        output=tmp_path_factory.mktemp("run") / "run",
-        settings=TINY_MODEL | plain | {"train.ema": 0.05},
-        quiet=True,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VITRAL_REPORT")
+        return vitral.train(
+            "ViT-Mi/4",
+            str(patterns),
+            epochs=30,
+            batch_size=16,
+            learning_rate=5e-3,
+            output=tmp_path_factory.mktemp("run") / "run",
+            settings=TINY_MODEL | plain | {"train.ema": 0.05},
+            quiet=True,
+        )
 
 
 def test_a_run_learns_easy_classes(result: Result) -> None:
@@ -238,10 +240,8 @@ def test_a_name_that_is_no_text_does_not_stop_a_run(tmp_path: Path) -> None:
 
 
 def test_a_loaded_vit_trains_further(patterns: Path, result: Result, tmp_path: Path) -> None:
-    further = train_short(
-        str(patterns), tmp_path, model=vitral.load_model(result.path), settings={}
-    )
-    assert further.summary["accuracy"] > 0.6
+    again = train_short(str(patterns), tmp_path, model=vitral.load_model(result.path), settings={})
+    assert again.summary["accuracy"] > 0.6
     assert vitral.load_model(tmp_path).classes == ("a", "b", "c", "d")
 
 
@@ -523,6 +523,19 @@ def test_a_function_of_the_callers_own_gets_plain_labels(patterns: Path, tmp_pat
         train_short(str(patterns), tmp_path / "c", objective=loss, settings=settings)
 
 
+def test_a_sweep_can_leave_the_reports_out(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITRAL_REPORT", "off")
+    assert not (train_short(patterns, tmp_path).path / "report.html").exists()
+    monkeypatch.setenv("VITRAL_REPORT", "on")
+    assert (train_short(patterns, tmp_path).path / "report.html").exists()
+    monkeypatch.setenv("VITRAL_REPORT", "no")
+    with pytest.raises(RequestError, match="VITRAL_REPORT='no' is not known: use one of on, off"):
+        train_short(patterns, tmp_path)
+
+
+@pytest.mark.usefixtures("with_report")
 def test_two_images_train_and_the_report_says_that_there_is_no_score(tmp_path: Path) -> None:
     for label, image in zip("ab", pattern_images(2)[0], strict=True):
         (tmp_path / "data" / label).mkdir(parents=True)
@@ -550,9 +563,9 @@ def test_a_run_on_a_fold_tests_that_fold(tmp_path: Path) -> None:
         settings = TINY_MODEL | {"data.folds": 2, "data.fold": fold}
         result = train_short(tmp_path / "a.npz", tmp_path / str(fold), settings=settings, steps=1)
         rows = list(csv.DictReader((result.path / "splits.csv").read_text().splitlines()))
-        own = [row["path"] for row in rows if row["split"] == "test"]
-        assert result.summary["num_examples"] == len(own)
-        tested += own
+        paths = [row["path"] for row in rows if row["split"] == "test"]
+        assert result.summary["num_examples"] == len(paths)
+        tested += paths
     assert len(set(tested)) == len(tested) == 120
 
 
@@ -586,8 +599,8 @@ def test_changes_that_would_make_another_class_are_off(
     settings = {"data.directory": str(tmp_path)} | TINY_MODEL
     result = train_short("vtab-dtd", tmp_path / "run", settings=settings, steps=1)
 
-    def augment(own: Result) -> dict[str, Any]:
-        config = yaml.safe_load((own.path / "config.yaml").read_text())
+    def augment(run: Result) -> dict[str, Any]:
+        config = yaml.safe_load((run.path / "config.yaml").read_text())
         return dict(config["settings"]["augment"])
 
     assert (augment(result)["flip"], augment(result)["crop"]) == (False, "none")
@@ -613,10 +626,10 @@ def test_small_images_are_decoded_once_and_change_nothing(
 ) -> None:
     losses = []
     for keep in ("auto", "off"):
-        own = TINY_MODEL | {"data.keep_decoded": keep}
-        result = train_short(picture_files, tmp_path / keep, settings=own, quiet=False)
-        said = capsys.readouterr().err
-        assert ("decoded images are kept in memory (0 MB)" in said) == (keep == "auto")
+        settings = TINY_MODEL | {"data.keep_decoded": keep}
+        result = train_short(picture_files, tmp_path / keep, settings=settings, quiet=False)
+        stderr = capsys.readouterr().err
+        assert ("decoded images are kept in memory (0 MB)" in stderr) == (keep == "auto")
         losses.append([row["loss"] for row in read_rows(result.path / "metrics.jsonl")])
     assert losses[0] == losses[1]
 
@@ -625,7 +638,7 @@ def test_images_that_do_not_fit_are_not_kept(
     picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("vitral.data.decoded._free_bytes", lambda: 100)
+    monkeypatch.setattr("vitral.data.decoded.free_memory_bytes", lambda: 100)
     train_short(picture_files, tmp_path / "run", steps=1, quiet=False)
     assert "kept in memory" not in capsys.readouterr().err
 
@@ -652,9 +665,9 @@ def test_a_model_that_waits_for_data_is_told_why_once(
     monkeypatch.setattr("vitral.training.meters.WARM_STEPS", 3)
     settings = TINY_MODEL | {"data.keep_decoded": "off", "train.log_every_steps": 1}
     result = train_short(picture_files, tmp_path / "run", settings=settings, quiet=False)
-    said = capsys.readouterr().err
-    assert said.count("the model waits for data") == 1
-    assert "takes most" in said
+    stderr = capsys.readouterr().err
+    assert stderr.count("the model waits for data") == 1
+    assert "takes most" in stderr
     assert "the model waits for data" in (result.path / "log.txt").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The loop on the official weights gives the official trajectories, whole batches or pieces."""
+"""From official weights the loop follows the official trajectories, with micro-batches too."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ NAMES = ("finetune_sgd", "finetune_sgd_random_head", "pretrain_adam", "pretrain_
 
 
 class OfficialBatches:
-    """The batches of a fixture, in pieces."""
+    """The batches of a fixture, in micro-batches."""
 
     steps_per_epoch = 1
 
@@ -42,7 +42,9 @@ class OfficialBatches:
     def steps(self, first: int, end: int) -> Iterator[StepBatches]:
         for step in range(first, min(end, len(self._images))):  # they end before the schedule
             plan = plan_step(step, num_examples=len(self._images), batch_size=1)
-            images, labels = (own[step].split(self._size) for own in (self._images, self._labels))
+            images, labels = (
+                array[step].split(self._size) for array in (self._images, self._labels)
+            )
             yield StepBatches(
                 plan,
                 [

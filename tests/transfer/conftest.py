@@ -40,14 +40,14 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_task(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write three of the patterns, in another order, with as many images of each split."""
 
-    def write(*, validation: int = 0, test: int = 24, train: int = 48, **further: Any) -> Path:
+    def write(*, validation: int = 0, test: int = 24, train: int = 48, **additional: Any) -> Path:
         count = train + validation + test
         images, labels = pattern_images(2 * count, seed=7)
         few = np.flatnonzero(labels < 3)[:count]
         split = np.repeat(["train", "validation", "test"], [train, validation, test])
         path = tmp_path_factory.mktemp("task") / "task.npz"
         arrays = {"images": images[few], "labels": 2 - labels[few], "split": split}
-        np.savez(path, classes=CLASSES, **arrays | further)
+        np.savez(path, classes=CLASSES, **arrays | additional)
         return path
 
     return write

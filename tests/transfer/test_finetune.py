@@ -41,10 +41,10 @@ def settings_of(run: Path) -> dict[str, Any]:
 
 
 def tune(model: Path, data: Path, output: Path, **options: Any) -> FineTuned:
-    own = PLAIN | QUICK | options.pop("settings", {})
+    settings = PLAIN | QUICK | options.pop("settings", {})
     results = output.parent / "results.jsonl"
     return finetune(
-        model, str(data), output=output, settings=own, results=results, quiet=True, **options
+        model, str(data), output=output, settings=settings, results=results, quiet=True, **options
     )
 
 
@@ -68,10 +68,10 @@ def test_the_probe_comes_first_and_the_result_is_as_good_on_validation(tuned: Fi
     probe = rows[0]["accuracy"]
     assert probe == pytest.approx(tuned.summary["probe_accuracy"])
     assert probe > 0.8
-    kept = next(row for row in rows if row["step"] == tuned.summary["best_step"])
+    best = next(row for row in rows if row["step"] == tuned.summary["best_step"])
     count = (tuned.path / "splits.csv").read_text().count(",validation,")
     share = (probe * count + 2) / (count + 4)
-    assert kept["accuracy"] >= probe - np.sqrt(share * (1 - share) / count)
+    assert best["accuracy"] >= probe - np.sqrt(share * (1 - share) / count)
     assert tuned.summary["accuracy"] > 0.8
     assert tuned.summary["split"] == "test"
 
@@ -79,21 +79,25 @@ def test_the_probe_comes_first_and_the_result_is_as_good_on_validation(tuned: Fi
 def test_training_begins_at_zero_and_the_probe_is_kept_where_it_stays_ahead(
     pretrained: Path, write_task: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = PLAIN | QUICK | {"train.steps": 1, "optimizer.learning_rate": NONE}
+    settings = PLAIN | QUICK | {"train.steps": 1, "optimizer.learning_rate": NONE}
     data = write_task()
     result = finetune(
-        pretrained, str(data), output=tmp_path / "run", settings=own, results=tmp_path / "r.jsonl"
+        pretrained,
+        str(data),
+        output=tmp_path / "run",
+        settings=settings,
+        results=tmp_path / "r.jsonl",
     )
     first, last = validation_rows(result.path)
     assert first["accuracy"] == pytest.approx(result.summary["probe_accuracy"])
     assert last["loss"] == pytest.approx(np.log(3), rel=1e-5)
     assert result.summary["best_step"] == 0
     assert result.rows[0].settings["best_step"] == 0
-    said = capsys.readouterr().err
-    assert "note: no trained model was good enough on the validation images to be kept" in said
-    assert "the result is the probe" in said
-    kept = evaluate(result.path, str(data), split="test").summary
-    assert kept["accuracy"] == result.summary["accuracy"] > 0.8
+    printed = capsys.readouterr().err
+    assert "note: no trained model was good enough on the validation images to be kept" in printed
+    assert "the result is the probe" in printed
+    evaluated = evaluate(result.path, str(data), split="test").summary
+    assert evaluated["accuracy"] == result.summary["accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("rate", [5e-3, NONE], ids=["a trained model kept", "the probe kept"])
@@ -101,10 +105,12 @@ def test_an_interrupted_run_ends_as_one_that_nothing_disturbed(
     pretrained: Path, write_task: Write, tmp_path: Path, rate: float
 ) -> None:
     data = write_task()
-    own = {"optimizer.learning_rate": rate, "checkpoint.every_steps": 2}
-    straight = tune(pretrained, data, tmp_path / "straight", settings=own)
+    common = {"optimizer.learning_rate": rate, "checkpoint.every_steps": 2}
+    straight = tune(pretrained, data, tmp_path / "straight", settings=common)
     for name in ("after a checkpoint", "before the first one"):
-        settings = own if name == "after a checkpoint" else own | {"checkpoint.every_steps": 5}
+        settings = (
+            common if name == "after a checkpoint" else common | {"checkpoint.every_steps": 5}
+        )
         with stopped_at(3):
             tune(pretrained, data, tmp_path / name, settings=settings)
         found = tune(pretrained, data, tmp_path / name, settings=settings)
@@ -116,8 +122,8 @@ def test_an_interrupted_run_ends_as_one_that_nothing_disturbed(
 def test_training_may_begin_at_the_probe(
     pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
-    own = {"train.steps": 1, "optimizer.learning_rate": NONE}
-    result = tune(pretrained, write_task(), tmp_path / "run", head="probe", settings=own)
+    settings = {"train.steps": 1, "optimizer.learning_rate": NONE}
+    result = tune(pretrained, write_task(), tmp_path / "run", head="probe", settings=settings)
     first, last = validation_rows(result.path)
     assert last["loss"] == pytest.approx(first["loss"], rel=1e-5)
     assert result.summary["best_step"] == 1  # as good, and later
@@ -288,7 +294,7 @@ def test_other_settings_into_a_series_are_refused(papers: FineTuned, pretrained:
 def test_fields_of_the_model_reach_every_run_of_a_series(
     pretrained: Path, write_task: Write, tmp_path: Path
 ) -> None:
-    own = {"model.drop_path": 0.25, "model.dropout": 0.125}
+    settings = {"model.drop_path": 0.25, "model.dropout": 0.125}
     result = tune(
         pretrained,
         write_task(),
@@ -297,7 +303,7 @@ def test_fields_of_the_model_reach_every_run_of_a_series(
         rates=(0.01, 0.1),
         seeds=1,
         image_size=8,
-        settings=own,
+        settings=settings,
     )
     for run in (result.path / "seed-0", result.path / "sweep" / "rate-0.1"):
         model = settings_of(run)["model"]
@@ -378,7 +384,7 @@ def test_a_folder_of_other_files_is_not_taken(
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(RequestError, match="has files that are not of this series, such as thesis"):
         tune(pretrained, write_task(), tmp_path / "mine", protocol="paper", image_size=8)
-    assert [own.name for own in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_a_protocol_needs_something_to_score(
@@ -410,6 +416,7 @@ def test_test_images_that_were_trained_on_are_an_error(
 
 
 @pytest.mark.usefixtures("results_in_runs")
+@pytest.mark.usefixtures("with_report")
 def test_the_command_tunes_on_photographs(
     shared: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

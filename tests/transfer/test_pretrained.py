@@ -27,10 +27,12 @@ def test_the_head_is_new_and_zero_and_the_rest_is_the_sources(name: str, num_cla
     assert start.classes == classes
     assert not start.head.weight.any() and not start.head.bias.any()
     assert len(start.head.bias) == num_classes
-    kept = {n: t for n, t in start.state_dict().items() if not n.startswith("head.")}
-    own = model.state_dict()
-    assert all(torch.equal(tensor, own[name]) for name, tensor in kept.items())
-    assert own.keys() - kept.keys() <= {
+    copied = {
+        name: tensor for name, tensor in start.state_dict().items() if not name.startswith("head.")
+    }
+    original = model.state_dict()
+    assert all(torch.equal(tensor, original[name]) for name, tensor in copied.items())
+    assert original.keys() - copied.keys() <= {
         "head.weight", "head.bias", "pre_logits.weight", "pre_logits.bias",
     }  # fmt: skip
     assert getattr(start.config, "representation_size", 0) == 0

@@ -50,8 +50,8 @@ def test_the_head_gives_the_score_that_is_told(
         answers = start.classify(torch.from_numpy(features.values)).argmax(dim=1).numpy()
     assert (answers == features.labels).mean() == pytest.approx(accuracy)
     count = len(images.splits["validation"])
-    told = f"probe: {100 * accuracy:.1f} % of {count} validation images, with frozen features"
-    assert told in capsys.readouterr().err
+    line = f"probe: {100 * accuracy:.1f} % of {count} validation images, with frozen features"
+    assert line in capsys.readouterr().err
 
 
 def test_a_first_number_comes_early_and_changes_nothing(
@@ -65,8 +65,8 @@ def test_a_first_number_comes_early_and_changes_nothing(
         model = starting_model(open_source(pretrained), images.classes)
         probed(model, images)
         heads.append(model.head.weight.detach().numpy())
-        said = capsys.readouterr().err
-        assert said.count("first probe, of") == (seconds == 0)
+        printed = capsys.readouterr().err
+        assert printed.count("first probe, of") == (seconds == 0)
     np.testing.assert_array_equal(*heads)
 
 

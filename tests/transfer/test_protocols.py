@@ -33,7 +33,9 @@ def facts(model="ViT-B/16", *, data="photos", num_images=2000, **changes):
 
 def rates_of(protocol):
     return tuple(
-        own.settings["optimizer.learning_rate"] for own in protocol.candidates if own.settings
+        candidate.settings["optimizer.learning_rate"]
+        for candidate in protocol.candidates
+        if candidate.settings
     )
 
 
@@ -43,14 +45,14 @@ def test_the_papers_sweep_is_table_4s(data, num_images, rates, share):
     assert rates_of(protocol) == rates
     assert protocol.dev_share == share
     assert protocol.num_seeds == 3
-    assert {own.image_size for own in protocol.candidates} == {384}
-    assert {own.recipe for own in protocol.candidates} == {"paper-finetune"}
+    assert {candidate.image_size for candidate in protocol.candidates} == {384}
+    assert {candidate.recipe for candidate in protocol.candidates} == {"paper-finetune"}
     assert protocol.keeps_validation == (data != "photos")
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_resnets_also_try_hyperrule(model):
-    names = [own.name for own in choose_protocol("paper", facts(model)).candidates]
+    names = [candidate.name for candidate in choose_protocol("paper", facts(model)).candidates]
     assert ("hyperrule" in names) == (model in ("R50x1", "R152x4"))
 
 
@@ -63,8 +65,8 @@ def test_models_have_the_official_dropout(model):
 @pytest.mark.parametrize(("model", "size"), [("ViT-L/16", 512), ("ViT-H/14", 518), ("R50x1", 512)])
 def test_table_2_is_of_imagenet_at_its_size(model, size):
     protocol = choose_protocol("paper-table2", facts(model, data="imagenet", num_images=1_281_167))
-    assert {own.image_size for own in protocol.candidates} == {size}
-    assert {own.recipe for own in protocol.candidates} == {"paper-table2"}
+    assert {candidate.image_size for candidate in protocol.candidates} == {size}
+    assert {candidate.recipe for candidate in protocol.candidates} == {"paper-table2"}
     assert rates_of(protocol) == (0.003, 0.01, 0.03, 0.06)
 
 
@@ -79,10 +81,10 @@ def test_hyperrule_compares_nothing():
 def test_what_is_asked_goes_before_the_protocol(name):
     task = facts(data="imagenet")
     protocol = choose_protocol(name, task, image_size=64, seeds=5)
-    assert {own.image_size for own in protocol.candidates} == {64}
+    assert {candidate.image_size for candidate in protocol.candidates} == {64}
     assert protocol.num_seeds == 5
-    assert all(own.recipe in RECIPES for own in protocol.candidates)
-    assert len({own.name for own in protocol.candidates}) == len(protocol.candidates)
+    assert all(candidate.recipe in RECIPES for candidate in protocol.candidates)
+    assert len({candidate.name for candidate in protocol.candidates}) == len(protocol.candidates)
 
 
 def test_rates_of_the_callers_own_are_compared():
@@ -110,7 +112,7 @@ def test_a_named_set_is_known_by_its_name_when_it_is_open(tmp_path):
     folder.mkdir()
     for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
         pixels = np.random.default_rng(len(name)).integers(0, 256, (10, 3072), dtype=np.uint8)
-        rows = (bytes([label]) + own.tobytes() for label, own in enumerate(pixels))
+        rows = (bytes([label]) + image.tobytes() for label, image in enumerate(pixels))
         (folder / f"{name}.bin").write_bytes(b"".join(rows))
     (folder / "batches.meta.txt").write_text("\n".join(class_names("cifar10")))
     settings = DataSettings("cifar10", directory=str(tmp_path), validation_share=0.0)

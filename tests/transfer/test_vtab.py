@@ -77,10 +77,10 @@ class Place:
     def run(self, *tokens, output=None):
         """Return the exit status, and what was printed on both streams."""
         out, err = io.StringIO(), io.StringIO()
-        places = ["--output", output or self.folder, "--results", self.results]
+        paths = ["--output", output or self.folder, "--results", self.results]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            given = ["vtab", self.model, "--data-dir", self.tree, *places, *tokens]
-            status = main([str(own) for own in given])
+            given = ["vtab", self.model, "--data-dir", self.tree, *paths, *tokens]
+            status = main([str(token) for token in given])
         return status, out.getvalue(), err.getvalue()
 
     def rows(self):
@@ -144,7 +144,7 @@ def test_a_task_is_trained_on_all_its_thousand_and_scored_on_all_tests(whole):
     rows = {row.data: row for row in whole.rows() if row.data.removeprefix("vtab-") in TASKS}
     assert list(rows) == [f"vtab-{name}" for name in TASKS]
     for name, task in TASKS.items():
-        splits = [own["split"] for own in _csv(whole.folder / "tasks" / name / "splits.csv")]
+        splits = [record["split"] for record in _csv(whole.folder / "tasks" / name / "splits.csv")]
         counts = {split: splits.count(split) for split in set(splits)}
         assert counts == {"train": task.num_classes + NUM_VALIDATION, "test": NUM_TEST}
         row = rows[f"vtab-{name}"]
@@ -228,8 +228,8 @@ def test_a_run_that_ended_before_its_outcome_was_kept_is_not_run_again(place):
     after = _written(path)
     assert after.pop(path / "outcome.json")
     assert after == before
-    kept, found = (json.loads(text) for text in (outcome, (path / "outcome.json").read_text()))
-    assert {**found["found"], "time": ""} == {**kept["found"], "time": ""}
+    first, found = (json.loads(text) for text in (outcome, (path / "outcome.json").read_text()))
+    assert {**found["found"], "time": ""} == {**first["found"], "time": ""}
 
 
 @pytest.mark.slow
@@ -274,11 +274,14 @@ def test_a_sweep_chooses_one_setting_for_all_without_a_look_at_test_images(place
         scores = []
         for task in ("camelyon", "clevr-count"):
             run = place.folder / "sweep" / name / task
-            assert {own["split"] for own in _csv(run / "splits.csv")} == {"train", "validation"}
-            own = json.loads((run / "summary.json").read_text())
-            assert (own["split"], own["num_examples"]) == ("validation", NUM_VALIDATION)
+            assert {row["split"] for row in _csv(run / "splits.csv")} == {"train", "validation"}
+            run_summary = json.loads((run / "summary.json").read_text())
+            assert (run_summary["split"], run_summary["num_examples"]) == (
+                "validation",
+                NUM_VALIDATION,
+            )
             assert not (run / "model").exists()
-            scores.append(own["accuracy"])
+            scores.append(run_summary["accuracy"])
         assert summary["dev_accuracies"][name] == pytest.approx(statistics.fmean(scores))
     best = max(names, key=lambda name: summary["dev_accuracies"][name])
     assert summary["chosen"] == best
@@ -295,8 +298,8 @@ def test_a_sweep_chooses_one_setting_for_all_without_a_look_at_test_images(place
 def test_the_best_is_the_first_of_the_highest_mean(right):
     candidates = [Candidate(str(number), "vtab") for number in range(len(right))]
     scores = {
-        own.name: {f"task{n}": count / 200 for n, count in enumerate(counts)}
-        for own, counts in zip(candidates, right, strict=True)
+        candidate.name: {f"task{number}": count / 200 for number, count in enumerate(counts)}
+        for candidate, counts in zip(candidates, right, strict=True)
     }
     wanted = int(np.argmax(np.sum(right, axis=1)))
     assert best_on_average(candidates, scores).name == str(wanted)
@@ -316,11 +319,11 @@ RATE, STEPS = {"optimizer.learning_rate": 0.1}, {"train.steps": 9}
 )
 def test_what_is_asked_for_is_not_swept(overrides, wanted):
     found = list_candidates(overrides, image_size=None, sweep=True)
-    assert [own.settings for own in found] == wanted
-    assert {own.image_size for own in found} == {384}
-    assert len({own.name for own in found}) == len(found)
-    [own] = list_candidates(overrides, image_size=(32, 48), sweep=False)
-    assert (own.settings, own.image_size, own.recipe) == ({}, (32, 48), "vtab")
+    assert [candidate.settings for candidate in found] == wanted
+    assert {candidate.image_size for candidate in found} == {384}
+    assert len({candidate.name for candidate in found}) == len(found)
+    [candidate] = list_candidates(overrides, image_size=(32, 48), sweep=False)
+    assert (candidate.settings, candidate.image_size, candidate.recipe) == ({}, (32, 48), "vtab")
 
 
 def test_a_sweep_begins_with_what_the_paper_settled_on():
@@ -371,9 +374,9 @@ def test_real_textures_are_told_apart_by_frozen_features(shared, tmp_path, tiny)
 
 
 def test_missing_tasks_are_named_and_the_others_run(place, tmp_path):
-    own = tmp_path / "tree"
-    write_vtab_tree(own, ["camelyon"])
-    place.tree = own
+    partial_tree = tmp_path / "tree"
+    write_vtab_tree(partial_tree, ["camelyon"])
+    place.tree = partial_tree
     status, out, err = place.run(*SHORT, "--tasks", "pets,camelyon,dtd")
     assert status == 0
     assert "missing   dtd, pets: a mean needs every task of its group" in out

@@ -1,4 +1,4 @@
-"""How fast data is loaded, next to what decoding alone allows and what a model needs."""
+"""Benchmark of data loading, compared with decoding alone and with the rate a model needs."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from vitral.models.build import create_model
 
 _BATCH = 64
 _SECONDS = 2.0
-"""That each loader is measured for, about."""
+"""Approximate duration of each measurement."""
 
 
 def benchmark_data(
@@ -42,17 +42,17 @@ def benchmark_data(
 
     Args:
         data: opened; its training images are loaded, or else all.
-        model: a name, whose need is measured.
+        model: name of the model whose training rate is measured.
         image_size: of its input, pixels.
-        workers: numbers of threads.
+        workers: numbers of threads to measure.
         device: on which the model trains.
         scaled_decoding: as in training.
-        report_progress: called with the number of measurements done and of all.
+        report_progress: called with the number of measurements done and the total.
 
     Returns:
-        Plain data: `stages` in seconds an image; `rows`, for each number of threads the images a
-        second and their shares of bare decoding and of the model's need; what is loaded once
-        decoded images are kept, if they fit; `advice`.
+        Plain data: `stages` in seconds per image; `rows`, for each number of threads the images per
+        second, also as shares of bare decoding and of the rate that the model needs; the rate with
+        decoded images kept in memory, if they fit; `advice`.
     """
     examples = data.splits.get("train") or data.everything()
     preprocessing = default_preprocessing((image_size, image_size), channels=data.channels)
@@ -64,16 +64,16 @@ def benchmark_data(
     need = training_rate(model, data, image_size=image_size, device=device)
     report(2, total)
     rows = []
-    for number in workers:
+    for num_workers in workers:
         batches = TrainingBatches(
-            examples, preprocessing, settings, seed=0, batch_size=_BATCH, workers=number,
+            examples, preprocessing, settings, seed=0, batch_size=_BATCH, workers=num_workers,
             scaled_decoding=scaled_decoding,
         )  # fmt: skip
-        bare = bare_rate(examples, stages, workers=number, channels=data.channels)
+        bare = bare_rate(examples, stages, workers=num_workers, channels=data.channels)
         rate = loading_rate(batches)
         rows.append(
             {
-                "workers": number,
+                "workers": num_workers,
                 "images_per_second": rate,
                 "bare_images_per_second": bare,
                 "share_of_bare": rate / bare,
@@ -81,20 +81,20 @@ def benchmark_data(
             }
         )
         report(2 + len(rows), total)
-    kept = data.decoded_bytes()
-    fits = bool(kept) and (kept or 0) <= bytes_to_keep(num_processes=1)
+    decoded_bytes = data.decoded_bytes()
+    fits = bool(decoded_bytes) and (decoded_bytes or 0) <= bytes_to_keep(num_processes=1)
     best = max(rows, key=lambda row: row["images_per_second"])
     threads = int(best["workers"])
-    how = DataSettings(source="", workers=threads, scaled_decoding=scaled_decoding)
+    settings_used = DataSettings(source="", workers=threads, scaled_decoding=scaled_decoding)
     kept_rate = None
     if fits and not scaled_decoding:
-        some = data.keeping_decoded().everything()
-        some = some.select(np.arange(min(len(some), 1024)))
-        again = replace(batches, examples=some, workers=threads)
-        for _ in again.steps(0, steps_per_epoch(len(some), _BATCH)):
+        subset = data.keeping_decoded().everything()
+        subset = subset.select(np.arange(min(len(subset), 1024)))
+        repeated = replace(batches, examples=subset, workers=threads)
+        for _ in repeated.steps(0, steps_per_epoch(len(subset), _BATCH)):
             pass  # decoded and kept
-        kept_rate = loading_rate(again)
-    advice = advise(stages, data=how, preprocessing=preprocessing, fits=fits)
+        kept_rate = loading_rate(repeated)
+    advice = advise(stages, data=settings_used, preprocessing=preprocessing, fits=fits)
     return {
         "num_images": len(examples),
         "model": model,
@@ -107,13 +107,13 @@ def benchmark_data(
         "kept_images_per_second": kept_rate,
         "is_fast_enough": max(best["images_per_second"], kept_rate or 0) >= need,
         "bottleneck": stages.slowest,
-        "advice": [asdict(own) for own in advice],
+        "advice": [asdict(item) for item in advice],
         "sentences": describe_advice(stages, advice),
     }
 
 
 def loading_rate(batches: TrainingBatches) -> float:
-    """Return the images a second that batches are loaded at, without the first ones."""
+    """Return the loading rate in images per second, without the first batch."""
     count, started = 0, 0.0
     for number, step in enumerate(batches.steps(0, 1_000_000)):
         if number == 0:
@@ -126,7 +126,7 @@ def loading_rate(batches: TrainingBatches) -> float:
 
 
 def bare_rate(examples: Examples, stages: LoadingProfile, *, workers: int, channels: int) -> float:
-    """Return the images a second that are decoded whole by some threads, and nothing else."""
+    """Return the rate, in images per second, of full decoding alone with some threads."""
     per_round = max(workers, 1) * 8
     count = max(per_round, int(_SECONDS / 2 / stages.bare))
     indices = [int(index) for index in np.arange(count) % len(examples)]
@@ -150,7 +150,7 @@ def bare_rate(examples: Examples, stages: LoadingProfile, *, workers: int, chann
 def training_rate(
     model: str, data: ImageDataset, *, image_size: int, device: torch.device
 ) -> float:
-    """Return the images a second that a model trains on: forward and backward pass, in batches."""
+    """Return the training rate of a model in images per second: forward and backward pass."""
     network = create_model(
         model, num_classes=len(data.classes), image_size=image_size, in_channels=data.channels
     ).to(device)
@@ -174,7 +174,7 @@ def training_rate(
 def to_device_seconds(
     batches: TrainingBatches, preprocessing: Preprocessing, *, device: torch.device
 ) -> float:
-    """Return the seconds an image takes to the device, mirrored and normalised."""
+    """Return the seconds per image to transfer to the device, mirror and normalise."""
     (step,) = batches.steps(0, 1)
     (batch,) = step.micro_batches
     times = []

@@ -62,12 +62,12 @@ def _data(tokens: Sequence[str]) -> int:
             scaled_decoding=args.scaled_decoding,
             report_progress=report,
         )
-    print(json.dumps(measured, ensure_ascii=False) if args.json else _told(measured))
+    print(json.dumps(measured, ensure_ascii=False) if args.json else _format(measured))
     return 0
 
 
 def _numbers(text: str | None) -> list[int]:
-    """Return the numbers of threads that are asked for; by default 0, 1, 2, 4, ... to all cores."""
+    """Parse `--threads`; the default is 0, 1, 2, 4, ... up to all cores."""
     import os
 
     if text is None:
@@ -82,7 +82,7 @@ def _numbers(text: str | None) -> list[int]:
     return numbers
 
 
-def _told(measured: dict[str, Any]) -> str:
+def _format(measured: dict[str, Any]) -> str:
     stages = measured["stages"]
     lines = [
         f"{measured['num_images']:,} images, {stages['num_pixels'] / 1e6:.2f} megapixels and "
@@ -103,7 +103,7 @@ def _told(measured: dict[str, Any]) -> str:
         shares = f"{100 * row['share_of_bare']:>14.0f} %  {row['share_of_need']:>10.1f} times"
         lines.append(f"{row['workers']:>7}  {row['images_per_second']:>8,.0f}  {shares}")
     if measured["kept_images_per_second"]:
-        kept = measured["kept_images_per_second"]
-        lines.append(f"decoded images fit into memory: {kept:,.0f} images/s after the first epoch")
+        rate = measured["kept_images_per_second"]
+        lines.append(f"decoded images fit into memory: {rate:,.0f} images/s after the first epoch")
     verdict = "enough" if measured["is_fast_enough"] else "not enough: the model would wait"
     return "\n".join([*lines, "", f"loading is {verdict}", *measured["sentences"]])

@@ -1,11 +1,11 @@
-"""What verbs show: tables on standard output, progress on standard error."""
+"""Output of verbs: tables on standard output, progress on standard error."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 TABLE_WIDTH = 140
-"""Columns of a terminal from which on a table is easier to read than a paragraph a row."""
+"""Minimum number of terminal columns for a table; below, each row is a paragraph."""
 Row = tuple[str, ...]
 
 
@@ -16,13 +16,13 @@ def print_table(
     tell: Callable[[Row], str],
     right: Collection[str] = (),
 ) -> None:
-    """Print rows; to a narrow terminal each as a paragraph below its first cell.
+    """Print rows; on a narrow terminal each as a paragraph below its first cell.
 
     Args:
-        headings: of the columns. The first is a name, which is there to be copied.
-        rows: a cell a column.
-        tell: gives the paragraph of a row.
-        right: headings of columns whose cells end at the right.
+        headings: of the columns. The first is a name to copy, which is never wrapped.
+        rows: with one cell per column.
+        tell: returns the paragraph of a row.
+        right: headings of right-aligned columns.
     """
     if not sys.stdout.isatty():
         from vitral.figures.results_table import aligned
@@ -43,7 +43,7 @@ def print_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
         is_right = heading in right
-        # What is beside the name wraps.
+        # All columns but the name wrap.
         table.add_column(heading, justify="right" if is_right else "left", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(Text, row))
@@ -52,7 +52,7 @@ def print_table(
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function to be called with the number of things done and of all."""
+    """Yield a function that shows progress, called with the numbers of items done and in total."""
     from vitral.training.context import ProgressView
 
     view = ProgressView()

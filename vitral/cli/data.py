@@ -29,7 +29,7 @@ INFO_OPTIONS = (
     Option("--json", "print one JSON object"),
 )
 MAX_CLASSES = 30
-"""Classes that are listed without --all: the first ones."""
+"""Number of classes listed without --all."""
 
 
 def info(tokens: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def info(tokens: Sequence[str]) -> int:
 
 
 def _table(report: dict[str, Any], *, everything: bool) -> str:
-    """Return a row a class with its images in each split."""
+    """Return a table of the number of images per class and split."""
     splits = report["splits"]
     shown = report["classes"] if everything else report["classes"][:MAX_CLASSES]
     width = max(len("class"), *map(len, shown))
@@ -116,20 +116,20 @@ def check(tokens: Sequence[str]) -> int:
         from vitral.figures.check_page import check_page
 
         write_text(Path(args.report), check_page(record, pictures_of(found)))
-    print(json.dumps(record, ensure_ascii=False) if args.json else _told(record, args.all))
+    print(json.dumps(record, ensure_ascii=False) if args.json else _format(record, args.all))
     return 0 if found.is_good else 3
 
 
 def _check_outputs(paths: Sequence[str | None], sources: Sequence[str | None]) -> None:
-    """Refuse to write where there is no folder, or where the data lies."""
+    """Refuse output paths in missing folders or inside the data."""
     from vitral.data.file_types import IMAGE_SUFFIXES
 
-    data = [Path(source).resolve() for source in sources if source]
-    for path in (Path(own).resolve() for own in paths if own):
+    roots = [Path(source).resolve() for source in sources if source]
+    for path in (Path(name).resolve() for name in paths if name):
         if not path.parent.is_dir():
             raise RequestError(f"{path}: there is no such folder")
         if path.suffix.lower() in IMAGE_SUFFIXES or any(
-            path == own or own in path.parents for own in data
+            path == root or root in path.parents for root in roots
         ):
             raise RequestError(f"{path} would change the data: give another path")
 
@@ -157,16 +157,16 @@ def _fold_counts(
     return dict(sorted(counts.items()))
 
 
-def _told(record: dict[str, Any], everything: bool) -> str:
+def _format(record: dict[str, Any], everything: bool) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in record["splits"].items())
     lines = [f"data: {record['name']}: {record['num_images']:,} usable images ({splits})"]
     for problem in record["problems"]:
         lines.append(f"{_MARKS[problem['weight']]} {problem['what']}")
         items = problem["items"] if everything else problem["items"][:MAX_ITEMS]
         for item in items:
-            said = " = ".join(item["files"]) + (" " if item["files"] and item["detail"] else "")
+            files = " = ".join(item["files"]) + (" " if item["files"] and item["detail"] else "")
             detail = f"({item['detail']})" if item["files"] and item["detail"] else item["detail"]
-            lines.append(f"    {said}{detail}")
+            lines.append(f"    {files}{detail}")
         rest = problem["count"] - len(items)
         if rest:
             lines.append(f"    and {rest:,} more: --all names them")

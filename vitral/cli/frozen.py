@@ -1,4 +1,4 @@
-"""`vitral fewshot`, `vitral probe`, `vitral knn`: scores of frozen features."""
+"""`vitral fewshot`, `vitral probe` and `vitral knn`: scores of frozen features."""
 
 import dataclasses
 import json
@@ -72,7 +72,7 @@ def score(
     *,
     with_validation: bool,
 ) -> "FrozenResult":
-    """Open model and data, score them, keep the rows, and say what should be known."""
+    """Open model and data, score them, save the rows, and print notes."""
     from vitral.config.settings import parse_preprocessing
     from vitral.evaluate.frozen.task import open_model, open_task
     from vitral.files.results import keep_results, results_path
@@ -98,15 +98,15 @@ def score(
             with_validation=with_validation,
             report_progress=report,
         )
-    _say(task.notes)
+    _print_notes(task.notes)
     with progress("extracting features") as report:
         result = protocol(dataclasses.replace(model, report_progress=report), task)
-    _say(result.notes)
+    _print_notes(result.notes)
     keep_results(path, result.rows)
     return result
 
 
-def _say(notes: "tuple[str, ...]") -> None:
+def _print_notes(notes: "tuple[str, ...]") -> None:
     for note in notes:
         print(note if note.startswith("warning: ") else f"note: {note}", file=sys.stderr)
 
@@ -120,7 +120,7 @@ def show(args: Any, result: "FrozenResult", facts: dict[str, Any]) -> int:
 
 
 def summary_of(result: "FrozenResult") -> dict[str, Any]:
-    """Return the facts of a single row as `summary.json` has them."""
+    """Return the facts of a single row in the format of `summary.json`."""
     [row] = result.rows
     return {
         "accuracy": row.value,
@@ -134,7 +134,7 @@ def summary_of(result: "FrozenResult") -> dict[str, Any]:
 
 
 def shared_facts(result: "FrozenResult", row: "ResultRow") -> dict[str, Any]:
-    """Return what rows of one task have in common."""
+    """Return the facts that rows of one task have in common."""
     return {
         "split": row.split,
         "num_examples": row.num_examples,

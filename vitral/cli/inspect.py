@@ -108,15 +108,15 @@ def run(tokens: Sequence[str]) -> int:
     images = list_images(args.images or [str(path) for path in sorted(PHOTOS.glob("*.jpg"))])
     models = {name: _prepare(name, args) for name in [args.model, *(args.beside or [])]}
     shown = _measure(models[args.model], images, settings)
-    beside = [
+    others = [
         _measure(models[name], images, InspectSettings(gallery=1, occlusion=False, source=name))
         for name in args.beside or []
     ]
     folder.mkdir(parents=True, exist_ok=True)
     remove_figures(folder)
     write_inspected(folder, shown)
-    for number, own in enumerate(beside, start=1):
-        write_inspected(folder, own, name=f"beside-{number}.npz")
+    for number, inspected in enumerate(others, start=1):
+        write_inspected(folder, inspected, name=f"beside-{number}.npz")
     figures = draw_folder(folder)
     page = folder / PAGE_NAME
     write_text(page, inspect_page(shown, figures, folder))
@@ -129,10 +129,10 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Find mistakes before anything is computed.
+    """Check option values before anything is computed.
 
     Raises:
-        RequestError: one of them.
+        RequestError: one is invalid.
     """
     if min(args.gallery, args.top, args.batch_size) < 1:
         raise RequestError("--gallery, --top and --batch-size must be 1 or more")
@@ -141,31 +141,35 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _prepare(name: str, args: argparse.Namespace) -> "ModelRunner":
-    """Load a model; a head that tells no classes apart is said."""
+    """Load a model, and warn if its head does not distinguish classes."""
     from vitral.config.settings import parse_preprocessing, parse_settings
     from vitral.models.model import Model, check_classifier
-    from vitral.models.weights.load import load_model
     from vitral.predict.runner import open_runner
 
     size = {}
     if args.image_size is not None:
         settings = parse_settings({"model.image_size": args.image_size})
         size = {"image_size": settings["model.image_size"]}
-    model: Model = load_model(name, format=args.from_format, **size)
-    if model.config.num_classes:
-        check_classifier(model, name)
+
+    def check(model: Model, name: object) -> None:
+        if model.config.num_classes:
+            check_classifier(model, name)
+
     return open_runner(
-        model,
+        name,
         device=args.device,
         precision="float32",
+        format=args.from_format,
         preprocessing=parse_preprocessing(args.set or []),
+        check=check,
+        **size,
     )
 
 
 def _measure(
     prepared: "ModelRunner", images: Sequence[str], settings: "InspectSettings"
 ) -> "Inspected":
-    """Measure all that is drawn of a model."""
+    """Compute everything that is drawn of a model."""
     from vitral.figures.inspection.inspected import Inspected
     from vitral.inspection.inspect import inspect_model
     from vitral.predict.runner import given_examples
@@ -186,7 +190,7 @@ def _layers(text: str | None) -> list[int] | None:
     """Parse `--layers`.
 
     Raises:
-        RequestError: no list of whole numbers.
+        RequestError: not a list of whole numbers.
     """
     if text is None:
         return None
@@ -199,8 +203,8 @@ def _layers(text: str | None) -> list[int] | None:
 
 
 def _stem(model: str) -> str:
-    """Return what a folder is called after a model's path or name."""
-    # Of a file its folder too: many are called alike.
+    """Return a folder name made from a model's path or name."""
+    # For files include the folder, since many files have the same name.
     path = Path(model)
     parts = path.parts[-2:] if path.is_file() else path.absolute().parts[-1:]
     name = "-".join(parts)

@@ -1,4 +1,4 @@
-"""`vitral VERB ...`: finds the verb, runs it, and turns errors into one line and an exit status."""
+"""`vitral VERB ...`: runs a verb, and turns errors into one line and an exit status."""
 
 import importlib
 import io
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from vitral.errors import ProcessLostError, RequestError, VitralError, nearest
 from vitral.version import __version__
 
-# Each verb is a function (tokens) -> exit status: of a module `run`, or the one named behind it.
+# Each verb is a function (tokens) -> exit status: `run` of a module, or the name after the colon.
 VERBS = {
     "train": ("vitral.cli.train", "train a classifier on a folder of images"),
     "finetune": ("vitral.cli.transfer:finetune", "train a pretrained model on your images"),
@@ -37,15 +37,15 @@ VERB_ALIASES = {"eval": "evaluate", "val": "evaluate", "validate": "evaluate"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    # Odd EXIF and huge pictures are reported by us, with the file's name.
+    # Odd EXIF data and huge images are reported by Vitral, with the file's name.
     warnings.filterwarnings("ignore", module="PIL")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be no valid text
+            stream.reconfigure(errors="backslashreplace")  # file names may be invalid text
     try:
         return _run(tokens)
     except ProcessLostError as error:
-        return error.exit_status  # one process has said it for all
+        return error.exit_status  # one process has reported it for all
     except VitralError as error:
         print(f"vitral: {error}", file=sys.stderr)
         return error.exit_status
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("vitral: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever reads our output has seen enough.
+        # The reader of our output has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Options as people spell them: `--batch-size 64`, `--batch_size=64`, `batch_size=64`, `-b 64`.
+"""Options in several spellings: `--batch-size 64`, `--batch_size=64`, `batch_size=64`, `-b 64`.
 
-Every spelling becomes the one that the verb knows before the standard library's parser sees it.
+Each is rewritten into the verb's own spelling before `argparse` sees it.
 """
 
 import argparse
@@ -21,16 +21,16 @@ class Option:
     """`--batch-size`, or without dashes for a positional."""
     help: str
     metavar: str | None = None
-    """What stands for the value in the help; None: a flag without one."""
+    """Placeholder of the value in the help; None: a flag without a value."""
     type: type = str
     choices: tuple[str, ...] | None = None
     default: object = None
     repeat: bool = False
-    """May be given several times, or take several values when positional."""
+    """Whether it may be given several times, or takes several values if positional."""
     required: bool = False
 
 
-# Other tools' spellings: timm, Hugging Face, Lightning, Ultralytics, lightly-train.
+# Spellings of other tools: timm, Hugging Face, Lightning, Ultralytics, lightly-train.
 ALIASES = {
     "data-dir": "data", "train-dir": "data",
     "model-name-or-path": "model", "arch": "model",
@@ -100,7 +100,7 @@ RESULTS_OPTION = Option(
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as an error of ours."""
+    """Raises a `RequestError` of one line for invalid arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message}: see `{self.prog} --help`")
@@ -112,7 +112,7 @@ def parse_options(
     """Parse a verb's tokens.
 
     Raises:
-        RequestError: an unknown option, with the nearest one, or a bad value.
+        RequestError: an unknown option, with the nearest known one, or a bad value.
     """
     parser = _Parser(prog=f"vitral {verb}", description=description, allow_abbrev=False)
     for option in options:
@@ -127,7 +127,7 @@ def normalise_tokens(  # noqa: PLR0912
 
     Args:
         tokens: as typed after the verb.
-        options: the verb's.
+        options: of the verb.
 
     Raises:
         RequestError: an option that the verb does not have.
@@ -152,10 +152,10 @@ def normalise_tokens(  # noqa: PLR0912
         if spelling in FLAGS and "device" in known:
             normal += FLAGS[spelling]
             continue
-        name = _own_name(spelling, known)
+        name = _canonical_name(spelling, known)
         if name is None:
-            own = [n for n, option in known.items() if option.name.startswith("--")]
-            raise RequestError(f"there is no option --{spelling}{nearest(spelling, own)}")
+            names = [n for n, option in known.items() if option.name.startswith("--")]
+            raise RequestError(f"there is no option --{spelling}{nearest(spelling, names)}")
         is_setting = name not in known
         if value is None and (is_setting or known[name].metavar is not None):
             if not rest:
@@ -174,7 +174,7 @@ def normalise_tokens(  # noqa: PLR0912
     if directory is not None:
         normal += _place_directory(directory, positionals, plain, options)
     placed = _place(positionals, plain, known)
-    # To a verb without positionals the sign itself would be one too many.
+    # A verb without positionals would take `--` itself as one.
     has_positionals = any(not option.name.startswith("--") for option in options)
     return [*normal, *(["--"] if has_positionals else []), *placed]
 
@@ -182,7 +182,7 @@ def normalise_tokens(  # noqa: PLR0912
 def _place_directory(
     directory: str, positionals: dict[str, str], plain: list[str], options: Sequence[Option]
 ) -> list[str]:
-    """Return `--data-dir` as an option; where DATA lacks, it is that, as other tools mean it."""
+    """Return `--data-dir` as an option; if DATA is missing, use it as DATA, like other tools."""
     num_positionals = sum(not option.name.startswith("--") for option in options)
     if "data" in positionals or len(positionals) + len(plain) >= num_positionals:
         return [f"--{DATA_DIR}={directory}"]
@@ -191,12 +191,12 @@ def _place_directory(
 
 
 def _split(token: str, known: dict[str, Option]) -> tuple[str | None, str | None]:
-    """Return an option's spelling, with - for _, and the value behind its =; or None twice."""
+    """Return an option's spelling, with - for _, and the value after =; or None twice."""
     match = re.fullmatch(r"--?([A-Za-z][\w.\-]*)(?:=(.*))?", token, re.DOTALL)
     if match:
         return _dashed(match[1]), match[2]
     match = re.fullmatch(r"([A-Za-z][\w.\-]*)=(.*)", token, re.DOTALL)
-    if match and not Path(token).exists() and _own_name(_dashed(match[1]), known):
+    if match and not Path(token).exists() and _canonical_name(_dashed(match[1]), known):
         return _dashed(match[1]), match[2]
     return None, None
 
@@ -205,8 +205,8 @@ def _dashed(spelling: str) -> str:
     return spelling.replace("_", "-")
 
 
-def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
-    """Return the verb's name for a spelling; a setting's path where the verb takes settings."""
+def _canonical_name(spelling: str, known: dict[str, Option]) -> str | None:
+    """Return the verb's name for a spelling, or the path of a setting if the verb has `--set`."""
     name = spelling if spelling in known else ALIASES.get(spelling, spelling)
     if name in known:
         return name
@@ -219,7 +219,7 @@ def _own_name(spelling: str, known: dict[str, Option]) -> str | None:
 
 
 def _place(positionals: dict[str, str], plain: list[str], known: dict[str, Option]) -> list[str]:
-    """Put positionals that were given by name into the verb's order among those that were not."""
+    """Merge positionals given by name with the others, in the verb's order."""
     rest = list(plain)
     placed: list[str] = []
     for name, option in known.items():

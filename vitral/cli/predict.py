@@ -41,7 +41,7 @@ PREDICT_OPTIONS = (
 
 
 def predict(tokens: Sequence[str]) -> int:
-    """Run `vitral predict` and return its status; an unreadable image is a row with its error."""
+    """Run `vitral predict` and return its exit status; unreadable images are rows with an error."""
     args = parse_options("predict", PREDICT_OPTIONS, tokens, description=PREDICT_DESCRIPTION)
     from vitral.config.settings import parse_preprocessing
     from vitral.errors import RequestError
@@ -86,11 +86,11 @@ EMBED_OPTIONS = (
     PREPROCESSING_OPTION,
     Option("--json", "print one JSON object"),
 )
-_MOST_SAID = 5
+_MAX_ERRORS = 5
 
 
 def embed(tokens: Sequence[str]) -> int:
-    """Run `vitral embed` and return its status; an unreadable image is a row with its error."""
+    """Run `vitral embed` and return its exit status; unreadable images are rows with an error."""
     args = parse_options("embed", EMBED_OPTIONS, tokens, description=EMBED_DESCRIPTION)
     from vitral.config.settings import parse_preprocessing
     from vitral.predict.embed import check_output, embed, write_features
@@ -111,8 +111,8 @@ def embed(tokens: Sequence[str]) -> int:
     dimension = prepared.model.config.feature_dim
     errors: dict[str, str] = {}
     batches = embed(prepared, images, batch_size=args.batch_size)
-    write_features(_noting(batches, errors), path, dimension=dimension)
-    for name, reason in list(errors.items())[:_MOST_SAID]:
+    write_features(_collect_errors(batches, errors), path, dimension=dimension)
+    for name, reason in list(errors.items())[:_MAX_ERRORS]:
         print(f"{name}: {reason}", file=sys.stderr)
     if errors:
         print(
@@ -133,7 +133,7 @@ def embed(tokens: Sequence[str]) -> int:
     return 0
 
 
-def _noting(batches: "Iterator[Embedded]", errors: dict[str, str]) -> "Iterator[Embedded]":
+def _collect_errors(batches: "Iterator[Embedded]", errors: dict[str, str]) -> "Iterator[Embedded]":
     for batch in batches:
         errors.update((p, e) for p, e in zip(batch.paths, batch.errors, strict=True) if e)
         yield batch

@@ -68,7 +68,7 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _rows(args: Any) -> "list[ResultRow]":
-    """Return the rows that are asked for; none where there is none at all, which is said."""
+    """Return the requested rows; if the file has none, print so and return an empty list."""
     from vitral.errors import RequestError
     from vitral.figures.results_table import filter_results
     from vitral.files.results import read_results, results_path
@@ -100,7 +100,7 @@ def _list(args: Any, rows: "list[ResultRow]") -> int:
     if args.json:
         print(json.dumps({"results": [record(row) for row in rows]}, ensure_ascii=False))
     elif args.output or args.format:
-        _give(args, format_rows(rows, format=_format(args), with_time=True))
+        _write(args, format_rows(rows, format=_format(args), with_time=True))
     else:
         _print(result_cells(rows))
     return 0
@@ -123,10 +123,10 @@ def _compare(args: Any, rows: "list[ResultRow]") -> int:
             file=sys.stderr,
         )
     if args.json:
-        told = [comparison_record(comparison) for comparison in comparisons]
-        print(json.dumps({"comparisons": told}, ensure_ascii=False))
+        records = [comparison_record(comparison) for comparison in comparisons]
+        print(json.dumps({"comparisons": records}, ensure_ascii=False))
     elif args.output or args.format:
-        _give(args, format_comparisons(comparisons, format=_format(args)))
+        _write(args, format_comparisons(comparisons, format=_format(args)))
     else:
         heads = comparison_heads(comparisons)
         for number, (head, comparison) in enumerate(zip(heads, comparisons, strict=True)):
@@ -154,7 +154,7 @@ def _average(args: Any, rows: "list[ResultRow]") -> int:
             "markdown": lambda: markdown(cells),
             "csv": lambda: csv_text(table, columns=headings).removesuffix("\n"),
         }[_format(args)]()
-        _give(args, text)
+        _write(args, text)
     elif records:
         _print(average_cells(records))
     return 0
@@ -165,8 +165,8 @@ def _format(args: Any) -> str:
     return args.format or ENDINGS.get(ending, "table")
 
 
-def _give(args: Any, text: str) -> None:
-    """Write text to --output, or print it."""
+def _write(args: Any, text: str) -> None:
+    """Write text to `--output`, or print it."""
     from vitral.files.atomic import write_text
 
     if args.output:
@@ -178,10 +178,10 @@ def _give(args: Any, text: str) -> None:
 def _print(cells: list[tuple[str, ...]]) -> None:
     headings, *rows = cells
     numbers = ("value", "n", "to the best")
-    print_table(headings, rows, tell=lambda row: _told(headings, row), right=numbers)
+    print_table(headings, rows, tell=lambda row: _paragraph(headings, row), right=numbers)
 
 
-def _told(headings: tuple[str, ...], row: tuple[str, ...]) -> str:
-    """Return a row as a paragraph below its first cell."""
+def _paragraph(headings: tuple[str, ...], row: tuple[str, ...]) -> str:
+    """Format a row as the paragraph below its first cell."""
     facts = zip(headings[1:], row[1:], strict=True)
     return "; ".join(f"{heading} {cell}" for heading, cell in facts if cell)

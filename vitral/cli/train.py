@@ -1,4 +1,4 @@
-"""`vitral train`, and the options that all verbs that train share."""
+"""`vitral train`, and the options that are common to all verbs that train."""
 
 import argparse
 import json
@@ -50,7 +50,7 @@ _SETTINGS = {
     "compile": "train.compile",
     "data_dir": "data.directory",
 }
-"""The settings that options stand for."""
+"""The setting of each option."""
 DESCRIPTION = (
     "Train a Vision Transformer on images and write a run folder with model, score and report."
 )
@@ -109,7 +109,7 @@ def _lines(result: "Result") -> list[str]:
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
-    """Return a summary as lines for a person."""
+    """Format a summary as lines."""
     metric = summary.get("metric", "accuracy")
     if summary.get(metric) is None:
         unknown = f"{metric:<8}  not known: the data has no test and no validation images"
@@ -138,7 +138,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _headline(summary: dict[str, Any], metric: str) -> str:
-    """Return what a run is judged by as a line, of any figure."""
+    """Format the primary metric of a run as a line."""
     low, high = summary.get(f"{metric}_interval") or (None, None)
     interval = "" if low is None else f" (95 % interval {low:.4g} to {high:.4g})"
     skipped = f", {summary['num_skipped']:,} could not be read" if summary["num_skipped"] else ""
@@ -160,11 +160,11 @@ def _percent(share: float) -> str:
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a run that were given, by path: by an option, or by `--set`."""
+    """Return the settings given by options or by `--set`, by path."""
     from vitral.config.settings import parse_assignments, parse_settings
 
     given = {path: getattr(args, name, None) for name, path in _SETTINGS.items()}
-    settings = parse_settings({path: own for path, own in given.items() if own is not None})
+    settings = parse_settings({path: value for path, value in given.items() if value is not None})
     return settings | parse_assignments(args.set or [])
 
 
@@ -174,7 +174,7 @@ def print_summary(
     path: Path,
     lines: Callable[[], Sequence[str]],
 ) -> None:
-    """Print what a run gave, once over all processes: lines for a person, or JSON."""
+    """Print the result of a run on the first process, as lines or as JSON."""
     if os.environ.get("RANK", "0") == "0":
         if args.json:
             print(json.dumps({**summary, "path": str(path)}, ensure_ascii=False))

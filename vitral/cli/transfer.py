@@ -25,6 +25,7 @@ from vitral.cli.train import (
     given_settings,
     print_summary,
 )
+from vitral.files.layout import RunFile
 
 if TYPE_CHECKING:
     from vitral.transfer.finetune import FineTuned
@@ -100,7 +101,7 @@ def finetune(tokens: Sequence[str]) -> int:
 
 
 def _finetune_lines(result: "FineTuned") -> list[str]:
-    """Return what a person reads: the score, its rows, and where model and report are."""
+    """Format the score, its rows, and the paths of model and report as lines."""
     from vitral.cli.train import summary_lines
     from vitral.figures.results_table import format_rows
 
@@ -108,7 +109,7 @@ def _finetune_lines(result: "FineTuned") -> list[str]:
     if result.rows:
         lines.append(format_rows(result.rows))
     lines.append(f"model     {result.path / 'model'}")
-    if (result.path / "report.html").exists():
+    if (result.path / RunFile.REPORT).exists():
         lines.append(f"report    {result.path / 'report.html'}")
     return lines
 
@@ -168,7 +169,7 @@ def vtab(tokens: Sequence[str]) -> int:
 
 
 def _vtab_lines(result: "VtabResult") -> list[str]:
-    """Return what a person reads: the table, what is missing, and where all is."""
+    """Format the table, the missing tasks, and the path of the folder as lines."""
     from vitral.figures.paper_comparison import describe_paper_means, paper_beside
     from vitral.figures.results_table import format_rows
 
@@ -177,8 +178,8 @@ def _vtab_lines(result: "VtabResult") -> list[str]:
         lines += describe_paper_means()
     compared = result.summary["dev_accuracies"]
     if compared:
-        told = ", ".join(f"{name} {100 * own:.1f} %" for name, own in compared.items())
-        lines.append(f"sweep     {told}: {result.summary['chosen']} for all tasks")
+        scores = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in compared.items())
+        lines.append(f"sweep     {scores}: {result.summary['chosen']} for all tasks")
     if result.summary["missing"]:
         missing = ", ".join(result.summary["missing"])
         lines.append(f"missing   {missing}: a mean needs every task of its group")

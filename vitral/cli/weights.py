@@ -71,7 +71,7 @@ def convert(tokens: Sequence[str]) -> int:
     if args.output:
         save_model(model, args.output, format=args.format)
         if args.check:
-            # A bare file does not tell the size of its images.
+            # A bare file does not state the size of its images.
             size = model.config.image_size
             stated: dict[str, Any] = {} if args.format == "vitral" else {"stored_image_size": size}
             written = load_model(args.output, format=args.format, image_size=size, **stated)
@@ -89,7 +89,7 @@ def convert(tokens: Sequence[str]) -> int:
 
 
 def _fields(assignments: list[str], image_size: str | None) -> dict[str, Any]:
-    """Read the fields that shall differ as the settings of a model."""
+    """Parse the fields of a model that shall differ."""
     from vitral.config.settings import parse_assignments, parse_settings
 
     prefixed = [text if text.startswith("model.") else f"model.{text}" for text in assignments]
@@ -170,7 +170,7 @@ def models(tokens: Sequence[str]) -> int:
 
 
 def _models(text: str) -> tuple[str, ...]:
-    """Return the common names in which every word of a text occurs."""
+    """Return the common model names that contain every word of a text."""
     from vitral.config.catalogue import fold
     from vitral.config.variants import COMMON_NAMES
 
@@ -179,7 +179,7 @@ def _models(text: str) -> tuple[str, ...]:
 
 
 def _check_found(text: str, models: tuple[str, ...], weights: "tuple[CatalogueEntry, ...]") -> None:
-    """Refuse a search that finds nothing, with the name nearest to what was sought."""
+    """Refuse a search without results, with the nearest name as a suggestion."""
     from vitral.config.catalogue import read_catalogue
     from vitral.errors import RequestError, nearest
 

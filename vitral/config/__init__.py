@@ -1,1 +1,1 @@
-"""What can be said without torch: architectures, preprocessing, runs and their names."""
+"""Data that needs no torch: architectures, preprocessing, runs and their names."""

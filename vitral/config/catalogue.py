@@ -1,7 +1,7 @@
-"""The public weights that are known: what they are, where they lie, what was published of them.
+"""Catalogue of public weights: what they are, where they are stored, and their published figures.
 
-The table is `catalogue.csv` beside this file: one row a published set of weights. Its figures are
-those that were published, each with its source, and no model of ours was measured for it.
+The table is `catalogue.csv` beside this file, one row per published set of weights. Its figures
+are as published, each with its source; none was measured here.
 """
 
 import csv
@@ -22,7 +22,7 @@ class CatalogueEntry:
     name: str
     """What a user types, such as `google/vit-base-patch16-224`."""
     model: str
-    """Its architecture by our name, such as `ViT-B/16`; `notes` says what differs."""
+    """Its architecture in Vitral's spelling, such as `ViT-B/16`; `notes` says what differs."""
     origin: str
     """`hf://owner/name`, or the https address of the file."""
     format: str
@@ -37,7 +37,7 @@ class CatalogueEntry:
     training_data: str
     """The data sets that it was trained on, in order."""
     preprocessing: str
-    """What an image must become, as published."""
+    """The preprocessing of images, as published."""
     top1: float | None
     """Published accuracy in percent; None: none was found, or there is no classifier."""
     top1_split: str
@@ -62,7 +62,7 @@ def read_catalogue() -> tuple[CatalogueEntry, ...]:
 
 
 def search_catalogue(text: str) -> tuple[CatalogueEntry, ...]:
-    """Return the entries in which every word of a text occurs; all of them for no word.
+    """Return the entries that contain every word of a text; all entries if it has no words.
 
     Args:
         text: words, in any case. Separators inside a word do not matter: `b16`, `B/16` and `B_16`
@@ -79,13 +79,13 @@ def search_catalogue(text: str) -> tuple[CatalogueEntry, ...]:
 
 
 def find_entry(name: str) -> CatalogueEntry | None:
-    """Return the entry of exactly that name, whatever its case, or None."""
+    """Return the entry of exactly that name, ignoring case, or None."""
     entries = {entry.name.lower(): entry for entry in read_catalogue()}
     return entries.get(name.strip().lower())
 
 
 def _giant(text: str) -> str | None:
-    """Return g or G where a word names a ViT of one of them, which case alone tells apart."""
+    """Return g or G if a word names ViT-g or ViT-G, which differ by case alone; else None."""
     match = re.fullmatch(r"(?i:vit[-_]?)?([gG])[-/_]?14", text)
     return match[1] if match else None
 

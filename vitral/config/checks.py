@@ -1,4 +1,4 @@
-"""Checks that the frozen settings share: types, ranges, choices, sizes in pixels."""
+"""Validation that the settings share: types, ranges, choices, sizes in pixels."""
 
 import difflib
 import functools
@@ -13,9 +13,9 @@ from vitral.errors import RequestError
 
 
 def check_types(record: Any) -> None:
-    """Raise unless every field of a frozen record has the type that it is declared with.
+    """Raise unless every field of a frozen dataclass has its declared type.
 
-    Whole numbers of other libraries, such as numpy's, become Python's.
+    Integers of other libraries, such as numpy's, become Python's.
     """
     kind: Any = type(record)
     for name, wanted in _types(kind).items():
@@ -50,7 +50,7 @@ def _is_of(value: Any, wanted: Any) -> bool:
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if typing.get_origin(wanted) is tuple:
-        return isinstance(value, tuple | list)  # what is in it is checked by its own rules
+        return isinstance(value, tuple | list)  # its items are checked elsewhere
     return isinstance(value, wanted)
 
 
@@ -102,5 +102,5 @@ def as_pair(size: Size, *, name: str) -> tuple[int, int]:
 
 
 def show_size(size: tuple[int, ...]) -> str:
-    """Write `224 x 320`."""
+    """Format a size as `224 x 320`."""
     return f"{size[0]} x {size[1]}"

@@ -1,4 +1,4 @@
-"""The memory that training takes, by arithmetic on a config."""
+"""Estimates of the memory that training takes, from a config."""
 
 import math
 from typing import TYPE_CHECKING
@@ -7,33 +7,33 @@ if TYPE_CHECKING:
     from vitral.config.model import ModelConfig
 
 KEPT_BYTES = 4 * 10**9
-"""Of activations of one pass forward, in float32."""
+"""Limit for the activations of one forward pass, in float32."""
 PER_BLOCK = 17
-"""Values of a token's width that a block keeps, of which the MLP, four times as wide, has eight
+"""Activations of a token's width that a block keeps; eight are those of the MLP, four times as wide
 (Korthikanti et al., arXiv 2205.05198, section 4.1, without the attention matrix, which fused
 attention does not keep)."""
 _PER_UNIT = 21
-"""Maps of a bottleneck's inner width that a unit keeps (measured on R50x1)."""
+"""Activation maps of a bottleneck's inner width that a unit keeps (measured on R50x1)."""
 AXIAL_FACTOR = 3
-"""An axial unit keeps so many times as much (measured on AxialResNet50s)."""
+"""How many times as much an axial unit keeps (measured on AxialResNet50s)."""
 
 
 def images_at_once(config: "ModelConfig") -> int:
-    """Return for how many images training keeps at most 4 GB, at least one."""
+    """Return the number of images whose activations take at most 4 GB, at least one."""
     return max(1, int(KEPT_BYTES / (4 * config.kept_values())))
 
 
 def kept_by_stages(stages: tuple[int, ...], width: int, image_hw: tuple[int, int]) -> float:
-    """Return what the units of all stages keep.
+    """Return the number of activations that the units of all stages keep.
 
     Args:
-        stages: units of each.
-        width: inner channels of the first stage's units; each further stage doubles them.
+        stages: units of each stage.
+        width: inner channels of the first stage's units; each later stage doubles them.
         image_hw: pixels of the input.
     """
-    places = math.prod(image_hw)
-    kept = places / 4 * width * 2  # the root and its norm
+    positions = math.prod(image_hw)
+    values = positions / 4 * width * 2  # the root and its norm
     for number, units in enumerate(stages):
-        inner, own = width * 2**number, places / (16 * 4**number)
-        kept += units * own * inner * _PER_UNIT
-    return kept
+        inner, area = width * 2**number, positions / (16 * 4**number)
+        values += units * area * inner * _PER_UNIT
+    return values

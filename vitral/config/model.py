@@ -1,4 +1,4 @@
-"""What a model of any family is: one frozen record of the family's own."""
+"""Configs of all model families, each a frozen dataclass."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -19,14 +19,14 @@ FAMILIES: dict[str, type[ModelConfig]] = {
 
 
 def family_of(fields: Iterable[str]) -> type[ModelConfig]:
-    """Return the record that has these fields.
+    """Return the config class that has these fields.
 
     Raises:
         RequestError: they belong to no family.
     """
     names = set(fields)
-    for own, family in FAMILIES.items():
-        if own in names:
+    for name, family in FAMILIES.items():
+        if name in names:
             return family
     raise RequestError(
         f"a model needs one of the fields {', '.join(FAMILIES)}, given were "

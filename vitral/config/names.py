@@ -57,7 +57,7 @@ def parse_model_name(name: str) -> dict[str, Any]:
 
 
 def model_config(name: str, **fields: Any) -> ModelConfig:
-    """Return the full config of a named model, with further fields set.
+    """Return the full config of a named model, with other fields set.
 
     Raises:
         RequestError: an unknown name or field, or a bad value.
@@ -103,7 +103,7 @@ def _hybrid(match: re.Match[str]) -> dict[str, Any] | None:
         return None
     resnet = f"R{match['layers']}"
     width = float(match.groupdict().get("width") or 1)
-    # The paper writes its own as R50x1+ViT-B/16, AugReg its as R26+S/32.
+    # The paper writes R50x1+ViT-B/16, AugReg R26+S/32.
     if match["layers"] not in ("", "26") or width != 1:
         name = f"{resnet}x{width:g}+ViT-{variant}/{ratio}"
     else:
@@ -120,7 +120,7 @@ def _hybrid(match: re.Match[str]) -> dict[str, Any] | None:
 
 
 def _hybrid_stages(layers: str, ratio: int) -> tuple[int, ...] | None:
-    """Return a hybrid's stages: at 16 the fourth is taken away, its units moved to the third."""
+    """Return a hybrid's stages; at stride 16 the fourth stage's units move to the third."""
     if not layers:
         return () if ratio % 2 == 0 else None
     stages = RESNET_STAGES.get(int(layers))

@@ -1,6 +1,6 @@
-"""What the paper and the authors' released models reach, to stand beside one's own results.
+"""Published results of the paper and of the authors' released models, for comparison.
 
-The table is `paper_results.csv` beside this file: one row a figure, as printed. Sources: ViT paper
+The table is `paper_results.csv` beside this file, one row per figure as printed. Sources: ViT paper
 (arXiv 2010.11929v2), Tables 2 and 5 to 9, Figure 13, Section 4.6, Appendix D.9; BiT (arXiv
 1912.11370), Table 2, and its README; the README of google-research/vision_transformer (AugReg's
 models too).
@@ -37,9 +37,9 @@ class PaperRow:
     source: str
     """`Table 5`: of the ViT paper where no other work is named."""
     model: str
-    """By our name, such as `R50x1+ViT-B/16`; Noisy Student is `EfficientNet-L2`."""
+    """In Vitral's spelling, such as `R50x1+ViT-B/16`; Noisy Student is `EfficientNet-L2`."""
     variant: str
-    """In what the model differs from the one of that name, such as `position=none`."""
+    """How the model differs from the one of that name, such as `position=none`."""
     pretraining: str
     """`imagenet`, `imagenet21k` or `jft300m`; empty: the source does not state it."""
     epochs: float | None
@@ -76,10 +76,10 @@ def read_paper_results() -> tuple[PaperRow, ...]:
 def paper_rows(
     model: str, task: str, *, protocol: str | None = None, pretraining: str | None = None
 ) -> list[PaperRow]:
-    """Return the published figures of a model on a task; none where none is known.
+    """Return the published figures of a model on a task, if any.
 
     Args:
-        model: in any spelling that `create_model` takes.
+        model: in any spelling that `create_model` accepts.
         task: a data set's name in any case and with any separators; `vtab-dtd` and
             `vtab-dtd-1000` are VTAB's task, `vtab` its mean, `average-5` Figure 5's.
         protocol: `finetune/paper`, or `finetune` for all kinds of it.
@@ -99,14 +99,14 @@ def paper_rows(
 
 
 def is_kind_of(protocol: str, wanted: str) -> bool:
-    """Say whether a protocol is the one that is wanted, or a kind of it (`finetune/paper`)."""
-    own, asked = protocol.lower(), wanted.lower()
-    return own == asked or own.startswith(f"{asked}/")
+    """Return whether a protocol is the wanted one, or a kind of it (`finetune/paper`)."""
+    name, base = protocol.lower(), wanted.lower()
+    return name == base or name.startswith(f"{base}/")
 
 
 @functools.cache
 def canonical_model(name: str) -> str:
-    """Return one spelling for all of a model's name; of a name that we lack, letters and digits."""
+    """Return the canonical spelling of a model's name; of an unknown one, letters and digits."""
     try:
         return str(parse_model_name(name)["name"])
     except RequestError:
@@ -114,21 +114,21 @@ def canonical_model(name: str) -> str:
 
 
 def pretraining_name(text: str) -> str:
-    """Return `imagenet21k` for `ImageNet-21k, then ImageNet-1k`: what weights were trained on."""
+    """Return the first data set's short name: `ImageNet-21k, then ImageNet-1k` -> `imagenet21k`."""
     name = fold(text.split(",", maxsplit=1)[0])
     return _PRETRAINING.get(name, name)
 
 
 def vtab_means(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the means of VTAB's groups of tasks, and `overall`, the plain mean over its 19.
+    """Return the means of VTAB's groups of tasks, and `overall`, the plain mean over its 19 tasks.
 
-    A group of which a task lacks has no mean, and is left out.
+    A group is left out unless all of its tasks have values.
 
     Args:
         values: by task, named `dtd` or `vtab-dtd`; in any unit.
 
     Raises:
-        RequestError: a task that VTAB lacks, or one twice.
+        RequestError: a task that VTAB does not have, or one given twice.
 
     Source: ViT paper, Section 4.1; VTAB, arXiv 1910.04867.
     """
@@ -150,7 +150,7 @@ def vtab_means(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def average_five(values: Mapping[str, float]) -> tuple[str, float]:
-    """Return a mean over data sets and its name: `Average-5` over just the paper's five.
+    """Return the name and the value of a mean; it is `Average-5` over exactly the paper's five.
 
     Args:
         values: by data set; in any unit.

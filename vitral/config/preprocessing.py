@@ -1,4 +1,4 @@
-"""What an image must become before a model sees it; travels with the weights."""
+"""How images are prepared for a model; stored with its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDINGS = ("round", "truncate", "none")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The way from a decoded image to the model's input.
+    """How a decoded image becomes the model's input.
 
     The input is (pixel / 255 - mean) / std, NCHW, float.
     """
@@ -28,14 +28,14 @@ class Preprocessing:
     size: tuple[int, int]
     """Height and width in pixels of what the model gets."""
     resize: str = "shorter"
-    """"shorter": keep the aspect ratio and cover; "squash": both sides, whatever the ratio. To
-    `size` / `crop_share`, of which the central `size` is then cut."""
+    """"shorter": keep the aspect ratio and cover the target; "squash": both sides, ignoring the
+    ratio. The target is `size` / `crop_share`, of which the central `size` is then cut."""
     crop_share: float = 1.0
     """Sides of the central crop as a share of the sides resized to, which are rounded down as in
     timm: 0.875 or 224 / 256 resizes to 256 for a crop of 224."""
     geometry: str = "torchvision"
-    """Whose rule makes the longer side and the crop's corner whole. "torchvision" (and timm): the
-    side down (to the nearest where `size` is no square), the corner to the nearest, halves to even.
+    """Whose rule rounds the longer side and the crop's corner. "torchvision" (and timm): the side
+    down (to the nearest where `size` is not square), the corner to the nearest, halves to even.
     "huggingface": both down. "tensorflow" (big_vision, vit_jax): the side to the nearest, the
     corner down."""
     interpolation: str = "bilinear"
@@ -44,9 +44,9 @@ class Preprocessing:
     antialias: bool = True
     """Whether shrinking averages over all pixels that fall into one; the official code does not."""
     rounding: str = "round"
-    """Grey levels after resizing: "round": to whole ones, as Pillow does; "truncate": to the whole
-    ones below (big_vision, vit_jax's PreprocessImages); "none": as they come (the official input
-    pipeline)."""
+    """Pixel values after resizing: "round": to the nearest integer, as Pillow does; "truncate": to
+    the integer below (big_vision, vit_jax's PreprocessImages); "none": not rounded (the official
+    input pipeline)."""
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Subtracted from each channel, in units where white is 1."""
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -54,9 +54,9 @@ class Preprocessing:
     channels: int = 3
     """1: grey, 2: grey and alpha, 3: RGB, 4: RGBA; others only from arrays."""
     levels: tuple[float, float] | None = None
-    """The values that are black and white in images of more than eight bits, beyond which they are
-    cut off; None: all that the type holds (0..65535 of 16 bits), 0..1 for floats. Images of eight
-    bits are not concerned."""
+    """The values that are black and white in images of more than eight bits; values beyond are
+    clipped. None: the full range of the type (0..65535 of 16 bits), 0..1 for floats. Does not apply
+    to images of eight bits."""
 
     def __post_init__(self) -> None:
         check_choice(RESIZES, resize=self.resize)
@@ -77,16 +77,18 @@ class Preprocessing:
 
 
 def describe_preprocessing(preprocessing: Preprocessing) -> str:
-    """Say in a line what becomes of an image."""
+    """Return a description in one line."""
     height, width = preprocessing.size
     share = "" if preprocessing.crop_share == 1 else f", {preprocessing.crop_share:.3g} of it cut"
     how = preprocessing.interpolation + ("" if preprocessing.antialias else " without antialias")
-    mean, std = (",".join(f"{v:g}" for v in own) for own in (preprocessing.mean, preprocessing.std))
+    mean, std = (
+        ",".join(f"{v:g}" for v in values) for values in (preprocessing.mean, preprocessing.std)
+    )
     return f"{preprocessing.resize} to {height} x {width}{share}, {how}, mean {mean}, std {std}"
 
 
-def change_preprocessing(own: Preprocessing, changes: Mapping[str, Any]) -> Preprocessing:
-    """Return a model's preprocessing with other values for some fields.
+def change_preprocessing(default: Preprocessing, changes: Mapping[str, Any]) -> Preprocessing:
+    """Return a model's preprocessing with some fields replaced.
 
     Raises:
         RequestError: an unknown field, a bad value, or one that the model itself decides.
@@ -96,34 +98,40 @@ def change_preprocessing(own: Preprocessing, changes: Mapping[str, Any]) -> Prep
         if name not in known:
             raise RequestError(f"preprocessing has no field {name!r}{nearest(name, known)}")
     for name in ("size", "channels"):
-        if name in changes and changes[name] != getattr(own, name):
+        if name in changes and changes[name] != getattr(default, name):
             raise RequestError(
                 f"preprocessing.{name}={changes[name]} is the model's to decide, which takes "
-                f"{getattr(own, name)}: convert it to another (`vitral convert --image-size`)"
+                f"{getattr(default, name)}: convert it to another (`vitral convert --image-size`)"
             )
-    return replace(own, **changes)
+    return replace(default, **changes)
 
 
-def describe_change(own: Preprocessing, other: Preprocessing) -> str:
-    """Say in a line which preprocessing is used instead of the model's own."""
-    changed = [f.name for f in fields(own) if getattr(own, f.name) != getattr(other, f.name)]
-    said = ", ".join(f"{n}={getattr(other, n)} instead of {getattr(own, n)}" for n in changed)
+def describe_change(default: Preprocessing, other: Preprocessing) -> str:
+    """Return one line on which preprocessing is used instead of the model's own."""
+    changed = [
+        f.name for f in fields(default) if getattr(default, f.name) != getattr(other, f.name)
+    ]
+    differences = ", ".join(
+        f"{n}={getattr(other, n)} instead of {getattr(default, n)}" for n in changed
+    )
     return (
-        f"not the model's own preprocessing ({describe_preprocessing(own)}) but another one "
-        f"({describe_preprocessing(other)}): {said}"
+        f"not the model's own preprocessing ({describe_preprocessing(default)}) but another one "
+        f"({describe_preprocessing(other)}): {differences}"
     )
 
 
-def default_preprocessing(size: tuple[int, int], *, channels: int, **further: Any) -> Preprocessing:
-    """Return the preprocessing of models trained here: values in [-1, 1], as the official ones."""
+def default_preprocessing(
+    size: tuple[int, int], *, channels: int, **settings: Any
+) -> Preprocessing:
+    """Return the preprocessing of models trained here: values in [-1, 1], as officially."""
     half = (0.5,) * channels
-    return Preprocessing(size=size, channels=channels, mean=half, std=half, **further)
+    return Preprocessing(size=size, channels=channels, mean=half, std=half, **settings)
 
 
 def preprocessing_from(stored: dict[str, Any]) -> Preprocessing:
     """Build a Preprocessing from plain data such as JSON, where tuples are lists.
 
-    In data from before `rounding` was a field, nothing was rounded without antialias.
+    Data from before `rounding` was a field implies "none" where `antialias` is False.
     """
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     if plain.get("antialias") is False:
@@ -132,7 +140,10 @@ def preprocessing_from(stored: dict[str, Any]) -> Preprocessing:
 
 
 def channels_preprocessing(preprocessing: Preprocessing, channels: int) -> Preprocessing:
-    """Return the preprocessing for other channels: means repeat in turn; grey has their average."""
+    """Return the preprocessing for another number of channels.
+
+    Means and deviations are repeated in turn; a single channel gets their average.
+    """
 
     def spread(values: tuple[float, ...]) -> tuple[float, ...]:
         if channels == 1:
@@ -147,7 +158,7 @@ def channels_preprocessing(preprocessing: Preprocessing, channels: int) -> Prepr
     )
 
 
-# Of ImageNet's training images, as torchvision and timm (IMAGENET_DEFAULT_MEAN) have them.
+# Statistics of ImageNet's training images, as in torchvision and timm (IMAGENET_DEFAULT_MEAN).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -155,7 +166,7 @@ STD = (0.229, 0.224, 0.225)
 def imagenet_preprocessing(
     config: ModelConfig, *, interpolation: str, crop_share: float
 ) -> Preprocessing:
-    """Return the usual evaluation: the shorter side resized, the centre cut, ImageNet's mean."""
+    """Return the usual ImageNet evaluation: resized shorter side, central crop, ImageNet's mean."""
     preprocessing = Preprocessing(
         size=config.image_hw,
         crop_share=crop_share,

@@ -1,4 +1,4 @@
-"""The convolutional networks of the paper as data: BiT ResNets and the stems of hybrids."""
+"""Configs of the paper's convolutional networks: BiT ResNets, stems of hybrids, AxialResNets."""
 
 from dataclasses import dataclass, replace
 
@@ -39,7 +39,7 @@ class ResNetConfig:
     """
 
     name: str
-    """Such as `R50x1`; for people, nothing is derived from it."""
+    """Such as `R50x1`; for display, nothing is derived from it."""
     stages: tuple[int, ...]
     """Bottleneck units of each stage; each stage but the first halves the grid. (): root only."""
     width_factor: float
@@ -61,10 +61,10 @@ class ResNetConfig:
     padding: str = "fixed"
     """"fixed": half a kernel on each side; "same": TensorFlow's, more at the end when uneven."""
     pool_padding: str = "zero"
-    """What surrounds the map in the root's max-pool: "zero" (BiT's authors) or "infinite": -inf."""
+    """Padding value of the root's max-pool: "zero" (BiT's authors) or "infinite": -inf."""
     root_gain: bool = False
-    """Whether the root convolution has a factor for each filter, kept when a stem is adapted to
-    other channels: standardising the new kernel alone would lose the filters' scales."""
+    """Whether the root convolution has a factor for each filter. A stem that is adapted to other
+    channels has: standardising the new kernel alone would lose the filters' scales."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", as_pair(self.image_size, name="image_size"))
@@ -110,7 +110,7 @@ class ResNetConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels of the input for each place of the last map: root and pool quarter the image."""
+        """Pixels of the input for each position of the last map; root and pool have stride 4."""
         return 4 * int(2 ** max(len(self.stages) - 1, 0))
 
     @property
@@ -131,17 +131,16 @@ class ResNetConfig:
     def with_channels(self, in_channels: int) -> "ResNetConfig":
         """Return the config for weights that are adapted to other channels.
 
-        Weight standardisation would make the adapted filters all equally strong: the root gets a
-        gain.
+        The root gets a gain, since weight standardisation would lose the adapted filters' scales.
         """
         return replace(self, in_channels=in_channels, root_gain=True)
 
     def kept_values(self) -> float:
-        """Return the numbers that one image's pass keeps for the backward pass."""
+        """Return the number of activations that one image keeps for the backward pass."""
         return kept_by_stages(self.stages, self.width, self.image_hw)
 
     def uncovered_pixels_note(self) -> None:
-        """Convolutions leave nothing out."""
+        """Return None: convolutions leave no pixels out."""
 
 
 AXIAL_EXPANSION = 2
@@ -156,7 +155,7 @@ class AxialResNetConfig:
     """
 
     name: str
-    """Such as `AxialResNet50s`; for people, nothing is derived from it."""
+    """Such as `AxialResNet50s`; for display, nothing is derived from it."""
     stages: tuple[int, ...]
     """Units of each stage; each stage but the first halves the grid."""
     width_factor: float
@@ -209,15 +208,15 @@ class AxialResNetConfig:
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of the map that each stage gives.
+        """Rows and columns of each stage's output.
 
-        A halving rounds up in the root (padded), down after it (an average over whole squares).
+        Halving rounds up in the root (padded) and down after it (an average over whole squares).
         """
         height, width = (-(-side // 4) for side in self.image_hw)
         return tuple((height >> n, width >> n) for n in range(len(self.stages)))
 
     def map_of(self, stage: int, unit: int) -> int:
-        """Return the stage whose map a unit attends over: its first one, before it halves it."""
+        """Return the stage whose output a unit attends over: for a first unit, the one before."""
         return stage - 1 if stage and not unit else stage
 
     @property
@@ -230,12 +229,12 @@ class AxialResNetConfig:
         return replace(self, in_channels=in_channels)
 
     def kept_values(self) -> float:
-        """Return the numbers that one image's pass keeps for the backward pass."""
+        """Return the number of activations that one image keeps for the backward pass."""
         width = round(128 * self.width_factor)
         return AXIAL_FACTOR * kept_by_stages(self.stages, width, self.image_hw)
 
     def uncovered_pixels_note(self) -> str | None:
-        """Say which places of a map the halvings leave out; or None."""
+        """Return a note on the map positions that halving leaves out, or None."""
         height, width = (-(-side // 4) for side in self.image_hw)
         factor = 2 ** (len(self.stages) - 1)
         if height % factor == 0 and width % factor == 0:

@@ -1,4 +1,4 @@
-"""A training run as data: one frozen tree of settings that check themselves."""
+"""Settings of a training run: a tree of frozen dataclasses that validate themselves."""
 
 import itertools
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class DataSettings:
     source: str
     """A folder, a .csv, an .npz, or the name of a data set."""
     unlabelled: str = ""
-    """Where further examples without classes are, for an objective that learns from them too."""
+    """Where additional unlabelled examples are, for an objective that learns from them too."""
     directory: str = ""
     """Where the files of a named data set are; empty: `$VITRAL_DATA_DIR`, else `data`."""
     max_unreadable: float = 0.01
@@ -27,13 +27,13 @@ class DataSettings:
     validation_share: float = 0.05
     """Share of the training images held out, by content hash, when there is no validation split."""
     group_pattern: str = ""
-    """A regular expression that finds in an image's name the group (a patient, a place, a film)
-    that no split may tear apart: what its first parentheses match, or all of it; empty: the
-    source's own groups, if any."""
+    """A regular expression that finds the group (a patient, a place, a film) in an image's name:
+    the match of its first parentheses, or of all of it; empty: the source's own groups, if any.
+    No group is divided between splits."""
     folds: int = 0
-    """Parts, alike in their classes, of which one is the test split; 0: the usual splits."""
+    """Number of stratified folds, one of which is the test split; 0: the usual splits."""
     fold: int = 0
-    """Which of these parts, from 0."""
+    """Which of these folds is the test split, from 0."""
     scaled_decoding: bool = False
     """Whether training JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where their crop still
     fills the model: several times as fast on large photos, with slightly other grey levels.
@@ -41,8 +41,8 @@ class DataSettings:
     workers: int = -1
     """Threads that decode; 0: only the main one; -1: by the number of cores. Changes no result."""
     keep_decoded: str = "auto"
-    """"auto", "on" or "off": whether decoded images are kept in memory, by default where all of
-    them take at most a quarter of what is free, and 8 GiB. Changes no result."""
+    """"on" or "off": whether decoded images are kept in memory; "auto": if all of them take at most
+    a quarter of the free memory and at most 8 GiB. Changes no result."""
 
     def __post_init__(self) -> None:
         check_choice(("auto", "on", "off"), keep_decoded=self.keep_decoded)
@@ -77,16 +77,15 @@ class AugmentSettings:
     flip: bool = True
     """Whether images are mirrored left to right, each with probability 0.5."""
     randaugment: int = 0
-    """Changes of colour or shape that each image gets, drawn from sixteen (arXiv 1909.13719); 0:
-    none."""
+    """RandAugment operations per image, drawn from sixteen (arXiv 1909.13719); 0: none."""
     randaugment_magnitude: float = 10.0
-    """Strength of these changes, 5 to 20; arXiv 2106.10270 uses 10, 15 and 20."""
+    """Strength of these operations, 5 to 20; arXiv 2106.10270 uses 10, 15 and 20."""
     mixup: float = 0.0
     """Alpha of Beta(alpha, alpha), an image's share in its pair (arXiv 1710.09412); 0: off."""
     cutmix: float = 0.0
     """Alpha of Beta(alpha, alpha), the share of an image that is not replaced by a box of its
-    pair's other one (arXiv 1905.04899); 0: off. Beside mixup each pair gets one of the two, drawn
-    evenly."""
+    pair's other one (arXiv 1905.04899); 0: off. With mixup too, each pair gets one of the two with
+    equal probability."""
 
     def __post_init__(self) -> None:
         check_choice(("inception", "random", "shift", "none"), crop=self.crop)
@@ -117,7 +116,7 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class ObjectiveSettings:
-    """What is minimised; each objective has a record of its own settings beside the name."""
+    """What is minimised; each objective has its own subclass with further settings."""
 
     name: str = "softmax"
     """Of an objective, or of the caller's own function or class."""
@@ -139,17 +138,17 @@ class OptimizerSettings:
     name: str = "adamw"
     """"adamw", or "sgd" with momentum, as the paper fine-tunes (B.1.1)."""
     learning_rate: float = 1e-3
-    """The peak."""
+    """The peak rate."""
     layer_decay: float = 1.0
-    """Each layer's rate as a share of that of the layer above it, the head's being whole
-    (arXiv 2106.08254, section 3.1); 1: all alike."""
+    """Each layer's rate as a share of that of the layer above it; the head has the full rate
+    (arXiv 2106.08254, section 3.1). 1: the same rate everywhere."""
     weight_decay: float = 0.1
     """AdamW: decoupled, each step multiplies matrices by (1 - learning rate x this). SGD: of the
     gradient, to which it adds this times the matrices."""
     decayed: str = "kernels"
     """What decays: "kernels": matrices and convolutions (big_vision); or "all" that is trained."""
     momentum: float = 0.9
-    """SGD: what each step keeps of the last one's direction."""
+    """SGD: the share of the last step's direction that each step keeps."""
     beta1: float = 0.9
     """AdamW: decay of the first moment (B.1)."""
     beta2: float = 0.999
@@ -178,7 +177,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How the learning rate moves with the step."""
+    """The learning rate as a function of the step."""
 
     decay: str = "cosine"
     """"cosine", "linear", "constant", or "multistep": down to a tenth at each milestone; after the
@@ -209,21 +208,21 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The loop."""
+    """The training loop."""
 
     steps: int
     """Optimizer steps of the whole run."""
     batch_size: int = 128
-    """Images a step, over all processes, at most: the images of an epoch are divided evenly."""
+    """Largest number of images per step, over all processes; an epoch is divided evenly."""
     micro_batch_size: int = 0
     """Images that a process handles at once; gradients are accumulated. 0: its whole share."""
     seed: int = 0
-    """All random numbers follow from it."""
+    """Seed of all random numbers."""
     ema: float = 0.0
     """Half-life of the averaged weights as a share of the run; 0: no averaging."""
     ema_decay: float = 0.0
-    """What the average keeps of itself in a step, instead of a half-life; 0: no averaging. The
-    paper's Table 2 is of weights averaged with 0.9999."""
+    """Decay of the weight average per step, instead of a half-life; 0: no averaging. The paper's
+    Table 2 is of weights averaged with 0.9999."""
     device: str = "auto"
     """"auto", "cpu", "cuda" or "mps"."""
     precision: str = "auto"
@@ -231,14 +230,14 @@ class TrainSettings:
     compile: str = "auto"
     """"on", "off"; "auto": on a GPU, for runs long enough to pay for it."""
     gradient_checkpointing: bool = False
-    """Whether each block is computed again in the backward pass instead of keeping what it made:
+    """Whether each block is recomputed in the backward pass instead of keeping its activations:
     less memory, about a third more time (arXiv 1604.06174)."""
     log_every_steps: int = 0
-    """Steps between two training rows of the metrics; 0: ten an epoch."""
+    """Steps between two training rows of the metrics; 0: ten rows per epoch."""
     timeout_seconds: float = 600.0
-    """Of several processes: how long one may give no sign of life, or its work not come on between
-    two steps, before the others end the run. What one does for all, such as to look at the images
-    or to draw the report, may take as long as it takes."""
+    """With several processes: how long one may give no sign of life, or make no progress between
+    two steps, before the others end the run. Work that one does for all, such as looking at the
+    images or drawing the report, has no limit."""
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, batch_size=self.batch_size)
@@ -267,21 +266,21 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How the model is scored while it trains and after."""
+    """How the model is scored during and after training."""
 
     every_epochs: float = 1.0
     """Epochs between two scores on the validation images; 0: only at the end."""
     batch_size: int = 256
-    """Images at once; changes no score."""
+    """Images per forward pass; changes no score."""
     keep_best: bool = False
     """Whether the result is the model that scored best on the validation images, the untrained one
     included, rather than the last one."""
     best_by: str = "primary"
-    """"primary": what the objective is judged by, of a classifier its accuracy; or "loss". Of a
-    classifier "accuracy" says the same as "primary"."""
+    """"primary": the objective's primary metric, accuracy for a classifier; or "loss". For a
+    classifier, "accuracy" is the same as "primary"."""
     best_within: float = 0.0
-    """Standard errors of the best accuracy, within which the latest model is kept rather than the
-    best: of few validation images the best is the luckiest. 0: the best itself."""
+    """Standard errors of the best accuracy within which the latest model is kept rather than the
+    best: with few validation images the best is the luckiest. 0: the best itself."""
     patience: int = 0
     """Scores in a row that are not good enough to be kept, after which training stops early, once a
     trained model has been kept; 0: never."""
@@ -329,10 +328,10 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """What is kept to go on from."""
+    """Checkpoints from which a run can resume."""
 
     every_steps: int = 0
-    """Steps between two checkpoints; 0: one an epoch, at most a hundred in a run."""
+    """Steps between two checkpoints; 0: one per epoch, at most a hundred per run."""
     keep: int = 2
     """How many of the newest are kept."""
 
@@ -409,8 +408,8 @@ class RunConfig:
                 )
 
 
-# Settings that two runs may differ in and still be the same run. Where the data lies is among them:
-# what it holds is compared by its content.
+# Settings that two runs may differ in and still be the same run. The location of the data is among
+# them: data is compared by content.
 PLACE_SETTINGS = (
     "data.source",
     "data.unlabelled",
@@ -423,9 +422,9 @@ PLACE_SETTINGS = (
     "checkpoint.keep",
 )
 
-# Settings that runs of older versions do not state: at their defaults they count for nothing.
+# Settings that runs of older versions do not state; at their defaults they are ignored.
 LATER_SETTINGS: dict[str, object] = {"objective.output": "auto"}
 EARLIER_SETTINGS: dict[str, object] = {"objective.label_smoothing": 0.0}
 """Settings that older runs have, without effect, where theirs have none."""
-# What a value of today was called before, as (setting, value): the same run.
+# Older names of current values, as (setting, value): the same run.
 OLDER_VALUES: dict[tuple[str, object], object] = {("evaluation.best_by", "primary"): "accuracy"}

@@ -1,4 +1,4 @@
-"""The settings tree by path, such as `optimizer.learning_rate`: from text to a RunConfig."""
+"""Settings by path, such as `optimizer.learning_rate`: parses text into a RunConfig."""
 
 import dataclasses
 import hashlib
@@ -24,11 +24,11 @@ from vitral.errors import RequestError, nearest
 
 OBJECTIVE = "objective."
 
-# What may be said for other settings, which follow once the number of images is known.
+# Stand-ins for other settings, which are derived once the number of images is known.
 STAND_INS = {"train.epochs": float, "schedule.warmup_share": float}
 
 _SIZE = tuple[int, int]
-# How a value of each type is asked for.
+# How messages name the value that each type expects.
 _KINDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -46,7 +46,7 @@ _KINDS: dict[Any, str] = {
 
 
 def setting_types() -> dict[str, Any]:
-    """Return the type of every setting that may be given, by its path."""
+    """Return the type of every setting by its path."""
     found: dict[str, Any] = dict(STAND_INS)
     for section, section_type in typing.get_type_hints(RunConfig).items():
         # A field that two families of models share has one type in both.
@@ -57,10 +57,10 @@ def setting_types() -> dict[str, Any]:
 
 
 def parse_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
-    """Read values given as text (`"1e-3"`) or as plain data into the types that the settings have.
+    """Parse values given as text (`"1e-3"`) or as plain data into the types of the settings.
 
-    An objective's own settings, `objective.*`, stay as they are until it is known which objective
-    they are of: `parse_objective_settings`.
+    An objective's own settings, `objective.*`, stay as they are until the objective is known:
+    `parse_objective_settings`.
 
     Raises:
         RequestError: an unknown path, with the nearest one; a value of the wrong kind.
@@ -80,11 +80,11 @@ def parse_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
 def parse_objective_settings(
     settings: Mapping[str, Any], record: type[ObjectiveSettings], *, name: str
 ) -> dict[str, Any]:
-    """Return settings with those of an objective in the types that they have.
+    """Return the settings with an objective's own ones parsed into their types.
 
     Args:
         settings: by path.
-        record: of the objective's settings.
+        record: the dataclass of the objective's settings.
         name: of the objective.
 
     Raises:
@@ -97,14 +97,14 @@ def parse_objective_settings(
             continue
         field = path.removeprefix(OBJECTIVE)
         if field not in known:
-            hint = nearest(path, [f"{OBJECTIVE}{own}" for own in known])
+            hint = nearest(path, [f"{OBJECTIVE}{option}" for option in known])
             raise RequestError(f"{path} has no effect on the objective {name!r}{hint}")
         parsed[path] = _parse_value(path, settings[path], known[field])
     return parsed
 
 
 def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
-    """Read `PATH=VALUE` texts.
+    """Parse `PATH=VALUE` texts.
 
     Raises:
         RequestError: no `=`, an unknown path, or a value of the wrong kind.
@@ -121,7 +121,7 @@ def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
 
 
 def parse_preprocessing(assignments: typing.Iterable[str]) -> dict[str, Any]:
-    """Read `preprocessing.FIELD=VALUE` texts, of a verb that takes no other settings.
+    """Parse `preprocessing.FIELD=VALUE` texts, for a command that takes no other settings.
 
     Raises:
         RequestError: as `parse_assignments` does, or another setting.
@@ -136,11 +136,11 @@ def parse_preprocessing(assignments: typing.Iterable[str]) -> dict[str, Any]:
 def build_run_config(
     settings: Mapping[str, Any], *, objective: type[ObjectiveSettings] = ObjectiveSettings
 ) -> RunConfig:
-    """Build the tree from settings by path; what is left out has its default.
+    """Build the tree from settings by path; others have their defaults.
 
     Args:
         settings: `model.*` may be absent as a whole: then the model is the caller's own.
-        objective: the record of the objective's own settings.
+        objective: the dataclass of the objective's own settings.
     """
     sections: dict[str, dict[str, Any]] = {}
     for path, value in settings.items():
@@ -160,10 +160,10 @@ def build_run_config(
 def build_section(
     record: type[ObjectiveSettings], section: str, settings: Mapping[str, Any]
 ) -> ObjectiveSettings:
-    """Build the record of one section from settings by path.
+    """Build the dataclass of one section from settings by path.
 
     Raises:
-        RequestError: a value that it refuses, with the section before it.
+        RequestError: a value that it rejects; the message begins with the section.
     """
     start = f"{section}."
     fields = {p.removeprefix(start): v for p, v in settings.items() if p.startswith(start)}
@@ -217,7 +217,7 @@ def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which two runs differ, as (old, new), but not where they run.
+    """Return the settings in which two runs differ, as (old, new), except for `PLACE_SETTINGS`.
 
     Args:
         old: by path; may be plain data, as `read_tree` gives it.
@@ -237,7 +237,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 
 
 def settings_digest(settings: Mapping[str, Any], *, given: str) -> str:
-    """Return six hex digits that tell runs apart, by settings and what else they were given."""
+    """Return six hex digits that identify a run by its settings and other inputs."""
     counted = {
         path: _as_before(path, value)
         for path, value in settings.items()
@@ -258,7 +258,7 @@ def read_tree(text: str) -> dict[str, Any]:
 
 
 def _as_before(path: str, value: Any) -> Any:
-    """Return what older versions call a value."""
+    """Return the name of a value in older versions."""
     is_plain = isinstance(value, str | int | float)
     return OLDER_VALUES.get((path, value), value) if is_plain else value
 
@@ -268,14 +268,14 @@ def _is_default(path: str, value: Any) -> bool:
 
 
 def _as_read(value: Any) -> Any:
-    """Return what a value is once it has been written as YAML and read again."""
+    """Return what a value becomes when it is written as YAML and read back."""
     return yaml.safe_load(yaml.safe_dump(_plain(value)))
 
 
 def _plain(value: Any) -> Any:
-    """Return what YAML knows: lists for tuples, mappings for records."""
+    """Return plain data for YAML: lists for tuples, mappings for dataclasses."""
     if dataclasses.is_dataclass(value):
-        return {name: _plain(own) for name, own in vars(value).items()}
+        return {name: _plain(item) for name, item in vars(value).items()}
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -317,7 +317,7 @@ def _parse_value(path: str, value: Any, wanted: Any) -> Any:
             return int(value)
         if isinstance(option, type) and type(value) is option:
             return value
-    if wanted is str and isinstance(value, bool):  # YAML reads a bare on or off as a truth value
+    if wanted is str and isinstance(value, bool):  # YAML reads a bare on or off as a boolean
         return "on" if value else "off"
     raise _wrong_value(path, value, wanted)
 
@@ -331,7 +331,7 @@ def _is_size(wanted: Any) -> bool:
 
 
 def _numbers(text: str) -> list[float] | float | None:
-    """Read `224,300` and `1e-3`, which YAML takes for text."""
+    """Parse `224,300` and `1e-3`, which YAML reads as text."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""The tables behind the names: widths and depths, on one screen."""
+"""Widths and depths behind the names of models."""
 
 from dataclasses import dataclass
 

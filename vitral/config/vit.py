@@ -1,4 +1,4 @@
-"""The Vision Transformer as data: one frozen record says all that a ViT is.
+"""The config of a Vision Transformer.
 
 A hybrid is a ViT whose patches are cut from the last map of a ResNet (`resnet`); an AxialViT is a
 ViT whose blocks attend along rows, then along columns (`attention="axial"`).
@@ -35,15 +35,15 @@ class ViTConfig:
     """The architecture of a Vision Transformer. Source: ViT paper (arXiv 2010.11929v2), 3.1."""
 
     name: str
-    """The paper's name, such as `ViT-B/16`; for people, nothing is derived from it."""
+    """The paper's name, such as `ViT-B/16`; for display, nothing is derived from it."""
     patch_size: Size
-    """Side of a patch or (height, width), in pixels; in a hybrid, in places of the ResNet's map."""
+    """Side of a patch or (height, width), in pixels; in a hybrid, positions of the ResNet's map."""
     embed_dim: int
     """Width of every token, D (Table 1, "Hidden size")."""
     depth: int
     """Number of encoder blocks, L (Table 1, "Layers")."""
     num_heads: int
-    """Attention heads a block; divides `embed_dim` (Table 1)."""
+    """Attention heads per block; divides `embed_dim` (Table 1)."""
     mlp_dim: int
     """Width of the MLP's hidden layer (Table 1)."""
     image_size: Size = 224
@@ -69,17 +69,18 @@ class ViTConfig:
     norm_eps: float = 1e-6
     """Added to the variance in every LayerNorm (the official code's 1e-6)."""
     position: str = "1d"
-    """"1d": a learned vector a place; "2d": one for its row and one for its column, side by side;
-    "relative": by offset, in the attention; "sincos2d": fixed waves; "none" (Table 8, D.4)."""
+    """"1d": a learned vector per position; "2d": one for the row and one for the column, side by
+    side; "relative": by offset, in the attention; "sincos2d": fixed sines and cosines; "none"
+    (Table 8, D.4)."""
     position_at: str = "stem"
     """Where positions enter: once after the "stem", before "every" block with a table of its own,
     or before each block with a "shared" one (Table 8)."""
     position_resize: str = "bilinear_corners"
-    """How a learned 1-D table follows the images to another grid: "bilinear_corners" (the official
+    """How a learned 1-D table is interpolated to another grid: "bilinear_corners" (the official
     code's), "bicubic" (DeiT, MAE, Hugging Face), "bicubic_antialias" (timm, DINOv2 with
     registers), "bicubic_corners" (torchvision) or "bicubic_offset" (DINO, DINOv2)."""
     relative_per_head: bool = False
-    """Whether each head has a table of its own, with `position="relative"`; the paper is silent."""
+    """With `position="relative"`, whether each head has its own table (the paper does not say)."""
     class_token: bool | None = None
     """Whether a class token stands before the patches; None: when the pool reads it."""
     num_registers: int = 0
@@ -130,7 +131,7 @@ class ViTConfig:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Refuse fields that do not go together, and those without effect."""
+        """Reject combinations of fields that conflict, and fields without effect."""
         if self.embed_dim % self.num_heads:
             divisors = [str(n) for n in range(1, 33) if self.embed_dim % n == 0]
             raise RequestError(
@@ -196,7 +197,7 @@ class ViTConfig:
 
     @property
     def patch_hw(self) -> tuple[int, int]:
-        """Height and width of a patch, in pixels or in places of the ResNet's map."""
+        """Height and width of a patch, in pixels or in positions of the ResNet's map."""
         assert isinstance(self.patch_size, tuple)
         return self.patch_size
 
@@ -207,11 +208,11 @@ class ViTConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches down and across; what does not fill a patch is left out, right and bottom."""
+        """Patches down and across; pixels that fill no patch are left out at right and bottom."""
         return self.grid_at(self.image_hw)
 
     def grid_at(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the patches down and across of images of another size; 0: too small for one."""
+        """Return the patches down and across for another image size; 0: too small for a patch."""
         sides = self.resnet.grid_at(image_hw) if self.resnet else image_hw
         return (sides[0] // self.patch_hw[0], sides[1] // self.patch_hw[1])
 
@@ -233,7 +234,7 @@ class ViTConfig:
 
     @property
     def pooled_dim(self) -> int:
-        """Width of what the pool gives."""
+        """Width of the pooled tokens."""
         return self.embed_dim * (2 if "+" in self.pool else 1)
 
     @property
@@ -252,14 +253,14 @@ class ViTConfig:
         return replace(self, in_channels=in_channels, resnet=stem)
 
     def kept_values(self) -> float:
-        """Return the numbers that one image's pass keeps for the backward pass."""
+        """Return the number of activations that one image keeps for the backward pass."""
         tokens = self.num_patches + self.num_prefix_tokens
         branches = self.num_branches / 2
-        kept = branches * self.depth * tokens * self.embed_dim * PER_BLOCK
-        return kept + (self.resnet.kept_values() if self.resnet else 0)
+        values = branches * self.depth * tokens * self.embed_dim * PER_BLOCK
+        return values + (self.resnet.kept_values() if self.resnet else 0)
 
     def uncovered_pixels_note(self) -> str | None:
-        """Say which pixels the patches leave out, with the nearest sizes that tile; or None."""
+        """Return a note on pixels that no patch covers, with the nearest sizes that do, or None."""
         rest = [size % patch for size, patch in zip(self.map_hw, self.patch_hw, strict=True)]
         if not any(rest):
             return None

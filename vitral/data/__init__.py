@@ -4,13 +4,13 @@ What happens to an image, from its file to the model, in this order:
 
 | step | where | function | its randomness |
 |---|---|---|---|
-| decode: turned as EXIF says, maybe smaller | threads | `decode.decode_image` | none |
+| decode: rotated as EXIF says, maybe smaller | threads | `decode.decode_image` | none |
 | match: 0..255, the model's channels | threads | `transforms.match_model` | none |
 | geometry: crop, resize, shift | threads | `geometry.apply_to_image` | the first `NUM_UNIFORMS` |
 | RandAugment | threads | `randaugment.randaugment` | those behind, 4 for each change |
-| flip | device | `batches.flip_left_right` | the last of the first `NUM_UNIFORMS` |
+| flip | device | `device_transforms.flip_left_right` | the last of the first `NUM_UNIFORMS` |
 | normalise: the model's range | device | `transforms.normalise` | none |
-| mix: mixup, CutMix | device | `batches.prepare_on_device` | seed, epoch, pair |
+| mix: mixup, CutMix | device | `device_transforms.mix` | seed, epoch, pair |
 
 Threads fill batches in main memory, of bytes or, without rounding, of floats; on the device a whole
 batch is changed at once. The random numbers of an image are `order.uniforms` of (seed, epoch,

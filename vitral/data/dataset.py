@@ -49,18 +49,18 @@ class ImageDataset:
     """A data set: classes in order, splits, and every file that is not used with its reason."""
 
     listing: Listing
-    """What the source says of its files."""
+    """What the source states about its files."""
     source: str
     classes: tuple[str, ...]
     splits: dict[str, Examples]
     skipped: list[Skipped]
-    """Left out because of their kind or place."""
+    """Left out because of their kind or location."""
     unreadable: list[tuple[str, Skipped]]
     """Damaged images, with their splits."""
     channels: int
-    """That the images are decoded to."""
+    """Channels that the images are decoded to."""
     file_infos: list[FileInfo]
-    """What the survey found, by number in the store."""
+    """What the survey found, by index in the store."""
     has_own_splits: bool
     declared_splits: np.ndarray
     """The split of each file in the store before some were held out for validation."""
@@ -85,7 +85,11 @@ class ImageDataset:
 
     def decoded_bytes(self) -> int | None:
         """Return the bytes that the files of all splits take decoded; None: not known."""
-        used = (self.file_infos[n] for part in self.splits.values() for n in part.numbers.tolist())
+        used = (
+            self.file_infos[file_id]
+            for part in self.splits.values()
+            for file_id in part.numbers.tolist()
+        )
         return decoded_bytes(used, channels=self.channels)
 
     def keeping_decoded(self) -> "ImageDataset":
@@ -96,19 +100,23 @@ class ImageDataset:
 
     def problems(self, split: str) -> list[Skipped]:
         """Return the damaged images of a split."""
-        return [item for own_split, item in self.unreadable if own_split == split]
+        return [item for item_split, item in self.unreadable if item_split == split]
 
     def levels(self) -> Levels | None:
-        """Return black and white of the training images of more than eight bits; None: no such.
+        """Return the black and white values of training images of more than eight bits.
 
-        Where nothing was looked into, a sample tells.
+        Where files were not surveyed, a sample of them is read. None: there are no such images.
         """
         train = self.splits.get("train")
-        file_infos = [self.file_infos[n] for n in train.numbers.tolist()] if train else []
+        file_infos = (
+            [self.file_infos[file_id] for file_id in train.numbers.tolist()] if train else []
+        )
         if train and not any(file_info.height for file_info in file_infos):
             spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).astype(int)
-            numbers = train.numbers[spread].tolist()
-            file_infos = [look_into(train.store, n, channels=self.channels) for n in numbers]
+            file_ids = train.numbers[spread].tolist()
+            file_infos = [
+                look_into(train.store, file_id, channels=self.channels) for file_id in file_ids
+            ]
         deep = [file_info for file_info in file_infos if file_info.is_deep]
         if not deep:
             return None
@@ -122,11 +130,11 @@ class ImageDataset:
         """Return a hash of all used examples: contents, class names, splits; in any order."""
         splits = self.declared_splits
         used = (
-            f"{splits[number] if self.has_own_splits else ''} {label_text(label, self.classes)} "
-            f"{self.file_infos[number].digest or part.store.names[number]}"
-            + "".join(f" {targets.digest(number)}" for targets in part.targets.values())
+            f"{splits[file_id] if self.has_own_splits else ''} {label_text(label, self.classes)} "
+            f"{self.file_infos[file_id].digest or part.store.names[file_id]}"
+            + "".join(f" {targets.digest(file_id)}" for targets in part.targets.values())
             for part in self.splits.values()
-            for number, label in zip(part.numbers.tolist(), part.labels, strict=True)
+            for file_id, label in zip(part.numbers.tolist(), part.labels, strict=True)
         )
         return hashlib.sha256("\n".join(sorted(used)).encode()).hexdigest()[:32]
 
@@ -141,7 +149,7 @@ def open_dataset(
     label: bool = True,
     targets: Sequence[str] = (),
 ) -> ImageDataset:
-    """Open a data set and look into all of it.
+    """Open a data set and survey its files.
 
     Args:
         data: a path, the name of a data set, or a sized object with [i] -> (image, label).
@@ -150,9 +158,9 @@ def open_dataset(
         settings: how to split what is not split; None: no training images are held out for
             validation.
         report_progress: called with the number of files done and of all.
-        label: whether classes are read; without, data that has none can be opened, and what has
-            some is opened as if it had none.
-        targets: kinds of target to read beside them, of `data.needs.TARGETS`.
+        label: whether classes are read; if not, data without classes can be opened, and the classes
+            of other data are ignored.
+        targets: kinds of target to read besides, of `data.needs.TARGETS`.
 
     Raises:
         RequestError: nothing is there.
@@ -167,7 +175,7 @@ def open_dataset(
     usable = np.array([not file_info.problem for file_info in file_infos], bool)
     if not usable.any():
         raise _no_images(listing, file_infos)
-    notes = [*listing.notes, *(f"warning: {own}" for own in listing.complaints)]
+    notes = [*listing.notes, *(f"warning: {complaint}" for complaint in listing.complaints)]
     used = names_in(itertools.compress(listing.labels, usable))
     known = classes or listing.classes or tuple(sorted(used, key=class_order))
     _check_known(used, known, is_models=classes is not None, source=listing.source)
@@ -179,12 +187,12 @@ def open_dataset(
     inside = usable & (splits == "train")
     share = settings.validation_share
     if share and inside.any() and "validation" not in splits:
-        # Of more files than are read only the names are known.
-        places = group_shares(listing.store.names) if shares is None else shares
-        # Folds are stretches of the order by hash.
-        places = other_shares(places) if settings.folds else places
+        # Where there are too many files to read, only their names are known.
+        fractions = group_shares(listing.store.names) if shares is None else shares
+        # Folds are contiguous in the order by hash.
+        fractions = other_shares(fractions) if settings.folds else fractions
         held_out = hold_out_by_hash(
-            places[inside], labels[inside], share=share, grouped=bool(listing.groups)
+            fractions[inside], labels[inside], share=share, grouped=bool(listing.groups)
         )
         splits[np.flatnonzero(inside)[held_out]] = "validation"
         notes.append(
@@ -198,14 +206,14 @@ def open_dataset(
         source=listing.source,
         classes=known,
         splits={
-            split: Examples(listing.store, numbers, labels[numbers], file_infos, listing.targets)
+            split: Examples(listing.store, file_ids, labels[file_ids], file_infos, listing.targets)
             for split in SPLITS
-            if len(numbers := np.flatnonzero(usable & (splits == split)))
+            if len(file_ids := np.flatnonzero(usable & (splits == split)))
         },
-        skipped=listing.skipped + list(_of_kind(listing, file_infos)),
+        skipped=listing.skipped + list(_unsupported(listing, file_infos)),
         unreadable=[
-            (str(splits[number]), Skipped(listing.store.names[number], file_info.problem))
-            for number, file_info in enumerate(file_infos)
+            (str(splits[file_id]), Skipped(listing.store.names[file_id], file_info.problem))
+            for file_id, file_info in enumerate(file_infos)
             if file_info.damaged
         ],
         channels=channels,
@@ -261,7 +269,7 @@ def _classes_of_training(
         missing = sorted(present["train"] - present[split], key=class_order)
         if present[split] and missing:
             notes.append(f"the {split} split has no images of {_listed(missing)}")
-    _check_number(listing, present["train"])
+    _check_class_count(listing, present["train"])
     if listing.classes:
         empty = [name for name in listing.classes if name not in present["train"]]
         if empty:
@@ -275,16 +283,16 @@ def _classes_of_training(
 
 
 def _in_standard_order(listing: Listing, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return a model's classes, by the names of a published set's where places alone tell them."""
+    """Return a model's classes, with a published set's names where only positions identify them."""
     if classes is None or listing.classes is None or len(classes) != len(listing.classes):
         return classes
     is_nameless = classes == tuple(map(str, range(len(classes))))
     has_same_names = set(classes) == set(listing.classes)
-    by_place = (listing.in_standard_order or is_nameless) and not has_same_names
-    return listing.classes if by_place else classes
+    by_position = (listing.in_standard_order or is_nameless) and not has_same_names
+    return listing.classes if by_position else classes
 
 
-def _check_number(listing: Listing, names: set[str]) -> None:
+def _check_class_count(listing: Listing, names: set[str]) -> None:
     if listing.is_multi_label and not names:
         raise DataError(f"{listing.source} has no training image with a label")
     if not listing.is_multi_label and len(names) < 2:
@@ -301,7 +309,7 @@ def _check_known(names: set[str], known: tuple[str, ...], *, is_models: bool, so
         raise DataError(f"{source} has class {unknown[0]!r}, which {owner} does not know")
 
 
-def _of_kind(listing: Listing, file_infos: Sequence[FileInfo]) -> Iterator[Skipped]:
+def _unsupported(listing: Listing, file_infos: Sequence[FileInfo]) -> Iterator[Skipped]:
     for name, file_info in zip(listing.store.names, file_infos, strict=True):
         if file_info.problem and not file_info.damaged:
             yield Skipped(name, file_info.problem)

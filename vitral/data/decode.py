@@ -1,8 +1,8 @@
 """From a file's bytes to pixels: the one decoder that training, evaluation and prediction share.
 
-EXIF orientation is applied, palettes and CMYK become RGB, transparency is composited on white, of
-several frames the first is taken. Images of more than eight bits keep their values. What can't be
-read rightly is refused, never read wrongly.
+EXIF orientation is applied, palettes and CMYK become RGB, transparency is composited on white, the
+first of several frames is taken. Images of more than eight bits keep their values. Files that can't
+be read correctly are refused.
 """
 
 import io
@@ -22,7 +22,7 @@ BACKGROUND = (255, 255, 255)
 MODE_BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
 _DAMAGE = (OSError, ValueError, SyntaxError, struct.error, IndexError, TypeError, KeyError)
-"""What Pillow raises where a file is damaged."""
+"""What Pillow raises for damaged files."""
 # Reading a colour of 16 bits as one of the other byte order gives its low byte.
 _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if struct.pack("=h", 1)[0] else "16L"}
 
@@ -32,7 +32,7 @@ class UnreadableImageError(Exception):
 
 
 class UnsupportedImageError(Exception):
-    """A kind of image that is not read rightly yet; the message names it."""
+    """A kind of image that is not supported yet; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class ImageHeader:
 
     format: str
     mode: str
-    """Pillow's, with `;16` behind a colour of 16 bits a channel; an array's type."""
+    """Pillow's mode, with `;16` appended for colour of 16 bits a channel; or an array's type."""
     height: int
     width: int
     turned: bool
-    """Whether EXIF says that the picture must be turned or mirrored."""
+    """Whether EXIF says that the picture must be rotated or mirrored."""
     num_frames: int = 1
 
 
@@ -61,8 +61,8 @@ def decode_image(
     Args:
         content: the bytes of a file.
         channels: 1: grey, 2: grey and alpha, 3: RGB, 4: RGBA; any number for a NumPy array.
-        reduce: says by how much a JPEG may be decoded smaller; None: not at all.
-        scratch: where the pixels may lie, until its next use; None: in memory of their own.
+        reduce: returns the factor by which a JPEG may be decoded smaller; None: full size.
+        scratch: memory that may hold the pixels until its next use; None: new memory.
 
     Returns:
         Pixels (H, W, channels): uint8; of images of more than eight bits the values as they are,
@@ -70,7 +70,7 @@ def decode_image(
 
     Raises:
         UnreadableImageError: damaged, or no image.
-        UnsupportedImageError: of a kind that is not read rightly yet.
+        UnsupportedImageError: of a kind that is not supported yet.
     """
     size = plain_size(content, channels=channels)
     if size is not None and size[0] * size[1] <= MAX_PIXELS:
@@ -81,7 +81,7 @@ def decode_image(
         if pixels is not None:
             return pixels
     if kind_of(content[:START_BYTES]) == "NumPy":
-        return _matched(_read_array(content), channels)
+        return _match_channels(_read_array(content), channels)
     if channels not in MODE_BY_CHANNELS:
         raise UnsupportedImageError(
             f"pictures hold 1 to 4 channels, not {channels}: give the images as .npy or .npz"
@@ -93,16 +93,16 @@ def decode_image(
                 return pixels
         try:
             if _is_deep(image):
-                return _matched(_decode_deep(content, image), channels)
+                return _match_channels(_decode_deep(content, image), channels)
             image.load()
-            return to_channels(_turn(image, _orientation(image)), channels)
+            return to_channels(_orient(image, _orientation(image)), channels)
         except _DAMAGE as error:
-            raise UnreadableImageError(_say(error)) from None
+            raise UnreadableImageError(_message(error)) from None
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-    """Turn an opened image as its EXIF says; palettes and CMYK become RGB, alpha stays."""
-    image = _turn(image, _orientation(image))
+    """Orient an opened image as its EXIF says; palettes and CMYK become RGB, alpha stays."""
+    image = _orient(image, _orientation(image))
     if image.mode in ("1", "L", "LA", "RGB", "RGBA") or image.mode.startswith(("I", "F")):
         return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -119,7 +119,7 @@ def channels_of_array(content: bytes) -> int | None:
 
 
 def read_header(content: bytes) -> ImageHeader:
-    """Read what a file says of itself without decoding it; raises as `decode_image` does."""
+    """Read a file's header without decoding the image; raises as `decode_image` does."""
     if kind_of(content[:START_BYTES]) == "NumPy":
         array = _read_array(content)
         height, width = array.shape[:2]
@@ -128,7 +128,7 @@ def read_header(content: bytes) -> ImageHeader:
         try:
             num_frames = getattr(image, "n_frames", 1)
         except _DAMAGE:
-            num_frames = 1  # the first frame's decoding tells the damage
+            num_frames = 1  # decoding the first frame reports the damage
         is_colour = not image.mode.startswith(("I", "F"))
         return ImageHeader(
             format="JPEG" if image.format == "MPO" else str(image.format),
@@ -141,7 +141,7 @@ def read_header(content: bytes) -> ImageHeader:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Say whether an image that was opened and not decoded has more than eight bits a channel."""
+    """Return whether an opened, not yet decoded image has more than eight bits a channel."""
     return image.mode.startswith(("I", "F")) or _sixteen_bit_order(image) is not None
 
 
@@ -156,7 +156,7 @@ def _open(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise UnreadableImageError(f"a damaged {kind} header") from None
     except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(_say(error)) from None
+        raise UnreadableImageError(_message(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImageError(
             f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}"
@@ -174,7 +174,7 @@ def _decode_jpeg(
     reduce: Reduce | None,
     scratch: Scratch | None,
 ) -> np.ndarray | None:
-    """Decode a JPEG that Pillow has opened; None where Pillow shall decode it too."""
+    """Decode a JPEG that Pillow has opened; None where Pillow must decode it."""
     orientation, stored_channels = _orientation(image), len(image.mode)
     size = (image.height, image.width)
     reduction = reduce(size if orientation < 5 else size[::-1]) if reduce else 1
@@ -186,7 +186,7 @@ def _decode_jpeg(
     if stored_channels == channels:
         return TURNS[orientation](pixels)
     flat = pixels[:, :, 0] if stored_channels == 1 else pixels
-    return to_channels(_turn(Image.fromarray(flat), orientation), channels)
+    return to_channels(_orient(Image.fromarray(flat), orientation), channels)
 
 
 def _decode_deep(content: bytes, image: Image.Image) -> np.ndarray:
@@ -198,30 +198,30 @@ def _decode_deep(content: bytes, image: Image.Image) -> np.ndarray:
     if image.mode not in ("RGB", "RGBA") or order == "LA":
         kind = order if order == "LA" else image.mode
         raise UnsupportedImageError(f"{kind} of 16 bits a channel is not read yet")
-    with _open(content) as again:
-        again.tile = [_of_other_order(tile) for tile in again.tile]  # type: ignore[attr-defined]
-        high, low = (np.asarray(_turn_loaded(own), np.uint16) for own in (image, again))
+    with _open(content) as other:
+        other.tile = [_swap_byte_order(tile) for tile in other.tile]  # type: ignore[attr-defined]
+        high, low = (np.asarray(_load_oriented(source), np.uint16) for source in (image, other))
     return high * np.uint16(256) + low
 
 
 def _decode_deep_grey(image: Image.Image) -> np.ndarray:
-    values = np.asarray(_turn(image, _orientation(image)))
+    values = np.asarray(_orient(image, _orientation(image)))
     if values.dtype == np.int32 and image.format == "PNG":
         values = values.astype(np.uint16)
     pixels = check_deep(values.astype(values.dtype.newbyteorder("=")))
-    clear = image.info.get("transparency")
-    if isinstance(clear, int) and pixels.dtype == np.uint16:
-        pixels = np.where(pixels == clear, np.uint16(65535), pixels)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and pixels.dtype == np.uint16:
+        pixels = np.where(pixels == transparent, np.uint16(65535), pixels)
     return pixels[:, :, None]
 
 
-def _turn_loaded(image: Image.Image) -> Image.Image:
+def _load_oriented(image: Image.Image) -> Image.Image:
     image.load()
-    return _turn(image, _orientation(image))
+    return _orient(image, _orientation(image))
 
 
 def _sixteen_bit_order(image: Image.Image) -> str | None:
-    """Return how a colour's channels of 16 bits lie in the file, such as "16B"; None: in 8 bits."""
+    """Return the byte order of colour channels of 16 bits, such as "16B"; None: 8 bits."""
     modes = {_raw_mode(tile) for tile in getattr(image, "tile", [])}
     orders = {mode.partition(";")[2] for mode in modes}
     if image.mode in ("RGB", "RGBA", "CMYK") and orders & _OTHER_ORDER.keys():
@@ -234,7 +234,7 @@ def _raw_mode(tile: ImageFile._Tile) -> str:
     return str(arguments[0]) if arguments else ""
 
 
-def _of_other_order(tile: ImageFile._Tile) -> ImageFile._Tile:
+def _swap_byte_order(tile: ImageFile._Tile) -> ImageFile._Tile:
     mode, _, order = _raw_mode(tile).partition(";")
     swapped = f"{mode};{_OTHER_ORDER[order]}"
     rest = tile.args[1:] if isinstance(tile.args, tuple) else None
@@ -262,18 +262,18 @@ def _read_array(content: bytes) -> np.ndarray:
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def _matched(pixels: np.ndarray, channels: int) -> np.ndarray:
+def _match_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     """Return deep or array pixels in the wanted channels, where that has one meaning."""
-    own = pixels.shape[2]
-    if own == channels:
+    found = pixels.shape[2]
+    if found == channels:
         return pixels
-    if own == 1 and channels == 3:
+    if found == 1 and channels == 3:
         return pixels.repeat(3, axis=2)
-    if own == 4 and channels in (1, 3) and pixels.dtype == np.uint16:
-        return _matched(_on_white(pixels), channels)
-    if own == 3 and channels == 1:
+    if found == 4 and channels in (1, 3) and pixels.dtype == np.uint16:
+        return _match_channels(_on_white(pixels), channels)
+    if found == 3 and channels == 1:
         return luma(pixels)
-    raise UnsupportedImageError(f"{own} channels for a model of {channels}")
+    raise UnsupportedImageError(f"{found} channels for a model of {channels}")
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -285,8 +285,8 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
-    share = pixels[:, :, 3:] / np.float32(65535)
-    return np.rint(share * pixels[:, :, :3] + (1 - share) * 65535).astype(np.uint16)
+    alpha = pixels[:, :, 3:] / np.float32(65535)
+    return np.rint(alpha * pixels[:, :, :3] + (1 - alpha) * 65535).astype(np.uint16)
 
 
 def to_channels(image: Image.Image, channels: int) -> np.ndarray:
@@ -303,7 +303,7 @@ def to_channels(image: Image.Image, channels: int) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8; an EXIF block that can't be read says nothing."""
+    """Return EXIF's orientation, 1 to 8; 1 where EXIF can't be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGE:
@@ -311,8 +311,8 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    turns = {
+def _orient(image: Image.Image, orientation: int) -> Image.Image:
+    transposes = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -321,8 +321,8 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    return image.transpose(transposes[orientation]) if orientation in transposes else image
 
 
-def _say(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error).strip() or type(error).__name__

@@ -1,6 +1,5 @@
 """Images that are decoded once and kept in memory, where all of them fit."""
 
-import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -8,10 +7,11 @@ import numpy as np
 from vitral.data.decode import decode_image
 from vitral.data.sources.listing import FileInfo
 from vitral.data.sources.store import Content, Store
+from vitral.runtime.device import free_memory_bytes
 
 MOST_BYTES = 8 * 2**30
 SHARE_OF_MEMORY = 0.25
-"""Of the memory that is free: what decoded images may take."""
+"""Share of the free memory that decoded images may take."""
 
 
 class DecodedStore:
@@ -20,18 +20,18 @@ class DecodedStore:
     def __init__(self, store: Store, *, channels: int) -> None:
         self._store, self._channels = store, channels
         self.names: Sequence[str] = store.names
-        self._kept: dict[int, np.ndarray] = {}
+        self._cached: dict[int, np.ndarray] = {}
 
     def read(self, number: int) -> Content:
         """Return an image's pixels; raises what reading and decoding raise."""
-        pixels = self._kept.get(number)
+        pixels = self._cached.get(number)
         if pixels is None:
             content = self._store.read(number)
             if not isinstance(content, bytes):
                 return content
-            # A turned image is a view into memory of another order.
+            # A rotated image is a view into memory of another order.
             pixels = np.ascontiguousarray(decode_image(content, channels=self._channels))
-            self._kept[number] = pixels
+            self._cached[number] = pixels
         return pixels
 
     def stamp(self, number: int) -> str | None:
@@ -60,11 +60,4 @@ def decoded_bytes(file_infos: Iterable[FileInfo], *, channels: int) -> int | Non
 
 def bytes_to_keep(*, num_processes: int) -> int:
     """Return how many bytes of decoded images each process of a machine may keep."""
-    return int(min(MOST_BYTES, SHARE_OF_MEMORY * _free_bytes()) / num_processes)
-
-
-def _free_bytes() -> int:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not told by this system
-        return 2**31
+    return int(min(MOST_BYTES, SHARE_OF_MEMORY * free_memory_bytes()) / num_processes)

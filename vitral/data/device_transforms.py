@@ -1,4 +1,4 @@
-"""A batch on its way into the model: to the device, mirrored, into range, mixed in pairs."""
+"""Transforms of a batch on the device: mirroring, normalising, mixing in pairs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepare_on_device(batch: Batch, *, device: torch.device, preprocessing: Prep
 
 
 def mirror(batch: Batch, _: Preprocessing) -> Batch:
-    """Turn left and right of the images that `flip` says, of each view by itself."""
+    """Mirror the images that `flip` marks left to right, each view separately."""
     flipped = {name: name.replace("image", "flip") for name in _images_of(batch)}
     mirrored_images = {
         name: flip_left_right(batch[name], batch[flip])
@@ -70,25 +70,26 @@ def mix(batch: Batch, _: Preprocessing) -> Batch:
 
 
 TRANSFORMS: tuple[Callable[[Batch, Preprocessing], Batch], ...] = (mirror, to_range, mix)
-"""What is done to a batch on the device, in this order; each reads the entries that it needs."""
+"""Applied to a batch on the device, in this order; each reads the entries that it needs."""
 
 
 def flip_left_right(images: Tensor, flip: Tensor) -> Tensor:
-    """Return images (N, C, H, W), of which those that `flip` (N,) bool says are left for right."""
+    """Return images (N, C, H, W), mirrored left to right where `flip` (N,) bool is true."""
     if images.device.type != "cpu":
         return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
-    # By NumPy, without the wait for a device that this would be elsewhere: torch wakes a thread on
-    # every core for each image, and theirs wait beside those that load, which costs a fifth.
+    # By NumPy, which would have to wait for the device elsewhere. Torch wakes a thread on every
+    # core for each image; these compete with the threads that load, which costs a fifth.
     rows = images.numpy()
     result = rows.copy("K")
     for row in np.flatnonzero(flip.numpy()):
-        for own, mirror in zip(rows[row], result[row], strict=True):  # whole pixels take thrice
-            mirror[:] = own[:, ::-1]
+        # By channel: whole pixels take three times as long.
+        for channel, mirrored in zip(rows[row], result[row], strict=True):
+            mirrored[:] = channel[:, ::-1]
     return torch.from_numpy(result)
 
 
 def to_multi_hot(labels: Tensor, *, num_classes: int) -> Tensor:
-    """Return labels as floats of 0 and 1 (N, K), from class numbers (N,) or from marks (N, K)."""
+    """Return labels as floats of 0 and 1 (N, K), from class numbers (N,) or multi-hot (N, K)."""
     if labels.ndim == 2:
         return labels.float()
     return F.one_hot(labels, num_classes).float()
@@ -126,10 +127,10 @@ Moved = TypeVar("Moved")
 def prefetch(
     steps: Generator[StepBatches, None, None], *, device: torch.device
 ) -> Generator[StepBatches, None, None]:
-    """Give steps, on CUDA with their batches on the device.
+    """Yield steps, on CUDA with their batches on the device.
 
-    A thread pins the next step's batches and copies them in a stream of its own, so that the copy
-    and the wait for the loader lie beside the computation of the step before.
+    A thread pins the next step's batches and copies them in a separate stream, so that the copy
+    and the wait for the loader overlap with the computation of the step before.
 
     Args:
         steps: as loaded; closed with this.
@@ -146,7 +147,7 @@ def prefetch(
 def prefetch_batches(
     batches: Generator[Batch, None, None], *, device: torch.device
 ) -> Generator[tuple[Batch, Batch], None, None]:
-    """Give each batch as it was loaded, and on CUDA beside it as it lies on the device.
+    """Yield each batch as it was loaded, and the same batch on the device.
 
     Args:
         batches: as loaded; closed with this.
@@ -157,8 +158,8 @@ def prefetch_batches(
             yield from ((batch, batch) for batch in batches)
         return
     with contextlib.closing(_copy_ahead(batches, lambda batch: [batch], device)) as copied:
-        for batch, (own,) in copied:
-            yield batch, own
+        for batch, (moved,) in copied:
+            yield batch, moved
 
 
 def _copy_ahead(
@@ -166,7 +167,7 @@ def _copy_ahead(
     batches_of: Callable[[Loaded], list[Batch]],
     device: torch.device,
 ) -> Generator[tuple[Loaded, list[Batch]], None, None]:
-    """Give steps with their batches on the device, where the next ones are copied meanwhile."""
+    """Yield steps with their batches on the device, while the next ones are being copied."""
     stream = torch.cuda.Stream(device)
 
     def move(step: Loaded) -> tuple[Loaded, list[Batch], torch.cuda.Event]:
@@ -180,7 +181,7 @@ def _copy_ahead(
         for step, batches, event in moved:
             event.wait(torch.cuda.current_stream(device))
             for batch in batches:
-                for tensor in batch.values():  # its memory is not given away while it is in use
+                for tensor in batch.values():  # its memory is not reused while it is in use
                     tensor.record_stream(torch.cuda.current_stream(device))
             yield step, batches
 
@@ -188,7 +189,7 @@ def _copy_ahead(
 def one_ahead(
     steps: Generator[Loaded, None, None], move: Callable[[Loaded], Moved]
 ) -> Generator[Moved, None, None]:
-    """Give what `move` makes of each step, working on the next one while the caller uses the last.
+    """Yield the result of `move` for each step, working on the next while the last is in use.
 
     Args:
         steps: used by one thread, and closed at the end.
@@ -200,11 +201,13 @@ def one_ahead(
         return [] if step is None else [move(step)]
 
     with contextlib.closing(steps), ThreadPoolExecutor(1, "feed") as pool:
-        coming = pool.submit(fetch)
-        while moved := coming.result():
-            coming = pool.submit(fetch)
+        pending = pool.submit(fetch)
+        while moved := pending.result():
+            pending = pool.submit(fetch)
             yield moved[0]
 
 
 def _copied(batch: Batch, device: torch.device) -> Batch:
-    return {name: own.pin_memory().to(device, non_blocking=True) for name, own in batch.items()}
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()
+    }

@@ -15,14 +15,14 @@ class Examples:
 
     store: Store
     numbers: np.ndarray
-    """(N,) int64: the store's number of each example."""
+    """(N,) int64: the index of each example's file in the store."""
     labels: np.ndarray
     """(N,) int64, -1 where there are no classes; where images have any number of them (N, K) uint8
     of 0 and 1."""
     file_infos: Sequence[FileInfo] | None = None
-    """What the files were found to be, by the store's number; None: not looked into."""
+    """Facts about the files, by index in the store; None: not surveyed."""
     targets: Mapping[str, Targets] = field(default_factory=dict)
-    """What they have beside a class, by kind and the store's number."""
+    """What they have besides a class, by kind and index in the store."""
 
     def __len__(self) -> int:
         return len(self.numbers)

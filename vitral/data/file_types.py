@@ -15,7 +15,7 @@ SUFFIXES = {
 }
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 START_BYTES = 32
-"""Of a file are enough to tell its kind."""
+"""Bytes from the start of a file that are enough to tell its kind."""
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"GIF8": "GIF",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
@@ -27,7 +27,7 @@ _ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF
 
 
 def kind_of(start: bytes) -> str | None:
-    """Name the kind of image that a file's first 32 bytes announce; None: no image."""
+    """Return the kind of image that a file's first 32 bytes announce; None: no image."""
     for magic, name in _MAGIC.items():
         if start.startswith(magic):
             return name
@@ -37,5 +37,5 @@ def kind_of(start: bytes) -> str | None:
 
 
 def is_read(kind: str) -> bool:
-    """Say whether images of a kind are read here; AVIF needs a Pillow that was built with it."""
+    """Return whether a kind of image is supported; AVIF needs a Pillow that was built with it."""
     return kind in READ_KINDS and (kind != "AVIF" or bool(features.check("avif")))

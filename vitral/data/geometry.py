@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitral.config.run import AugmentSettings
 
 CROP_TRIES = 10
-# Two numbers a try, two for the place, one for the flip.
+# Two numbers per try, two for the position, one for the flip.
 NUM_UNIFORMS = 2 * CROP_TRIES + 3
 _DOWN, _RIGHT, _FLIP = NUM_UNIFORMS - 3, NUM_UNIFORMS - 2, NUM_UNIFORMS - 1
 # A line of 1 x 50,000 pixels would be resized to 224 x 11,200,000, to keep 224 of them.
@@ -28,7 +28,7 @@ MAX_STRETCH = 32
 
 
 class Geometry(NamedTuple):
-    """Where each pixel of the model's input comes from, in the order in which it is done."""
+    """Where each pixel of the model's input comes from; fields are in the order of application."""
 
     source: Size
     """Height and width of the decoded image, as shown: EXIF's orientation is applied before."""
@@ -41,7 +41,7 @@ class Geometry(NamedTuple):
     shift: tuple[int, int] = (0, 0)
     """Pixels by which the result is then moved down and right; negative: up and left."""
     flip: bool = False
-    """Whether it is mirrored left to right at last."""
+    """Whether it is mirrored left to right in the end."""
 
     @property
     def size(self) -> Size:
@@ -50,15 +50,15 @@ class Geometry(NamedTuple):
 
     @property
     def max_reduction(self) -> int:
-        """By how much the source may be decoded smaller so that the crop need not be enlarged."""
+        """The factor by which the source may be decoded smaller without enlarging the crop."""
         spare = min(self.crop[2] / self.resized[0], self.crop[3] / self.resized[1])
         return max((reduction for reduction in REDUCTIONS if reduction <= spare), default=1)
 
     def reduced(self, size: Size) -> Geometry:
         """Return the same geometry for the source decoded smaller.
 
-        A JPEG decoder that divides the sides by r makes of the pixels r i to r i + r - 1 the pixel
-        i, so a place y becomes y / r. The crop's edges are rounded to whole pixels, halves up:
+        A JPEG decoder that divides the sides by r turns the pixels r i to r i + r - 1 into pixel i,
+        so a coordinate y becomes y / r. The crop's edges are rounded to whole pixels, halves up:
         then a crop of at least r n pixels keeps at least n.
 
         Args:
@@ -67,7 +67,7 @@ class Geometry(NamedTuple):
 
         Returns:
             A geometry whose crop lies within half a pixel of the smaller image, within one and a
-            half where EXIF turned an image of sides that the reduction does not divide.
+            half where EXIF rotated an image of sides that the reduction does not divide.
 
         Raises:
             DataError: the decoder gives no such size.
@@ -212,10 +212,10 @@ def apply_to_boxes(
     corners = (corners.clip(0, end) + np.array([right, down])).clip(0, end)
     areas = _areas(corners)
     # A box that is whole may have lost a digit of its area by the shift.
-    kept = (areas > 0) & (areas >= (min_area - 1e-9) * whole)
+    is_kept = (areas > 0) & (areas >= (min_area - 1e-9) * whole)
     if geometry.flip:
         corners[:, :, 0] = geometry.size[1] - corners[:, ::-1, 0]
-    return corners.reshape(-1, 4), kept
+    return corners.reshape(-1, 4), is_kept
 
 
 def size_of(pixels: np.ndarray) -> Size:
@@ -227,7 +227,7 @@ def size_of(pixels: np.ndarray) -> Size:
 def flips(uniforms: np.ndarray) -> np.ndarray:
     """Return which images (N,) bool are mirrored, by their random numbers (N, ...).
 
-    For a batch, what `draw_geometry` decides for an image where the settings flip at all.
+    Equals the decisions of `draw_geometry` for a batch, where the settings flip at all.
     """
     flip_left_right: np.ndarray = uniforms[:, _FLIP] < 0.5
     return flip_left_right
@@ -243,7 +243,7 @@ def _central_boxes(image_size: Size, preprocessing: Preprocessing) -> tuple[Box,
 
 
 def box_without_far_ends(image_size: Size, size: Size) -> Box:
-    """Return what is left when an image 32 times longer than `size` needs loses both ends alike."""
+    """Return the central box of an image, cut to at most 32 times the length that `size` needs."""
     height, width = image_size
     most_height = MAX_STRETCH * math.ceil(width * size[0] / size[1])
     most_width = MAX_STRETCH * math.ceil(height * size[1] / size[0])
@@ -295,7 +295,7 @@ def inception_box(
     settings: AugmentSettings,
     aspect: float = 1.0,
 ) -> Box:
-    """Return a random box: its area uniform, its aspect ratio log-uniform, its place uniform.
+    """Return a random box: its area uniform, its aspect ratio log-uniform, its position uniform.
 
     Args:
         image_size: height and width.
@@ -329,7 +329,7 @@ def inception_box(
 
 
 def random_box(size: Size, uniforms: np.ndarray, *, share: float) -> tuple[Size, Box]:
-    """Return the size to squash an image to, and a box of the model's `size` at a random place.
+    """Return the size to squash an image to, and a random box of the model's `size`.
 
     Source: BiT (arXiv 1912.11370), section 3.3, and big_transfer's `input_pipeline_tf2_or_jax.py`:
     448 squashed to, 384 cut.
@@ -367,16 +367,16 @@ def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def _nearest(geometry: Geometry, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return, before it is mirrored, where each row (or column) of the result comes from.
+    """Return where each row (or column) of the result comes from, before mirroring.
 
     Returns:
-        Indices (n,) into the source's rows, and which of them (n,) bool there are: the others come
-        in by the shift.
+        Indices (n,) into the source's rows, and which of them (n,) bool exist: the others come in
+        by the shift.
     """
     length = geometry.size[axis]
-    places = np.arange(length) - geometry.shift[axis]
-    exists = (places >= 0) & (places < length)
-    twice_centre = 2 * (places.clip(0, length - 1) + geometry.box[axis]) + 1
+    positions = np.arange(length) - geometry.shift[axis]
+    exists = (positions >= 0) & (positions < length)
+    twice_centre = 2 * (positions.clip(0, length - 1) + geometry.box[axis]) + 1
     within = twice_centre * geometry.crop[axis + 2] // (2 * geometry.resized[axis])
     return geometry.crop[axis] + within, exists
 

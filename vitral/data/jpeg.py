@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo: the pixels that Pillow gives, sooner; on wish decoded smaller."""
+"""JPEG by libjpeg-turbo: the same pixels as Pillow, faster; optionally decoded smaller."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ except ImportError:  # no wheel for this platform: Pillow gives the same pixels,
     simplejpeg = None
 
 REDUCTIONS = (1, 2, 4, 8)
-"""Sides are divided by one of these: others of libjpeg's eighths take longer than the next one."""
+"""Sides are divided by one of these: libjpeg's other eighths take longer than the next one."""
 Reduce = Callable[[tuple[int, int]], int]
 """From height and width as shown to the reduction that is wanted."""
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -24,7 +24,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
-"""What EXIF's orientations ask of pixels (H, W, C): views, of which only the crop is copied."""
+"""EXIF's orientations of pixels (H, W, C), as views, of which only the crop is copied."""
 _MAX_SCRATCH_BYTES = 2**27  # 44 megapixels
 _START = b"\xff\xd8\xff"
 _EXIF_OR_XMP, _FIRST_SCAN = 0xE1, 0xDA
@@ -52,7 +52,7 @@ class Scratch(threading.local):
 
 
 def plain_size(content: bytes, *, channels: int) -> tuple[int, int] | None:
-    """Return height and width of a JPEG that needs no turning and no other colours.
+    """Return height and width of a JPEG that needs neither rotation nor other colours.
 
     Args:
         content: the bytes of a file.
@@ -77,17 +77,17 @@ def decode_stored(
     reduction: int = 1,
     scratch: Scratch | None = None,
 ) -> np.ndarray | None:
-    """Decode a JPEG as it is stored, without turning.
+    """Decode a JPEG as it is stored, without rotation.
 
     Args:
         content: the bytes of a file.
         size: height and width that its header states.
         channels: 1: grey, 3: RGB.
         reduction: by which both sides are divided, rounded up.
-        scratch: where the pixels lie, until its next use; None: in memory of their own.
+        scratch: memory that holds the pixels until its next use; None: new memory.
 
     Returns:
-        (h, w, channels) uint8; None where libjpeg-turbo complains and Pillow shall judge.
+        (h, w, channels) uint8; None where libjpeg-turbo complains and Pillow must decide.
     """
     if simplejpeg is None:
         return None
@@ -126,16 +126,16 @@ def _plain_frame(content: bytes) -> tuple[int, int, int] | None:
 
     None where EXIF or XMP stand among them, they are out of order, or the frame is of a rare kind.
     """
-    place, frame = 2, None
-    while content[place : place + 1] == b"\xff" and len(content) > place + 9:
-        marker = content[place + 1]
+    offset, frame = 2, None
+    while content[offset : offset + 1] == b"\xff" and len(content) > offset + 9:
+        marker = content[offset + 1]
         if marker == _FIRST_SCAN:
             return frame
         if marker == _EXIF_OR_XMP or marker not in _SEGMENTS:
             return None
         if marker in _FRAMES:
-            height = int.from_bytes(content[place + 5 : place + 7])
-            width = int.from_bytes(content[place + 7 : place + 9])
-            frame = (height, width, content[place + 9])
-        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+            height = int.from_bytes(content[offset + 5 : offset + 7])
+            width = int.from_bytes(content[offset + 7 : offset + 9])
+            frame = (height, width, content[offset + 9])
+        offset += 2 + int.from_bytes(content[offset + 2 : offset + 4])
     return None

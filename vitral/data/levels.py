@@ -10,7 +10,7 @@ _BITS = (8, 10, 12, 14, 16)
 
 
 def is_deep(pixels: np.ndarray) -> bool:
-    """Say whether pixels are of more than eight bits."""
+    """Return whether pixels are of more than eight bits."""
     return pixels.dtype != np.uint8
 
 

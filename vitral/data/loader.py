@@ -1,4 +1,4 @@
-"""From examples to batches: which images with which random numbers, step by step."""
+"""Batches of examples, step by step: which images come with which random numbers."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from vitral.data.sources.store import Content
 
 Span = tuple[int, int]
-"""Positions of an epoch's order: first and beyond the last."""
+"""Positions in an epoch's order: first, and one past the last."""
 
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What this process does in one step."""
+    """The micro-batches of this process in one step."""
 
     plan: StepPlan
     micro_batches: list[Batch]
     num_valid: int
-    """Examples of this process that count."""
+    """Valid examples of this process."""
 
 
 def evaluation_batches(
@@ -62,17 +62,17 @@ def evaluation_batches(
     needs: Needs = CLASSIFICATION,
     seed: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Give every example once, in order.
+    """Yield every example once, in order.
 
     Args:
         examples: of one split.
         preprocessing: of the model.
         batch_size: the last batch may be smaller.
-        errors: gets, by index, why an image could not be read.
+        errors: filled with the reason, by index, where an image can't be read.
         workers: threads; -1: by the number of cores.
         indices: some of the examples, such as those of one process; None: all.
-        needs: what a batch holds beside its images, of which there is one view, unchanged.
-        seed: of what is drawn, which is the same in every evaluation.
+        needs: what a batch holds besides its images; there is one view, without augmentation.
+        seed: of the draws, which are the same in every evaluation.
     """
     indices = np.arange(len(examples)) if indices is None else indices
     scratch = Scratch()
@@ -80,12 +80,12 @@ def evaluation_batches(
     def prepare(examples: Examples, index: int, _: Sequence[np.ndarray]) -> Arrays:
         content = examples.read(index)
         pixels = decode(content, channels=preprocessing.channels, scratch=scratch)
-        made = {"image": preprocess(pixels, preprocessing)}
+        arrays = {"image": preprocess(pixels, preprocessing)}
         if MASK in needs.targets:
             geometry = central_geometry(size_of(pixels), preprocessing)
             mask = examples.target(MASK, index)
-            made[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
-        return made
+            arrays[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
+        return arrays
 
     jobs = (
         Job(
@@ -103,7 +103,7 @@ def evaluation_batches(
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """The batches of a training run, step by step, for one of the processes."""
+    """The batches of a training run, step by step, for one process."""
 
     examples: Examples
     preprocessing: Preprocessing
@@ -119,12 +119,12 @@ class TrainingBatches:
     further: Mapping[str, Examples] = field(default_factory=dict)
     """The examples of `needs.sources`, by name."""
     scaled_decoding: bool = False
-    """Whether JPEGs are decoded smaller where their crop still fills the model: sooner, and with
-    other grey levels."""
+    """Whether JPEGs are decoded smaller where their crop still fills the model's input: faster, but
+    with other grey levels."""
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
     further_errors: dict[str, dict[int, str]] = field(default_factory=dict)
-    """Likewise of further sources, by their names."""
+    """The same for further sources, by name."""
 
     def __post_init__(self) -> None:
         if self.settings.mixes and (self.needs.sources or len(self.needs.views) > 1):
@@ -141,7 +141,7 @@ class TrainingBatches:
                 )
 
     def names_of(self, batch: Batch) -> list[str]:
-        """Return the names of a loaded batch's examples; those of further sources with its name."""
+        """Return the names of a batch's examples, prefixed with the name of a further source."""
         sources = batch.get("source", torch.zeros_like(batch["index"])).tolist()
         names = []
         for source, index in zip(sources, batch["index"].tolist(), strict=True):
@@ -151,11 +151,11 @@ class TrainingBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every example of the run's own data comes once."""
+        """Steps in which each example of the run's own data is used once."""
         return steps_per_epoch(len(self.examples), own_share(self.batch_size, self.needs.sources))
 
     def steps(self, first: int, end: int) -> Generator[StepBatches, None, None]:
-        """Give the steps from `first` up to `end`; what each holds depends on its number alone."""
+        """Yield the steps from `first` up to `end`; each depends on its number alone."""
         jobs = (
             job
             for step in range(first, end)
@@ -176,7 +176,7 @@ class TrainingBatches:
 
     @functools.cached_property
     def _views(self) -> dict[str, Preprocessing]:
-        """What the images of each view must become."""
+        """The preprocessing of each view's images."""
         return {
             name: dataclasses.replace(self.preprocessing, size=view.size or self.preprocessing.size)
             for name, view in zip(self.needs.image_names, self.needs.views, strict=True)
@@ -184,7 +184,7 @@ class TrainingBatches:
 
     @functools.cached_property
     def _augments(self) -> dict[str, AugmentSettings]:
-        """How the images of each view are changed."""
+        """The augmentation settings of each view."""
         return {
             name: view.augment or self.settings
             for name, view in zip(self.needs.image_names, self.needs.views, strict=True)
@@ -192,15 +192,15 @@ class TrainingBatches:
 
     @functools.cached_property
     def _sources(self) -> list[tuple[Examples, int, int]]:
-        """Each source's examples, its part of a batch and its seed; the run's own data first."""
+        """Each source's examples, number in a batch, and seed; the run's own data first."""
         sizes = [
             own_share(self.batch_size, self.needs.sources),
             *_shares(self.batch_size, self.needs.sources),
         ]
         parts = [self.examples, *(self.further[name] for name in self.needs.sources)]
         return [
-            (examples, size, seed_of_source(self.seed, number))
-            for number, (examples, size) in enumerate(zip(parts, sizes, strict=True))
+            (examples, size, seed_of_source(self.seed, source))
+            for source, (examples, size) in enumerate(zip(parts, sizes, strict=True))
         ]
 
     def _prepare(self) -> Prepare:
@@ -215,11 +215,11 @@ class TrainingBatches:
             content: Content = examples.read(index)
             if len(views) > 1:  # decoded once for all views
                 content = decode(content, channels=self.preprocessing.channels)
-            made: dict[str, np.ndarray] = {}
-            for (name, settings, preprocessing), own in zip(views, numbers, strict=True):
-                made[name], geometry = decode_and_augment(
+            arrays: dict[str, np.ndarray] = {}
+            for (name, settings, preprocessing), row in zip(views, numbers, strict=True):
+                arrays[name], geometry = decode_and_augment(
                     content,
-                    own,
+                    row,
                     settings=settings,
                     preprocessing=preprocessing,
                     scaled=self.scaled_decoding,
@@ -227,51 +227,51 @@ class TrainingBatches:
                 )
             if has_mask:
                 mask = examples.target(MASK, index)
-                made[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
-            return made
+                arrays[f"target/{MASK}"] = apply_to_mask(mask, geometry, fill=UNCOUNTED)
+            return arrays
 
         return prepare
 
     def _plan(self, step: int, source: int) -> StepPlan:
-        """Return the positions of a step: in its epoch, or of a further source among the step's."""
+        """Return the positions of a step: in its epoch, or for a further source in the step."""
         examples, size, _ = self._sources[source]
         if source:
             return StepPlan(step, 0, 0, size)
         return plan_step(step, num_examples=len(examples), batch_size=size)
 
     def rows_of_ranks(self, step: int) -> list[int]:
-        """Return how many rows each process has in a step, those that do not count among them."""
+        """Return the number of rows of each process in a step, including rows that do not count."""
         spans = (self._spans(step, rank) for rank in range(self.world_size))
-        return [max(1, sum(stop - start for start, stop in of_rank)) for of_rank in spans]
+        return [max(1, sum(stop - start for start, stop in rank_spans)) for rank_spans in spans]
 
     def order_of_rows(self, step: int) -> list[int] | None:
-        """Return the step's order of the rows of all processes, which stand one after the other.
+        """Return the order that sorts the concatenated rows of all processes by source.
 
-        It is source by source, as in one process. None: the rows stand in it already.
+        That is the order of a single process. None: the rows are in it already.
         """
         if self.world_size == 1 or not self.needs.sources:
             return None
-        places: list[tuple[int, int]] = []
+        keys: list[tuple[int, int]] = []
         for rank in range(self.world_size):
-            places += [
+            keys += [
                 (source, position)
                 for source, (start, stop) in enumerate(self._spans(step, rank))
                 for position in range(start, stop)
             ] or [(len(self._sources), rank)]  # the row of a process without a share
-        return sorted(range(len(places)), key=places.__getitem__)
+        return sorted(range(len(keys)), key=keys.__getitem__)
 
     def _spans(self, step: int, rank: int) -> list[Span]:
-        """Return the positions of a process in a step, of every source."""
+        """Return the positions of a process in a step, for each source."""
         return [
-            share_of_rank(self._plan(step, number), rank=rank, world_size=self.world_size)
-            for number in range(len(self._sources))
+            share_of_rank(self._plan(step, source), rank=rank, world_size=self.world_size)
+            for source in range(len(self._sources))
         ]
 
     def _pieces(self, step: int) -> list[list[Span]]:
-        """Return the micro-batches of this process: of each the positions of every source.
+        """Return the micro-batches of this process, each as the positions of every source.
 
-        The sources' rows stand one after the other, and are cut. A process without a share has one
-        micro-batch of no positions.
+        The sources' rows are concatenated, then cut. A process without a share has one micro-batch
+        of no positions.
         """
         spans = self._spans(step, self.rank)
         total = sum(stop - start for start, stop in spans)
@@ -289,19 +289,19 @@ class TrainingBatches:
         for source in _occupied(piece):
             plan, (start, stop) = self._plan(step, source), piece[source]
             examples, _, seed = self._sources[source]
-            stretches = self._stretches(plan, source, start, stop)
-            indices = np.concatenate([part for _, part in stretches])
+            segments = self._segments(plan, source, start, stop)
+            indices = np.concatenate([part for _, part in segments])
             numbers = {
                 name: np.concatenate(
                     [
                         uniforms(seed, epoch, part, count=num_uniforms(settings), view=view)
-                        for epoch, part in stretches
+                        for epoch, part in segments
                     ]
                 )
                 for view, (name, settings) in enumerate(self._augments.items())
             }
             drawn = [
-                _draws(self.needs, seed, epoch=epoch, indices=part) for epoch, part in stretches
+                _draws(self.needs, seed, epoch=epoch, indices=part) for epoch, part in segments
             ]
             yield Job(
                 examples,
@@ -316,13 +316,13 @@ class TrainingBatches:
                 errors=self._errors_of[source],
             )
 
-    def _stretches(
+    def _segments(
         self, plan: StepPlan, source: int, start: int, stop: int
     ) -> list[tuple[int, np.ndarray]]:
-        """Return the examples at some positions of a step, each part with its epoch.
+        """Return the examples at some positions of a step, in parts with the epoch of each.
 
-        The run's own data ends a step with each epoch. A further source is gone through again and
-        again, as many examples a step as its share says.
+        For the run's own data, a step ends with the epoch. A further source is repeated endlessly,
+        with the number of examples per step that its share gives.
         """
         if stop <= start:
             # Every process must pass something through the model: an example that does not count.
@@ -330,14 +330,14 @@ class TrainingBatches:
         if not source:
             return [(plan.epoch, self._order_of(0, plan.epoch)[start:stop])]
         examples, size, _ = self._sources[source]
-        place, end = plan.step * size + start, plan.step * size + stop
-        stretches = []
-        while place < end:
-            epoch, within = divmod(place, len(examples))
-            part = self._order_of(source, epoch)[within : within + end - place]
-            stretches.append((epoch, part))
-            place += len(part)
-        return stretches
+        position, end = plan.step * size + start, plan.step * size + stop
+        segments = []
+        while position < end:
+            epoch, offset = divmod(position, len(examples))
+            part = self._order_of(source, epoch)[offset : offset + end - position]
+            segments.append((epoch, part))
+            position += len(part)
+        return segments
 
     @functools.cached_property
     def _errors_of(self) -> list[dict[int, str]]:
@@ -346,7 +346,7 @@ class TrainingBatches:
 
     @functools.cached_property
     def _order_of(self) -> Callable[[int, int], np.ndarray]:
-        """The order of a source's epoch; two are kept of each, since the next begins ahead."""
+        """The order of a source's epoch; two are cached of each, since the next begins ahead."""
 
         def order(source: int, epoch: int) -> np.ndarray:
             examples, _, seed = self._sources[source]
@@ -356,23 +356,25 @@ class TrainingBatches:
 
     def _flips(self, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {
-            name.replace("image", "flip"): flips(of_view)
-            for name, of_view in numbers.items()
+            name.replace("image", "flip"): flips(view_numbers)
+            for name, view_numbers in numbers.items()
             if self._augments[name].flip
         }
 
     def _mixing(self, plan: StepPlan, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Return what each image keeps of itself, and the boxes that its partner fills."""
-        settings, epoch = self.settings, (self.seed, plan.epoch, len(self.examples))
+        """Return the share each image keeps of itself, and the boxes that its partner fills."""
+        settings, epoch_key = self.settings, (self.seed, plan.epoch, len(self.examples))
         if not settings.mixes:
             return {}
         count = max(stop - start, 1)
         shares, boxes = np.ones(count, np.float32), None
         if settings.mixup:
-            shares[: stop - start] = mixup_shares(*epoch, alpha=settings.mixup)[start:stop]
+            shares[: stop - start] = mixup_shares(*epoch_key, alpha=settings.mixup)[start:stop]
         if settings.cutmix:
-            beside = bool(settings.mixup)
-            drawn = cutmix_boxes(*epoch, alpha=settings.cutmix, beside_mixup=beside)[start:stop]
+            has_mixup = bool(settings.mixup)
+            drawn = cutmix_boxes(*epoch_key, alpha=settings.cutmix, beside_mixup=has_mixup)[
+                start:stop
+            ]
             boxes = np.zeros((count, 4), np.int64)
             boxes[: stop - start] = np.rint(drawn * np.tile(self.preprocessing.size, 2))
             is_cut = drawn.any(axis=1)
@@ -387,12 +389,12 @@ class TrainingBatches:
 
 
 def own_share(batch_size: int, sources: Mapping[str, float]) -> int:
-    """Return how many examples of a batch are of the run's own data, one at least."""
+    """Return how many examples of a batch are of the run's own data, at least one."""
     return max(1, batch_size - sum(_shares(batch_size, sources)))
 
 
 def _shares(batch_size: int, sources: Mapping[str, float]) -> list[int]:
-    """Return how many examples of a batch each further source gives, one at least."""
+    """Return how many examples of a batch each further source gives, at least one."""
     return [max(1, round(share * batch_size)) for share in sources.values()]
 
 
@@ -404,12 +406,12 @@ def kept_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _occupied(piece: Sequence[Span]) -> list[int]:
-    """Return the sources that a micro-batch has examples of; the first where it has none."""
-    return [number for number, (start, stop) in enumerate(piece) if stop > start] or [0]
+    """Return the sources of a micro-batch's examples; the first source if it has none."""
+    return [source for source, (start, stop) in enumerate(piece) if stop > start] or [0]
 
 
 def _facts(examples: Examples, indices: np.ndarray, needs: Needs) -> dict[str, np.ndarray]:
-    """Return what is known of examples without reading their images."""
+    """Return the entries of examples that need no image: labels and values."""
     facts = {"label": examples.labels[indices]} if needs.label else {}
     if VALUE in needs.targets:
         values = [examples.target(VALUE, index) for index in indices.tolist()]
@@ -420,23 +422,23 @@ def _facts(examples: Examples, indices: np.ndarray, needs: Needs) -> dict[str, n
 def _draws(
     needs: Needs, seed: int, *, epoch: int, indices: np.ndarray, prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """Return what is drawn for examples, by its name in the batch."""
+    """Return the random draws of examples, by their names in the batch."""
     drawn = {}
     for name, draw in needs.draws.items():
         purpose = prefix + name.removeprefix("uniforms/")
         views = len(needs.views) if draw.per_view else 1
-        made = [
+        arrays = [
             draw.make(uniforms(seed, epoch, indices, count=draw.count, purpose=purpose, view=view))
             for view in range(views)
         ]
-        for numbers in made:
+        for numbers in arrays:
             _check_drawn(name, numbers, len(indices))
-        drawn[name] = np.stack(made, axis=1) if draw.per_view else made[0]
+        drawn[name] = np.stack(arrays, axis=1) if draw.per_view else arrays[0]
     return drawn
 
 
 def _check_drawn(name: str, numbers: Any, count: int) -> None:
-    """Refuse what a `Draw` made unless it is an array of numbers with a row for each example."""
+    """Raise RequestError unless a draw is an array of numbers with a row for each example."""
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "biuf":
         raise RequestError(
             f"the draw {name!r} made {type(numbers).__name__}, not an array of numbers"
@@ -451,10 +453,13 @@ def _check_drawn(name: str, numbers: Any, count: int) -> None:
 def _shapes(
     views: Mapping[str, Preprocessing], needs: Needs
 ) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Return of what threads prepare the shape and type for one example, by name."""
+    """Return the shape for one example and the type of each array that threads prepare."""
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
-        name: ((*how.size, how.channels), np.float32 if how.rounding == "none" else np.uint8)
-        for name, how in views.items()
+        name: (
+            (*preprocessing.size, preprocessing.channels),
+            np.float32 if preprocessing.rounding == "none" else np.uint8,
+        )
+        for name, preprocessing in views.items()
     }
     if MASK in needs.targets:
         shapes[f"target/{MASK}"] = (next(iter(views.values())).size, np.uint8)

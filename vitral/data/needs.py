@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 VALUE, MASK = "value", "mask"
 TARGETS = (VALUE, MASK)
-"""Kinds of targets beside classes: numbers, and an image's own map of whole numbers."""
+"""Kinds of targets besides classes: numbers, and a map of whole numbers per image."""
 UNCOUNTED = 255
-"""In a mask: what counts for nothing, such as a pixel that was outside of the image."""
+"""In a mask: the value that is ignored, such as of a pixel that was outside of the image."""
 Size = tuple[int, int]
 TAKEN = ("index", "valid", "label", "source", "flip", "mix_share", "mix_box", "mix_label")
-"""Names that batches have, beside `image` and `target`."""
+"""Names that batches have, besides `image` and `target`."""
 
 
 def as_float32(uniforms: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ class Needs:
         """What the views are called in a batch."""
         if len(self.views) == 1:
             return ("image",)
-        return tuple(f"image/{number}" for number in range(len(self.views)))
+        return tuple(f"image/{index}" for index in range(len(self.views)))
 
 
 CLASSIFICATION = Needs(mixing=True)

@@ -1,6 +1,6 @@
-"""Which example comes when, and its random numbers: pure functions of (seed, epoch, index).
+"""The order of examples and their random numbers: pure functions of (seed, epoch, index).
 
-No generator has a state, so a run goes on at any step, and the number of workers, processes and
+No generator has a state, so a run can resume at any step, and the number of workers, processes and
 micro-batches changes nothing.
 """
 
@@ -47,7 +47,7 @@ def plan_step(step: int, *, num_examples: int, batch_size: int) -> StepPlan:
     epoch, within = divmod(step, count)
     unit = 1 if batch_size % 2 else 2
     units = -(-num_examples // unit)
-    start, stop = (unit * (place * units // count) for place in (within, within + 1))
+    start, stop = (unit * (index * units // count) for index in (within, within + 1))
     return StepPlan(step, epoch, start, min(stop, num_examples))
 
 
@@ -110,9 +110,9 @@ def uniforms(
         epoch: from 0.
         indices: (N,), of the examples.
         count: how many numbers each gets.
-        purpose: "augment", "drop_path" or any other text: numbers for one tell nothing of those for
-            another.
-        view: of several pictures of one image.
+        purpose: "augment", "drop_path" or any other text: numbers for one are independent of those
+            for another.
+        view: of several views of one image.
 
     Returns:
         (N, count) float64.
@@ -224,7 +224,7 @@ def _hash(key: np.ndarray | np.uint64, counter: np.ndarray) -> np.ndarray:
 
 
 def tfds_order(split: str, keys: Sequence[str]) -> np.ndarray:
-    """Return the numbers (N,) int64 of the examples in the stored order.
+    """Return the indices (N,) int64 of the examples in the stored order.
 
     Args:
         split: as TensorFlow Datasets calls it, such as "train" or "validation".

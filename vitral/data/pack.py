@@ -34,17 +34,17 @@ def pack(
     name: str,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write a pack, or go on with one that was begun with the same data and settings.
+    """Write a pack, or resume one that was begun with the same data and settings.
 
     Args:
         data: opened.
         folder: of the pack; may exist if it is empty or the same pack.
-        settings: what becomes of the images.
+        settings: how images are packed.
         name: of the data.
         report_progress: called with the number of images done and of all.
 
     Returns:
-        What `pack.json` says.
+        The content of `pack.json`.
 
     Raises:
         RequestError: the folder holds something else, or a pack of other data or settings.
@@ -70,14 +70,14 @@ def pack(
         done += len(indices)
         if report_progress:
             report_progress(done, total)
-    write_text(folder / "classes.txt", "".join(f"{own}\n" for own in data.classes))
+    write_text(folder / "classes.txt", "".join(f"{class_name}\n" for class_name in data.classes))
     complete = statement | _result(data, folder, planned)
     write_json(folder / PACK_NAME, complete)
     return complete
 
 
 def _result(data: ImageDataset, folder: Path, planned: Sequence[_Planned]) -> dict[str, Any]:
-    """Write the list of what is left out, and return what is known at the end."""
+    """Write the list of what is left out, and return the final part of `pack.json`."""
     indices = [load_index((folder / shard).with_suffix(".npz")) for shard, _, _ in planned]
     left_out = [*data.skipped, *(item for _, item in data.unreadable)]
     rows = [{"path": item.name, "reason": item.reason} for item in left_out]
@@ -105,7 +105,7 @@ def _result(data: ImageDataset, folder: Path, planned: Sequence[_Planned]) -> di
 
 
 def _statement(data: ImageDataset, settings: PackSettings, *, name: str) -> dict[str, Any]:
-    """Return what `pack.json` says from the beginning."""
+    """Return the initial content of `pack.json`."""
     return {
         "format_version": FORMAT_VERSION,
         "vitral_version": __version__,
@@ -125,12 +125,12 @@ def _statement(data: ImageDataset, settings: PackSettings, *, name: str) -> dict
 def _check_same(begun: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     stated, asked = (
         {
-            **own["settings"],
-            "data": own["fingerprint"],
-            "order": own["order"],
-            "version": own["vitral_version"],
+            **statement["settings"],
+            "data": statement["fingerprint"],
+            "order": statement["order"],
+            "version": statement["vitral_version"],
         }
-        for own in (begun, wanted)
+        for statement in (begun, wanted)
     )
     other = [
         f"{key} {stated.get(key)}, not {asked[key]}"
@@ -155,9 +155,9 @@ def _order(data: ImageDataset) -> str:
 
 
 def _shards(data: ImageDataset, settings: PackSettings) -> Iterator[_Planned]:
-    """Give name, split and examples of each shard; the classes of a split are mixed."""
+    """Yield name, split and examples of each shard; the classes of a split are mixed."""
     for split, examples in data.splits.items():
         order = epoch_order(0, 0, len(examples), blocks=examples.blocks())
-        for number, start in enumerate(range(0, len(order), settings.images_per_shard)):
+        for index, start in enumerate(range(0, len(order), settings.images_per_shard)):
             indices = order[start : start + settings.images_per_shard]
-            yield f"{split}-{number:05}.tar", split, indices
+            yield f"{split}-{index:05}.tar", split, indices

@@ -31,12 +31,12 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What becomes of the images."""
+    """How images are packed."""
 
     resize: int = 0
     """Pixels of the shorter side that larger images are shrunk to; 0: all keep their bytes."""
     quality: int = 90
-    """Of the JPEG that a shrunk image becomes, 1 to 100."""
+    """JPEG quality of shrunk images, 1 to 100."""
     images_per_shard: int = 5000
     """At most."""
 
@@ -50,7 +50,7 @@ class PackSettings:
             raise RequestError(f"quality={self.quality}: give 1 to 100")
 
     def describe(self) -> str:
-        """Say in a line what becomes of the images."""
+        """Describe in a line how images are packed."""
         if not self.resize:
             return "every image has the bytes of its source"
         return (
@@ -83,41 +83,41 @@ def write_shard(
         data: of which the examples are.
         examples: of a split.
         indices: those of the shard, in its order.
-        settings: what becomes of the images.
+        settings: how images are packed.
     """
 
     def prepare(index: int) -> _Packed | Skipped:
         return _prepare(data, examples, index, settings)
 
-    rows: list[tuple[int, int, int]] = []
-    kept: list[int] = []
+    members: list[tuple[int, int, int]] = []
+    packed: list[int] = []
     file_infos: list[FileInfo] = []
     skipped: list[Skipped] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        new_file(path) as aside,
-        tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar,
+        new_file(path) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for start in range(0, len(indices), _CHUNK):
-            some = indices[start : start + _CHUNK].tolist()
-            for index, own in zip(some, pool.map(prepare, some), strict=True):
-                if isinstance(own, Skipped):
-                    skipped.append(own)
+            chunk = indices[start : start + _CHUNK].tolist()
+            for index, result in zip(chunk, pool.map(prepare, chunk), strict=True):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
                     continue
-                key = f"{len(kept):08}"
-                rows.append(_add(tar, key + own.suffix, own.content))
+                key = f"{len(packed):08}"
+                members.append(_add(tar, key + result.suffix, result.content))
                 _add(tar, *_label_file(key, examples.labels[index], data))
-                kept.append(index)
-                file_infos.append(own.file_info)
-    chosen = examples.select(np.array(kept, np.int64))
-    with new_file(path.with_suffix(".npz")) as aside:
-        save_index(aside, _index(data, chosen, rows, file_infos, skipped))
+                packed.append(index)
+                file_infos.append(result.file_info)
+    chosen = examples.select(np.array(packed, np.int64))
+    with new_file(path.with_suffix(".npz")) as temporary:
+        save_index(temporary, _index(data, chosen, members, file_infos, skipped))
 
 
 def _prepare(
     data: ImageDataset, examples: Examples, index: int, settings: PackSettings
 ) -> _Packed | Skipped:
-    """Read an image and make of it what is packed; decoded once as it will be read."""
+    """Read an image and prepare it for the shard; it is decoded once to check it."""
     file_info = data.file_infos[int(examples.numbers[index])]
     try:
         content = as_file(examples.read(index))
@@ -140,7 +140,7 @@ def _look(content: bytes, data: ImageDataset) -> FileInfo:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int, int]:
-    """Add a member, equal for equal contents; return where it lies, its bytes and their CRC-32."""
+    """Add a member, equal for equal contents; return its offset, size and CRC-32."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(content), 0o644
     offset = tar.offset + tarfile.BLOCKSIZE
@@ -149,36 +149,36 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int, int
 
 
 def _label_file(key: str, label: np.ndarray, data: ImageDataset) -> tuple[str, bytes]:
-    """Return the file that tells other tools an image's class, or classes."""
+    """Return the file that states an image's class, or classes, for other tools."""
     if not data.is_multi_label:
         return f"{key}.cls", str(int(label)).encode()
-    names = [data.classes[number] for number in np.flatnonzero(label).tolist()]
+    names = [data.classes[index] for index in np.flatnonzero(label).tolist()]
     return f"{key}.json", json.dumps({"labels": names}, ensure_ascii=False).encode()
 
 
 def _index(
     data: ImageDataset,
     chosen: Examples,
-    places: Sequence[tuple[int, int, int]],
+    members: Sequence[tuple[int, int, int]],
     file_infos: Sequence[FileInfo],
     skipped: list[Skipped],
 ) -> ShardIndex:
     """Return the index of a shard of chosen examples, in its order."""
-    rows = np.zeros(len(places), ROW)
-    for name, column in zip(("offset", "bytes", "crc"), zip(*places, strict=True), strict=False):
+    rows = np.zeros(len(members), ROW)
+    for name, column in zip(("offset", "bytes", "crc"), zip(*members, strict=True), strict=False):
         rows[name] = column
     kinds, rows["kind"] = number_kinds(file_infos)
     for name in ("digest", "visual", "height", "width", "lowest", "highest"):
         rows[name] = [getattr(file_info, name) for file_info in file_infos]
     is_multi = data.is_multi_label
     rows["label"] = chosen.labels.sum(axis=1) if is_multi else chosen.labels
-    numbers, groups = chosen.numbers.tolist(), data.listing.groups
+    file_ids, groups = chosen.numbers.tolist(), data.listing.groups
     return ShardIndex(
         rows,
-        Texts.of([chosen.store.names[number] for number in numbers]),
+        Texts.of([chosen.store.names[file_id] for file_id in file_ids]),
         kinds,
         labels=np.nonzero(chosen.labels)[1] if is_multi else None,
-        groups=Texts.of([groups[number] for number in numbers]) if groups else None,
+        groups=Texts.of([groups[file_id] for file_id in file_ids]) if groups else None,
         skipped=[(item.name, item.reason) for item in skipped],
     )
 
@@ -202,7 +202,7 @@ def suffix_of(file_info: FileInfo) -> str:
 
 
 def is_shrunk(file_info: FileInfo, *, shorter: int) -> bool:
-    """Say whether a file is larger than wanted, and can lose pixels without losing its kind."""
+    """Return whether a file is larger than wanted and of a kind that can be shrunk."""
     is_larger = min(file_info.height, file_info.width) > shorter
     is_picture = file_info.format != "array" and file_info.mode in _SHRUNK_MODES
     return is_larger and is_picture and not file_info.is_deep
@@ -222,8 +222,8 @@ def shrink(content: bytes, file_info: FileInfo, *, shorter: int, quality: int) -
     height, width = pixels.shape[:2]
     scale = shorter / min(height, width)
     size = (max(shorter, round(height * scale)), max(shorter, round(width * scale)))
-    how = default_preprocessing(size, channels=channels, interpolation="bicubic")
-    return encode_jpeg(resize(pixels, size, how), quality=quality)
+    preprocessing = default_preprocessing(size, channels=channels, interpolation="bicubic")
+    return encode_jpeg(resize(pixels, size, preprocessing), quality=quality)
 
 
 def encode_jpeg(pixels: np.ndarray, *, quality: int) -> bytes:

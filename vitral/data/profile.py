@@ -1,4 +1,4 @@
-"""How long each stage of loading takes, which one holds the others up, and what to do about it."""
+"""The time that each stage of loading takes, which one is the slowest, and what would help."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Advice:
 
     what: str
     gain: float
-    """How many times as many images a second, predicted."""
+    """Predicted factor by which images per second grow."""
 
 
 def profile_loading(
@@ -83,7 +83,9 @@ def profile_loading(
     """
     spread = np.linspace(0, len(examples) - 1, min(_SAMPLE, len(examples))).astype(int)
     started = time.perf_counter()
-    contents = [own for index in spread.tolist() if (own := _read(examples, index)) is not None]
+    contents = [
+        content for index in spread.tolist() if (content := _read(examples, index)) is not None
+    ]
     read = (time.perf_counter() - started) / len(spread)
     scratch, channels = Scratch(), preprocessing.channels
     contents = _decodable(contents, channels=channels)
@@ -93,8 +95,8 @@ def profile_loading(
     numbers = uniforms(0, 0, np.arange(len(contents)), count=count)
     pixels = [np.array(decode(content, channels=channels)) for content in contents]
 
-    def change(own: np.ndarray, row: np.ndarray) -> np.ndarray:
-        return augment(own, row, settings=settings, preprocessing=preprocessing)
+    def change(image: np.ndarray, row: np.ndarray) -> np.ndarray:
+        return augment(image, row, settings=settings, preprocessing=preprocessing)
 
     def decode_scaled(content: Content, row: np.ndarray) -> np.ndarray:
         pixels, _ = decode_with_geometry(
@@ -114,7 +116,7 @@ def profile_loading(
     def decode_own(content: Content, _: np.ndarray) -> np.ndarray:
         return decode(content, channels=channels, scratch=scratch)
 
-    changed = [change(own, row) for own, row in zip(pixels, numbers, strict=True)]
+    changed = [change(image, row) for image, row in zip(pixels, numbers, strict=True)]
     packed = [_packed(content, preprocessing) for content in contents]
     seconds = _seconds_each
     return LoadingProfile(
@@ -126,14 +128,14 @@ def profile_loading(
         scaled=seconds(decode_scaled, contents, numbers),
         packed=seconds(decode_own, packed, numbers),
         num_bytes=int(np.mean([_size(content) for content in contents])),
-        num_pixels=int(np.mean([own.shape[0] * own.shape[1] for own in pixels])),
+        num_pixels=int(np.mean([image.shape[0] * image.shape[1] for image in pixels])),
     )
 
 
 def advise(
     stages: LoadingProfile, *, data: DataSettings, preprocessing: Preprocessing, fits: bool
 ) -> list[Advice]:
-    """Return what would make loading faster, the most first.
+    """Return what would make loading faster, the largest gain first.
 
     Args:
         stages: measured.
@@ -147,9 +149,9 @@ def advise(
         more = f"use more threads: --set data.workers={cores}"
         found.append(Advice(more, cores / max(data.workers, 1)))
     if fits and data.keep_decoded == "off":
-        kept = stages.augment + stages.collate
+        cached = stages.augment + stages.collate
         found.append(
-            Advice("keep decoded images: --set data.keep_decoded=auto", stages.total / kept)
+            Advice("keep decoded images: --set data.keep_decoded=auto", stages.total / cached)
         )
     if not data.scaled_decoding:
         scaled = stages.total - stages.decode + stages.scaled
@@ -164,11 +166,11 @@ def advise(
     if stages.slowest == "read":
         local = stages.total - stages.read
         found.append(Advice("copy the data to a disk of this machine", stages.total / local))
-    return sorted((own for own in found if own.gain >= _WORTH), key=lambda own: -own.gain)
+    return sorted((item for item in found if item.gain >= _WORTH), key=lambda item: -item.gain)
 
 
 def describe_advice(stages: LoadingProfile, advice: Sequence[Advice]) -> list[str]:
-    """Say which stage holds the others up, and what to do about it with which gain."""
+    """Describe the slowest stage, and what would make loading faster with which gain."""
     names = {
         "read": "reading", "decode": "decoding", "augment": "cropping and resizing",
         "collate": "collecting",
@@ -180,7 +182,7 @@ def describe_advice(stages: LoadingProfile, advice: Sequence[Advice]) -> list[st
     ]
     if not advice:
         return [*lines, "nothing cheap would make it faster: use a machine of more cores"]
-    return [*lines, *(f"{own.what} ({own.gain:.1f} times as fast, predicted)" for own in advice)]
+    return [*lines, *(f"{item.what} ({item.gain:.1f} times as fast, predicted)" for item in advice)]
 
 
 def pack_side(preprocessing: Preprocessing) -> int:
@@ -208,7 +210,7 @@ def _decodable(contents: Sequence[Content], *, channels: int) -> list[Content]:
 
 
 def _packed(content: Content, preprocessing: Preprocessing) -> Content:
-    """Return an image as `vitral data pack --resize` would have it."""
+    """Return an image as `vitral data pack --resize` would store it."""
     side = pack_side(preprocessing)
     file_info = look_into_content(content, channels=preprocessing.channels)
     if isinstance(content, bytes) and is_shrunk(file_info, shorter=side):

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter, ImageOps
 from vitral.data.decode import luma
 
 UNIFORMS_OF_CHANGE = 4
-"""For each change: which it is, its direction, and where down and right."""
+"""For each change: its kind, its direction, and its position down and right."""
 _FULL_MAGNITUDE = 10
 _FILL = 128
 # The original counts pixels of images of 224; shares of the sides fit any size.
@@ -48,8 +48,8 @@ def randaugment(image: np.ndarray, numbers: np.ndarray, *, magnitude: float) -> 
     the sides, and contrast is around the true mean.
     """
     changed = np.rint(image).astype(np.uint8)
-    for which, direction, down, right in numbers.reshape(-1, UNIFORMS_OF_CHANGE):
-        change = CHANGES[int(which * len(CHANGES))]
+    for kind, direction, down, right in numbers.reshape(-1, UNIFORMS_OF_CHANGE):
+        change = CHANGES[int(kind * len(CHANGES))]
         draw = Draw(magnitude / _FULL_MAGNITUDE, 1 if direction < 0.5 else -1, down, right)
         changed = change(changed, draw)
     return changed.astype(image.dtype, copy=False)
@@ -77,7 +77,7 @@ def posterize(image: np.ndarray, draw: Draw) -> np.ndarray:
 
 
 def solarize(image: np.ndarray, draw: Draw) -> np.ndarray:
-    """Invert what is as bright as a threshold, that nothing reaches from full strength on."""
+    """Invert values from a threshold on, which none reaches from full strength on."""
     return np.where(image < int(256 * draw.strength), image, 255 - image)
 
 
@@ -110,7 +110,7 @@ def sharpness(image: np.ndarray, draw: Draw) -> np.ndarray:
 
 
 def rotate(image: np.ndarray, draw: Draw) -> np.ndarray:
-    """Turn around the centre, by 30 degrees at full strength."""
+    """Rotate around the centre, by 30 degrees at full strength."""
     height, width = image.shape[:2]
     angle = math.radians(30 * draw.sign * draw.strength)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -190,11 +190,11 @@ def _away_from(base: np.ndarray, image: np.ndarray, draw: Draw) -> np.ndarray:
 def _affine(image: np.ndarray, x_from: tuple[float, ...], y_from: tuple[float, ...]) -> np.ndarray:
     """Take each pixel (x, y, 1) from the nearest one at these products; grey from outside."""
     size = (image.shape[1], image.shape[0])
-    place = (*x_from, *y_from)
+    coefficients = (*x_from, *y_from)
     return _by_channel(
         image,
         lambda channel: channel.transform(
-            size, Image.Transform.AFFINE, place, Image.Resampling.NEAREST, fillcolor=_FILL
+            size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST, fillcolor=_FILL
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What a person should know of a data set before training on it, as plain data and in words."""
+"""Facts about a data set to know before training on it, as plain data and in words."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from vitral.data.scan import MAX_FILES_READ
 from vitral.data.sources.listing import class_counts
 
 _MAX_EXAMPLES = 20
-# Problems that the lines of what is skipped and the notes tell already.
-_TOLD_OTHERWISE = ("unreadable", "not_read_yet", "not_tested", "empty_class")
-# Pillow's names that say nothing to who does not know it.
+# Problems that the lines on skipped files and the notes report already.
+_REPORTED_ELSEWHERE = ("unreadable", "not_read_yet", "not_tested", "empty_class")
+# Plain words for Pillow's modes.
 _MODES = {
     "1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette",
     "PA": "palette with alpha", "I;16": "16-bit grey", "I;16B": "16-bit grey", "F": "float grey",
@@ -27,8 +27,8 @@ _MODES = {
 def data_report(data: ImageDataset, *, name: str) -> dict[str, Any]:
     """Return counts, sizes, kinds, skipped files and duplicates, as plain data."""
     problems = check(checked_of(data)).problems
-    used = np.concatenate([examples.numbers for examples in data.splits.values()])
-    file_infos = [data.file_infos[number] for number in used]
+    file_ids = np.concatenate([examples.numbers for examples in data.splits.values()])
+    file_infos = [data.file_infos[file_id] for file_id in file_ids]
     looked_at = [file_info for file_info in file_infos if file_info.height]
     report: dict[str, Any] = {
         "name": name,
@@ -85,17 +85,21 @@ def describe_report(report: dict[str, Any]) -> list[str]:
         )
         lines.append(f"      skipped {report['skipped']['count']:,} files: {reasons}")
     lines += [f"      {note}" for note in report["notes"]]
-    untold = [own for own in report["problems"] if own["kind"] not in _TOLD_OTHERWISE]
-    return lines + [f"      {_told(own)}" for own in untold if own["weight"] != NOTE]
+    problems = [
+        problem for problem in report["problems"] if problem["kind"] not in _REPORTED_ELSEWHERE
+    ]
+    return lines + [
+        f"      {_problem_line(problem)}" for problem in problems if problem["weight"] != NOTE
+    ]
 
 
-def _told(problem: dict[str, Any]) -> str:
-    """Return a problem with the first file that it is of."""
+def _problem_line(problem: dict[str, Any]) -> str:
+    """Return a problem with its first file."""
     example = problem["items"][0]
     files, detail = " and ".join(example["files"]), example["detail"]
-    said = f"{files} ({detail})" if files and detail else files or detail
+    location = f"{files} ({detail})" if files and detail else files or detail
     weight = "warning: " if problem["weight"] == ERROR else ""
-    return f"{weight}{problem['what']}, such as {said}"
+    return f"{weight}{problem['what']}, such as {location}"
 
 
 def _skipped(data: ImageDataset) -> dict[str, Any]:
@@ -109,8 +113,8 @@ def _skipped(data: ImageDataset) -> dict[str, Any]:
 
 def _sizes(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
-    places = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
-    return {key: list(ordered[place]) for key, place in places.items()}
+    positions = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
+    return {key: list(ordered[position]) for key, position in positions.items()}
 
 
 def _duplicates(data: ImageDataset) -> dict[str, Any]:
@@ -119,8 +123,8 @@ def _duplicates(data: ImageDataset) -> dict[str, Any]:
     within = across = 0
     examples: list[list[str]] = []
     for split, part in data.splits.items():
-        for number in part.numbers.tolist():
-            name, digest = part.store.names[number], data.file_infos[number].digest
+        for file_id in part.numbers.tolist():
+            name, digest = part.store.names[file_id], data.file_infos[file_id].digest
             if digest not in first_seen:
                 first_seen[digest] = (name, split)
             elif first_seen[digest][1] == split:
@@ -133,9 +137,13 @@ def _duplicates(data: ImageDataset) -> dict[str, Any]:
 
 
 def _dealt_with(problems: Sequence[Problem]) -> list[str]:
-    """Return what is done to images, but for what other lines tell."""
-    told = ("left_out", "deep")
-    return [own.sentence for own in problems if own.weight == NOTE and own.kind not in told]
+    """Return what is done to images, except for what other lines report."""
+    reported = ("left_out", "deep")
+    return [
+        problem.sentence
+        for problem in problems
+        if problem.weight == NOTE and problem.kind not in reported
+    ]
 
 
 def _notes(data: ImageDataset) -> list[str]:

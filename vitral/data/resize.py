@@ -58,7 +58,7 @@ def crop(pixels: np.ndarray, box: Box) -> np.ndarray:
 def in_order(pixels: np.ndarray) -> np.ndarray:
     """Return pixels (H, W, C) as torch wants them: row by row in memory that can be written to.
 
-    Mirrored or turned ones are copied by whole pixels: NumPy copies value by value far slower.
+    Mirrored or rotated ones are copied by whole pixels: NumPy copies value by value far slower.
     """
     if pixels.flags.c_contiguous and pixels.flags.writeable:
         return pixels
@@ -75,8 +75,8 @@ def _bytes_of(count: int) -> np.dtype:
 def _interpolate(pixels: np.ndarray, size: Size, preprocessing: Preprocessing) -> np.ndarray:
     """Resize with torch: with antialias to uint8, as Pillow does, else to float32."""
     pixels = in_order(pixels)
-    # Both by NumPy: torch's own views give Python's lock away, and those of [None] hide from it
-    # that channels come last, which they stay then.
+    # Both by NumPy: torch's views release Python's lock, and [None] would hide from torch that
+    # channels come last; this way they stay last.
     image = torch.from_numpy(pixels.reshape(1, *pixels.shape).transpose(0, 3, 1, 2))
     if not preprocessing.antialias:
         image = image.float()
@@ -105,8 +105,8 @@ def resize_as_tensorflow(
 ) -> np.ndarray:
     """Resize as `tf.image.resize` does with antialias or by area.
 
-    The sums are in float32 and in TensorFlow's order: on a flat image they lie a hair above or
-    below the grey level, and truncation to whole levels afterwards makes a level of that hair.
+    The sums are in float32 and in TensorFlow's order: on a flat image they lie slightly above or
+    below the grey level, and truncation turns that into a difference of a whole level.
 
     Args:
         pixels: (H, W, C) uint8.
@@ -149,10 +149,10 @@ def _areas(length: int, new_length: int) -> Weights:
     step = _step(length, new_length)
     start = np.arange(new_length, dtype=np.float32)[:, None] * step
     stop = np.arange(1, new_length + 1, dtype=np.float32)[:, None] * step
-    places = np.floor(start).astype(int) + np.arange(math.ceil(step) + 1)
-    edges = places.astype(np.float32)
+    positions = np.floor(start).astype(int) + np.arange(math.ceil(step) + 1)
+    edges = positions.astype(np.float32)
     covered = np.minimum(edges + 1 - start, stop - edges).clip(0, min(step, np.float32(1)))
-    return places.clip(max=length - 1), covered
+    return positions.clip(max=length - 1), covered
 
 
 def _kernel_weights(length: int, new_length: int, *, bicubic: bool) -> Weights:
@@ -164,12 +164,12 @@ def _kernel_weights(length: int, new_length: int, *, bicubic: bool) -> Weights:
     middle = (np.arange(new_length, dtype=np.float32)[:, None] + 0.5) * step
     first = np.ceil(middle - radius - 0.5).clip(0)
     last = np.floor(middle + radius - 0.5).clip(max=length - 1)
-    places = first + np.arange((last - first).max() + 1, dtype=np.float32)
-    distances = np.abs((places + 0.5 - middle) * (one / widening))
+    positions = first + np.arange((last - first).max() + 1, dtype=np.float32)
+    distances = np.abs((positions + 0.5 - middle) * (one / widening))
     weights = _cubic(distances) if bicubic else (1 - distances).clip(0)
-    weights = np.where(places <= last, weights, np.float32(0))
+    weights = np.where(positions <= last, weights, np.float32(0))
     weights *= 1 / np.add.accumulate(weights, axis=1)[:, -1:]  # summed one by one
-    return places.astype(int).clip(max=length - 1), weights
+    return positions.astype(int).clip(max=length - 1), weights
 
 
 def _cubic(distances: np.ndarray) -> np.ndarray:
@@ -180,12 +180,12 @@ def _cubic(distances: np.ndarray) -> np.ndarray:
 
 
 def _weighted(
-    values: np.ndarray, places: np.ndarray, weights: np.ndarray, *, axis: int
+    values: np.ndarray, positions: np.ndarray, weights: np.ndarray, *, axis: int
 ) -> np.ndarray:
-    """Sum values (H, W, C), weighted, along an axis, for each of its n new places."""
+    """Sum values (H, W, C), weighted, along an axis, for each of its n new positions."""
     shape = [1, 1, 1]
-    shape[axis] = len(places)
-    total = values.take(places[:, 0], axis) * weights[:, 0].reshape(shape)
-    for k in range(1, places.shape[1]):
-        total += values.take(places[:, k], axis) * weights[:, k].reshape(shape)
+    shape[axis] = len(positions)
+    total = values.take(positions[:, 0], axis) * weights[:, 0].reshape(shape)
+    for k in range(1, positions.shape[1]):
+        total += values.take(positions[:, k], axis) * weights[:, k].reshape(shape)
     return total

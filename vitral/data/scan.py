@@ -49,11 +49,11 @@ def survey(
     Args:
         listing: what to look into.
         channels: of the model, for which the images are decoded.
-        everything: read more than MAX_FILES_READ files too, whose findings are empty else.
+        everything: also read more than MAX_FILES_READ files, whose findings are otherwise empty.
         report_progress: called with the number of files done and of all.
 
     Returns:
-        One finding a file, in the listing's order: what the source says of them, if it does.
+        One finding per file, in the listing's order; those that the source states, if any.
     """
     store, count = listing.store, len(listing.store.names)
     if listing.file_infos is not None:
@@ -62,10 +62,10 @@ def survey(
         return [FileInfo()] * count
     cache = _Cache(listing.source, channels=channels)
 
-    def look(number: int) -> FileInfo:
-        stamp = store.stamp(number) or ""  # before reading: a change meanwhile is noticed later
-        known = cache.get(store.names[number], stamp)
-        return known or replace(look_into(store, number, channels=channels), stamp=stamp)
+    def look(file_id: int) -> FileInfo:
+        stamp = store.stamp(file_id) or ""  # before reading: a change meanwhile is noticed later
+        known = cache.get(store.names[file_id], stamp)
+        return known or replace(look_into(store, file_id, channels=channels), stamp=stamp)
 
     file_infos: list[FileInfo] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -106,13 +106,13 @@ def look_into_content(content: Content, *, channels: int) -> FileInfo:
 
 
 def _look_into_array(pixels: np.ndarray, *, channels: int) -> FileInfo:
-    height, width, own_channels = pixels.shape
-    if not fits_channels(own_channels, channels):
-        return FileInfo(problem=f"{own_channels} channels for a model of {channels}")
+    height, width, num_channels = pixels.shape
+    if not fits_channels(num_channels, channels):
+        return FileInfo(problem=f"{num_channels} channels for a model of {channels}")
     return FileInfo(
         digest=hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32],
         format="array",
-        mode=MODE_BY_CHANNELS.get(own_channels, f"{own_channels} channels"),
+        mode=MODE_BY_CHANNELS.get(num_channels, f"{num_channels} channels"),
         height=height,
         width=width,
         **_values(pixels),
@@ -149,11 +149,11 @@ class _Cache:
             return {}  # a damaged cache is made again
 
     def get(self, name: str, stamp: str) -> FileInfo | None:
-        """Return what was found of a file that has not changed since."""
+        """Return the finding for a file that has not changed since."""
         return self._known.get((name, stamp))
 
     def save(self, store: Store, file_infos: list[FileInfo]) -> None:
-        """Keep what was found where a change would be noticed, if there is a place for it."""
+        """Save the findings of files whose changes would be noticed, if the cache is writable."""
         lines = [
             json.dumps({"name": name, "finding": asdict(file_info)})
             for name, file_info in zip(store.names, file_infos, strict=True)
@@ -169,10 +169,10 @@ class _Cache:
 
 
 _SIDE = 32
-_KEPT = 8
+_NUM_FREQUENCIES = 8
 _MOST = 256
 # DCT-II of 32 values; scale does not matter.
-_ANGLES = np.pi / (2 * _SIDE) * np.outer(np.arange(_KEPT), 2 * np.arange(_SIDE) + 1)
+_ANGLES = np.pi / (2 * _SIDE) * np.outer(np.arange(_NUM_FREQUENCIES), 2 * np.arange(_SIDE) + 1)
 _COSINES = np.cos(_ANGLES).astype(np.float32)
 
 
@@ -199,7 +199,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 def likeness(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two thumbnails, 1 for equal ones of any brightness and contrast."""
-    first, second = (own.ravel() - own.mean() for own in (first, second))
+    first, second = (image.ravel() - image.mean() for image in (first, second))
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / norm if norm else 0.0
 

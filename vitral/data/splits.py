@@ -27,17 +27,17 @@ TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
 
 
 def hash_shares(digests: Sequence[str]) -> np.ndarray:
-    """Return the place of each content hash in [0, 1), uniform over contents."""
+    """Map each content hash to [0, 1), uniform over contents."""
     return np.array([int(digest[:13], 16) / 16**13 for digest in digests])
 
 
 def group_shares(groups: Sequence[str]) -> np.ndarray:
-    """Return the place of each group in [0, 1), uniform over groups."""
+    """Map each group to [0, 1), uniform over groups."""
     return hash_shares([hashlib.sha256(group.encode()).hexdigest() for group in groups])
 
 
 def other_shares(shares: np.ndarray) -> np.ndarray:
-    """Return other places in [0, 1) of the same contents, of which the first tell nothing."""
+    """Return other shares in [0, 1) of the same contents, independent of the first ones."""
     other: np.ndarray = shares * 4096 % 1  # the lower bits
     return other
 
@@ -68,21 +68,23 @@ def split_by_hash(shares: np.ndarray, labels: np.ndarray, *, grouped: bool = Fal
     splits = split_by_shares(shares)
     for wanted in ("test", "train"):
         for members in members_by_class(labels):
-            own = shares[members]
-            if (splits[members] == wanted).any() or (wanted == "test" and own.max() == own.min()):
+            class_shares = shares[members]
+            if (splits[members] == wanted).any() or (
+                wanted == "test" and class_shares.max() == class_shares.min()
+            ):
                 continue
-            nearest = shares == (own.max() if wanted == "test" else own.min())
+            nearest = shares == (class_shares.max() if wanted == "test" else class_shares.min())
             splits[nearest if grouped else nearest & members] = wanted
     return splits
 
 
 def stratified_folds(shares: np.ndarray, labels: np.ndarray, *, folds: int) -> np.ndarray:
-    """Return the fold (N,) of each example: of each class every fold gets a like number.
+    """Return the fold (N,) of each example; every fold gets a similar number of each class.
 
-    The examples of a class are in the order of their hashes, of which each fold gets a stretch: so
-    an example that is added moves one other at most from each fold to the next. Equal hashes, a
-    content or a group, stay together, and count for the class that most of them have; of several
-    classes an image counts for its rarest.
+    Each fold gets a contiguous part of a class's examples, in the order of their hashes: so an
+    example that is added moves at most one other from each fold to the next. Equal hashes, of a
+    content or a group, stay together, and count for the class that most of them have. An image of
+    several classes counts for the rarest one.
 
     Args:
         shares: (N,), from `hash_shares` or `group_shares`.
@@ -105,7 +107,7 @@ def stratified_folds(shares: np.ndarray, labels: np.ndarray, *, folds: int) -> n
 def hold_out_by_hash(
     shares: np.ndarray, labels: np.ndarray, *, share: float, grouped: bool = False
 ) -> np.ndarray:
-    """Say which training examples become validation: those of low hashes, never a whole class.
+    """Return which training examples become validation: those of low hashes, never a whole class.
 
     Args:
         shares: (N,), from `hash_shares` or `group_shares`.
@@ -124,7 +126,7 @@ def hold_out_by_hash(
 
 
 def file_shares(listing: Listing, file_infos: Sequence[FileInfo]) -> np.ndarray | None:
-    """Return by what examples are split: their group's hash, or their content's; None: not known.
+    """Return the shares of files by the hash of their group or their content; None: not known.
 
     An unreadable file has a hash too, so that the split of its row does not depend on its repair.
     """
@@ -177,7 +179,7 @@ def file_splits(
 
 
 def describe_splits(listing: Listing, settings: DataSettings) -> str | None:
-    """Say how the files were split; None where the source says it itself."""
+    """Describe how the files were split; None where the source states its splits."""
     if listing.is_split:
         return None
     by = "group" if listing.groups else "content hash"
@@ -189,7 +191,7 @@ def describe_splits(listing: Listing, settings: DataSettings) -> str | None:
 
 
 def hold_out(images: ImageDataset, *, share: float) -> ImageDataset:
-    """Move a share of the training images to validation, of each class alike, none wholly.
+    """Move a share of the training images of each class to validation, never a whole class.
 
     By content hash, or by group where images have groups: the same images whatever else changes.
 
@@ -199,10 +201,10 @@ def hold_out(images: ImageDataset, *, share: float) -> ImageDataset:
     train = images.splits["train"]
     shares = file_shares(images.listing, images.file_infos)
     names = images.listing.store.names
-    places = group_shares(names) if shares is None else shares
-    # The first bits tell how unsplit data was split.
+    fractions = group_shares(names) if shares is None else shares
+    # The first bits decide how unsplit data is split.
     folds = stratified_folds(
-        other_shares(places)[train.numbers], train.labels, folds=max(2, round(1 / share))
+        other_shares(fractions)[train.numbers], train.labels, folds=max(2, round(1 / share))
     )
     held_out, rest = np.flatnonzero(folds == 0), np.flatnonzero(folds)
     if not len(held_out) or not len(rest):
@@ -216,14 +218,14 @@ def hold_out(images: ImageDataset, *, share: float) -> ImageDataset:
 
 def all_for_training(images: ImageDataset) -> ImageDataset:
     """Return the data with its validation images among the training ones."""
-    train, further = images.splits["train"], images.splits.get("validation")
-    if further is None:
+    train, validation = images.splits["train"], images.splits.get("validation")
+    if validation is None:
         return images
     splits = images.splits | {
         "train": dataclasses.replace(
             train,
-            numbers=np.concatenate([train.numbers, further.numbers]),
-            labels=np.concatenate([train.labels, further.labels]),
+            numbers=np.concatenate([train.numbers, validation.numbers]),
+            labels=np.concatenate([train.labels, validation.labels]),
         )
     }
     del splits["validation"]
@@ -232,7 +234,7 @@ def all_for_training(images: ImageDataset) -> ImageDataset:
 
 def without_split(images: ImageDataset, split: str) -> ImageDataset:
     """Return the data without a split, so that nothing can look at it."""
-    splits = {name: own for name, own in images.splits.items() if name != split}
+    splits = {name: examples for name, examples in images.splits.items() if name != split}
     return dataclasses.replace(images, splits=splits)
 
 
@@ -244,13 +246,13 @@ def find_overlap(images: ImageDataset, *, split: str = "test") -> list[tuple[str
     if split not in images.splits or "train" not in images.splits:
         return []
     train, scored = images.splits["train"], images.splits[split]
-    trained = {images.file_infos[n].digest: n for n in train.numbers.tolist()}
+    trained = {images.file_infos[file_id].digest: file_id for file_id in train.numbers.tolist()}
     trained.pop("", None)
     names = images.listing.store.names
     return [
-        (names[number], names[trained[digest]])
-        for number in scored.numbers.tolist()
-        if (digest := images.file_infos[number].digest) in trained
+        (names[file_id], names[trained[digest]])
+        for file_id in scored.numbers.tolist()
+        if (digest := images.file_infos[file_id].digest) in trained
     ]
 
 

@@ -93,7 +93,7 @@ def decode_with_geometry(
         preprocessing: of the model.
         scaled: whether a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides where its inception crop
             still fills the model; other crops take whole images.
-        scratch: where the pixels may lie, until its next use; None: in memory of their own.
+        scratch: memory that may hold the pixels until its next use; None: new memory.
 
     Returns:
         Pixels (h, w, C), and the geometry at the true size: that of the image's mask and boxes.
@@ -101,7 +101,7 @@ def decode_with_geometry(
 
     Raises:
         UnreadableImageError: damaged, or no image.
-        UnsupportedImageError: of a kind that is not read rightly yet.
+        UnsupportedImageError: of a kind that is not supported yet.
     """
     if not isinstance(content, bytes):
         size = size_of(content)
@@ -168,7 +168,7 @@ def num_uniforms(settings: AugmentSettings) -> int:
 
 
 def moves_pixels(settings: AugmentSettings) -> bool:
-    """Return whether an image may be changed in ways that its geometry does not tell.
+    """Return whether an image may be changed in ways that its geometry does not describe.
 
     Then masks and boxes can't follow it: RandAugment draws from all its changes, those of shape
     among them. Whether pairs are mixed in the batch, `settings.mixes` says.
@@ -190,14 +190,14 @@ def match_model(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         DataError: numbers of channels that have no one meaning for the model.
     """
     pixels = to_eight_bit_range(pixels, preprocessing.levels)
-    own, channels = pixels.shape[2], preprocessing.channels
-    if own == channels:
+    found, channels = pixels.shape[2], preprocessing.channels
+    if found == channels:
         return pixels
-    if not fits_channels(own, channels):
-        raise DataError(f"an image of {own} channels for a model of {channels}")
-    return pixels.repeat(3, axis=2) if own == 1 else luma(pixels)
+    if not fits_channels(found, channels):
+        raise DataError(f"an image of {found} channels for a model of {channels}")
+    return pixels.repeat(3, axis=2) if found == 1 else luma(pixels)
 
 
-def fits_channels(own: int, wanted: int) -> bool:
-    """Say whether pixels can be given to a model: only grey and RGB turn into each other."""
-    return own == wanted or {own, wanted} == {1, 3}
+def fits_channels(found: int, wanted: int) -> bool:
+    """Return whether pixels can be given to a model: only grey and RGB convert into each other."""
+    return found == wanted or {found, wanted} == {1, 3}

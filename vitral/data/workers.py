@@ -1,4 +1,4 @@
-"""Batches while threads fill them: decoding and resizing release Python's lock."""
+"""Batches that threads fill: decoding and resizing release Python's lock."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ from vitral.errors import DataError
 
 Arrays = Mapping[str, np.ndarray]
 Prepare = Callable[[Examples, int, Sequence[np.ndarray]], Arrays]
-"""From an example of a split, and its random numbers for each view, to what the batch gets of it:
+"""From an example of a split, and its random numbers for each view, to its entries in the batch:
 pixels of the model's size, and maps that go with them."""
 
 _MOST_IN_CHUNK = 16
@@ -49,11 +49,11 @@ class Job:
     uniforms: tuple[np.ndarray, ...] = ()
     """Of the random changes, for each view (N, count)."""
     entries: Arrays = field(default_factory=dict)
-    """What the batch holds beside, as it is, each (N, ...)."""
+    """What else the batch holds, unchanged, each (N, ...)."""
     counts: bool = True
     """False: a process without a share of the step passes an example that does not count."""
     errors: dict[int, str] = field(default_factory=dict)
-    """Gets, by index, why an image could not be read."""
+    """Filled with the reason, by index, where an image can't be read."""
 
 
 def choose_workers(workers: int) -> int:
@@ -71,9 +71,9 @@ def stream_batches(
     """Load batches in order, some ahead of their use; memory holds only those.
 
     Args:
-        jobs: what each batch is of.
+        jobs: the batches to load.
         prepare: called in threads.
-        shapes: of what it gives of one example, by name, and the types.
+        shapes: shape and type of each array that it returns for one example, by name.
         workers: threads; 0: only this one; -1: by the number of cores.
     """
     num_workers = choose_workers(workers)
@@ -175,18 +175,18 @@ def decode(
 
 def _as_tensor(name: str, array: np.ndarray) -> Tensor:
     """Return images (N, H, W, C) as (N, C, H, W), without a copy; all else as it is."""
-    # Turned by NumPy: torch's own views give Python's lock away, and wait for the threads then.
-    turned = array.transpose(0, 3, 1, 2) if name.startswith("image") else array
-    return torch.from_numpy(turned)
+    # Transposed by NumPy: torch's views release Python's lock, and then wait for the threads.
+    transposed = array.transpose(0, 3, 1, 2) if name.startswith("image") else array
+    return torch.from_numpy(transposed)
 
 
 def _with_readable_partners(entries: Arrays, valid: np.ndarray) -> Arrays:
-    """Leave images unmixed of whose pair one can't be read."""
+    """Leave the images of a pair unmixed if one of them can't be read."""
     if "mix_share" not in entries or valid.all():
         return entries
     partner = np.minimum(np.arange(len(valid)) ^ 1, len(valid) - 1)
     both = valid & valid[partner]
-    mended = {**entries, "mix_share": np.where(both, entries["mix_share"], np.float32(1))}
+    fixed = {**entries, "mix_share": np.where(both, entries["mix_share"], np.float32(1))}
     if "mix_box" in entries:
-        mended["mix_box"] = np.where(both[:, None], entries["mix_box"], 0)
-    return mended
+        fixed["mix_box"] = np.where(both[:, None], entries["mix_box"], 0)
+    return fixed

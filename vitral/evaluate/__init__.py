@@ -1,6 +1,6 @@
-"""Model and data in, rows and arrays out.
+"""Evaluation: model and data in, rows and arrays out.
 
-Names are imported when they are first used, so that commands which do not score load nothing.
+Names are imported on first use, so that commands that do not score load nothing.
 """
 
 from typing import TYPE_CHECKING

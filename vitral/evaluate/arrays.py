@@ -1,4 +1,4 @@
-"""Features and labels as arrays: the record of them, and what given ones must be."""
+"""Features and labels as arrays: containers, and checks of given ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Features:
-    """What the head of a model reads, for the examples that could be read, in their order."""
+    """Input of a model's head for the readable examples, in their order."""
 
     values: np.ndarray
     """(N, D) float32, finite."""
     labels: np.ndarray
-    """(N,) int64; where images may have any classes (N, K) uint8 of 0 and 1."""
+    """(N,) int64; for multi-label data (N, K) uint8 of 0 and 1."""
     indices: np.ndarray
-    """(N,) int64: which examples these are."""
+    """(N,) int64: indices of the examples."""
     errors: dict[int, str]
     """Why an example could not be read, by index."""
 
@@ -32,7 +32,7 @@ class Features:
 FeatureArray = np.ndarray | torch.Tensor
 LabelArray = np.ndarray | torch.Tensor | Sequence[int]
 _VALUES_AT_ONCE = 1 << 24
-"""Of a temporary array: at most 128 MB of float64."""
+"""Size of a temporary array: at most 128 MB of float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Labelled:
     features: torch.Tensor
     """(N, D), of any float type, finite."""
     labels: torch.Tensor
-    """(N,) int64 in 0..K-1, beside the features."""
+    """(N,) int64 in 0..K-1, on the device of the features."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -55,26 +55,26 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """The answers for the test rows, and how many of them are right."""
+    """Predictions for the test rows, and their accuracy."""
 
     accuracy: float
-    """Share of right answers, 0..1."""
+    """Share of right predictions, 0..1."""
     predictions: np.ndarray
-    """(M,) int64, a class a row; the lowest class of equals."""
+    """(M,) int64, one class per row; ties go to the lowest class."""
 
 
 def labelled(
     part: str, features: FeatureArray, labels: LabelArray, *, num_classes: int | None
 ) -> Labelled:
-    """Check the rows of one part.
+    """Check the rows of one split.
 
-    Tensors on a CUDA device are computed with there, all else on the CPU.
+    Tensors on a CUDA device stay there; everything else is computed on the CPU.
 
     Args:
-        part: "train", "test" or "validation": the arguments' names begin with it.
+        part: "train", "test" or "validation", with which the arguments' names begin.
         features: (N, D), of any float type.
         labels: (N,) whole numbers.
-        num_classes: K, which the labels must lie below; None: any.
+        num_classes: K, which all labels must be below; None: no limit.
 
     Raises:
         RequestError: shapes or types do not fit, or there is no row.
@@ -98,7 +98,7 @@ def labelled_pair(
     *,
     num_classes: int | None,
 ) -> tuple[Labelled, Labelled]:
-    """Check two parts as `labelled` does, and that they go together; both come to one device."""
+    """Check two splits as `labelled` does, and that they match; move both to one device."""
     train = labelled("train", train_features, train_labels, num_classes=num_classes)
     return train, beside(train, "test", test_features, test_labels, num_classes=num_classes)
 
@@ -111,12 +111,12 @@ def beside(
     *,
     num_classes: int | None,
 ) -> Labelled:
-    """Check a further part, which must have the training part's columns, and bring it there."""
+    """Check another split, which must be as wide as `train`, and move it to that device."""
     other = labelled(part, features, labels, num_classes=num_classes)
-    width, own = train.features.shape[1], other.features.shape[1]
-    if own != width:
+    width, other_width = train.features.shape[1], other.features.shape[1]
+    if other_width != width:
         raise RequestError(
-            f"train_features has {width} columns, {part}_features {own}: "
+            f"train_features has {width} columns, {part}_features {other_width}: "
             "take both from the same model"
         )
     device = train.features.device
@@ -152,7 +152,7 @@ def check_labels(name: str, labels: LabelArray, *, num_classes: int | None) -> n
 
 
 def check_every_class(labels: torch.Tensor, num_classes: int, *, part: str) -> None:
-    """Raise unless every class has a row to be learnt from."""
+    """Raise a DataError unless every class has a training row."""
     counts = torch.bincount(labels, minlength=num_classes)
     absent = torch.nonzero(counts == 0).flatten().tolist()
     if absent:
@@ -164,20 +164,20 @@ def check_every_class(labels: torch.Tensor, num_classes: int, *, part: str) -> N
 
 
 def chunks(count: int, *, width: int) -> Iterator[slice]:
-    """Divide rows so that a temporary array of `width` values a row stays small."""
+    """Yield slices of rows such that a temporary array of `width` values a row stays small."""
     step = max(1, _VALUES_AT_ONCE // max(width, 1))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
 
 def score(predictions: torch.Tensor, labels: torch.Tensor) -> Score:
-    """Compare answers (M,) with labels (M,)."""
+    """Compare predictions (M,) with labels (M,)."""
     accuracy = (predictions == labels).double().mean().item()
     return Score(accuracy, predictions.cpu().numpy())
 
 
 def _features(name: str, features: FeatureArray) -> torch.Tensor:
-    """Return features as a tensor (N, D), without a copy where they can be used as they are."""
+    """Return features as a tensor (N, D), without a copy where possible."""
     rows = features.detach() if isinstance(features, torch.Tensor) else _tensor(name, features)
     if rows.device.type != "cuda":  # others lack float64
         rows = rows.cpu()
@@ -203,32 +203,34 @@ def _tensor(name: str, features: np.ndarray) -> torch.Tensor:
     if array.dtype.kind != "f":
         raise RequestError(f"{name} is of type {array.dtype}: give floating-point features")
     kind = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-    # torch takes neither memory that may not be written nor rows that run backwards.
+    # torch accepts neither read-only memory nor negative strides.
     return torch.from_numpy(np.require(array, dtype=kind, requirements=["C", "W"]))
 
 
 @dataclass(frozen=True, eq=False)
-class Standard:
-    """How features are standardised: (x - mean) / scale."""
+class Standardizer:
+    """Standardises features: (x - mean) / scale."""
 
     mean: torch.Tensor
     """(D,) float64."""
     scale: torch.Tensor
     """(D,) float64, above 0."""
 
-    def rows(self, features: torch.Tensor) -> torch.Tensor:
+    def standardize(self, features: torch.Tensor) -> torch.Tensor:
         """Return features (N, D) standardised, float64."""
         return (features.double() - self.mean).div_(self.scale)
 
-    def parts(self, features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Give features standardised, some rows at a time."""
+    def standardize_chunks(self, features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield standardised features in chunks of rows."""
         for part in chunks(len(features), width=features.shape[1]):
-            yield part, self.rows(features[part])
+            yield part, self.standardize(features[part])
 
-    def folded(self, weights: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return weights (D, K) and bias (K,) of standardised features as of the original ones."""
-        own = weights / self.scale[:, None]
-        return own, bias - self.mean @ own
+    def unstandardize(
+        self, weights: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Convert weights (D, K) and bias (K,) of standardised features to the original ones."""
+        original = weights / self.scale[:, None]
+        return original, bias - self.mean @ original
 
 
 def moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -243,13 +245,13 @@ def moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, square.sqrt()
 
 
-def smaller_gram(features: torch.Tensor, standard: Standard) -> torch.Tensor:
+def smaller_gram(features: torch.Tensor, standardizer: Standardizer) -> torch.Tensor:
     """Return Z^T Z (D, D) or Z Z^T (N, N) of the standardised features Z, whichever is smaller."""
     count, width = features.shape
     if count < width:
-        return _gram(standard.rows(features).T)
+        return _gram(standardizer.standardize(features).T)
     gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-    for _, rows in standard.parts(features):
+    for _, rows in standardizer.standardize_chunks(features):
         gram += _gram(rows)
     return gram
 
@@ -262,18 +264,20 @@ def _gram(rows: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(array.T @ array)  # NumPy computes one half and mirrors it
 
 
-def principal_axes(features: torch.Tensor, standard: Standard) -> tuple[torch.Tensor, torch.Tensor]:
+def principal_axes(
+    features: torch.Tensor, standardizer: Standardizer
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Decompose the standardised features Z of rank r once: Z^T Z = axes diag(squares) axes^T.
 
     Returns:
         axes (D, r), orthonormal columns, and squares (r,), ascending and above 0. Directions whose
-        square is within the rounding of the largest are left out.
+        square is within rounding error of the largest are left out.
     """
-    gram = smaller_gram(features, standard)
-    parts = np.linalg.eigh(gram.cpu().numpy())  # faster than torch's on the CPU
+    gram = smaller_gram(features, standardizer)
+    parts = np.linalg.eigh(gram.cpu().numpy())  # faster than torch on the CPU
     squares, vectors = (torch.from_numpy(part).to(gram.device) for part in parts)
-    kept = squares > squares[-1].clamp(min=0) * len(gram) * torch.finfo(torch.float64).eps
-    squares, vectors = squares[kept], vectors[:, kept]
+    nonzero = squares > squares[-1].clamp(min=0) * len(gram) * torch.finfo(torch.float64).eps
+    squares, vectors = squares[nonzero], vectors[:, nonzero]
     if len(gram) == features.shape[1]:
         return vectors, squares
-    return standard.rows(features).T @ (vectors / squares.sqrt()), squares
+    return standardizer.standardize(features).T @ (vectors / squares.sqrt()), squares

@@ -1,4 +1,4 @@
-"""Scoring a classifier: its evaluator, and the files, controls and mistakes beside its score."""
+"""Scoring a classifier: its evaluator, and the files, controls and mistakes with its score."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.device_transforms import prepare_on_device
-from vitral.data.loader import evaluation_batches
 from vitral.data.sources.listing import is_multi_label, label_text
 from vitral.evaluate.controls import majority_control, pixel_accuracy
 from vitral.evaluate.evaluator import Evaluator, MeanEvaluator, Metric, Scored, score
-from vitral.evaluate.forward import evaluating
+from vitral.evaluate.forward import evaluating, forward_examples
 from vitral.evaluate.score import Predictions, answer_text, likelihoods, prediction_rows, summarise
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.files.rows import csv_text
 from vitral.metrics import right_answers
 from vitral.models.model import Model
@@ -31,26 +30,26 @@ ACCURACY = Metric("accuracy")
 
 
 class ClassificationEvaluator(MeanEvaluator):
-    """Loss and accuracy of a classifier; at the end of a run every prediction as well."""
+    """Loss and accuracy of a classifier; at the end of a run also every prediction."""
 
     def __init__(self, primary: Metric = ACCURACY, *, keeps_predictions: bool = False) -> None:
         """Choose what is kept.
 
         Args:
-            primary: what models are judged by.
-            keeps_predictions: whether `probabilities` and `nll` are kept, of which then all figures
-                are; else the means of what the objective itself measures are the figures.
+            primary: the figure that models are judged by.
+            keeps_predictions: whether to keep `probabilities` and `nll` and compute all figures
+                from them; otherwise the figures are means of what the objective measures.
         """
         super().__init__(primary)
         self.keeps_predictions = keeps_predictions
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def wants(self, output: str) -> bool:
-        """Say whether an output is read."""
+        """Return whether an output is read."""
         return (output in ("probabilities", "nll")) == self.keeps_predictions
 
     def update(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         if not self.keeps_predictions:
             super().update(batch, outputs)
             return
@@ -64,19 +63,19 @@ class ClassificationEvaluator(MeanEvaluator):
         self._parts.append(tuple(column.numpy()[valid] for column in columns))
 
     def merge(self, other: Evaluator) -> None:
-        """Take in what another one has of other examples."""
+        """Add the contents of an evaluator of other examples."""
         super().merge(other)
         assert isinstance(other, ClassificationEvaluator)
         self._parts += other._parts
 
     def compute(self) -> dict[str, Any]:
-        """Return the means; of predictions that are kept, what `summarise` does."""
+        """Return the means, or the result of `summarise` if predictions are kept."""
         if not self.keeps_predictions:
             return super().compute()
         return summarise(self.predictions())
 
     def predictions(self) -> Predictions:
-        """Return what was kept, in the order of examples."""
+        """Return the kept predictions, in the order of examples."""
         if not self._parts:
             empty = np.zeros(0, np.int64)
             return Predictions(empty, empty, np.zeros((0, 1), np.float32), np.zeros(0), self.errors)
@@ -93,7 +92,7 @@ class ClassificationEvaluator(MeanEvaluator):
         )
 
     def finish(self, folder: Path, scored: Scored) -> dict[str, Any]:
-        """Write every prediction and the most confident mistakes; return the controls' scores."""
+        """Write all predictions and the most confident mistakes; return the controls' scores."""
         predictions = self.predictions()
         _write_predictions(folder, scored, predictions)
         return _controls(scored, predictions) if len(predictions.labels) else {}
@@ -114,15 +113,15 @@ def predict_examples(
     """Run a model over all examples.
 
     Args:
-        model: images (N, C, H, W) to logits (N, K); put into evaluation mode for the time.
+        model: images (N, C, H, W) to logits (N, K); temporarily in evaluation mode.
         examples: of one split.
         preprocessing: of the model.
-        batch_size: changes no prediction beyond rounding.
+        batch_size: affects predictions only by rounding.
         device: where the model is.
-        precision: of the matrix products; scores are in float32 unless asked otherwise.
-        loss: "softmax" or "sigmoid", which also says how logits become probabilities.
-        workers: threads that decode; -1: by the number of cores.
-        report_progress: called with the number of images done and of all.
+        precision: of the matrix products.
+        loss: "softmax" or "sigmoid"; also the function that turns logits into probabilities.
+        workers: decoding threads; -1: by the number of cores.
+        report_progress: called with the number of images done and the total.
     """
 
     def function(batch: Batch) -> dict[str, Tensor]:
@@ -145,7 +144,7 @@ def predict_examples(
 
 
 def _controls(scored: Scored, predictions: Predictions) -> dict[str, Any]:
-    """Return what the score must be compared with."""
+    """Return the scores of the controls."""
     train, classes = scored.data.splits["train"], scored.data.classes
     return {
         **majority_control(train.labels, predictions.labels, classes),
@@ -166,10 +165,10 @@ def _write_predictions(folder: Path, scored: Scored, predictions: Predictions) -
         *({"path": item.name, "error": item.reason} for item in scored.data.problems(scored.split)),
     ]
     columns = ("path", "label", "class", "probability", "error")
-    atomic.write_text(folder / "test_predictions.csv", csv_text(rows, columns=columns))
+    atomic.write_text(folder / RunFile.PREDICTIONS, csv_text(rows, columns=columns))
     names = [examples.name(index) for index in predictions.indices.tolist()]
     np.savez_compressed(
-        folder / "test_predictions.npz",
+        folder / RunFile.PROBABILITIES,
         labels=predictions.labels,
         probabilities=predictions.probabilities,
         names=np.array(names, np.str_),
@@ -182,7 +181,7 @@ def _write_predictions(folder: Path, scored: Scored, predictions: Predictions) -
         device=scored.device,
         classes=classes,
     )
-    np.savez_compressed(folder / "mistakes.npz", **mistakes)  # type: ignore[arg-type]
+    np.savez_compressed(folder / RunFile.MISTAKES, **mistakes)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -196,10 +195,10 @@ def confident_mistakes(
     classes: tuple[str, ...],
     count: int = 24,
 ) -> dict[str, np.ndarray]:
-    """Return the wrong predictions of highest probability, the most confident first.
+    """Return the wrong predictions of highest probability, most confident first.
 
     Returns:
-        `images` (M, h, w, C) uint8 as the model gets them, `attention` (M, gh, gw) of the last
+        `images` (M, h, w, C) uint8 as the model sees them, `attention` (M, gh, gw) of the last
         block (zeros where the model has none over the whole grid), `names`, `labels` and
         `predictions` as text, `probabilities` (M,).
     """
@@ -208,14 +207,20 @@ def confident_mistakes(
     rows = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     indices = predictions.indices[rows]
     images, attention = [], []
-    for loaded in evaluation_batches(
-        examples, preprocessing=preprocessing, batch_size=max(1, count), errors={}, indices=indices
+    for loaded, outputs in forward_examples(
+        lambda batch: {"attention": attention_to_patches(model, batch["image"])},
+        examples,
+        preprocessing=preprocessing,
+        batch_size=max(1, count),
+        device=device,
+        precision=torch.float32,
+        errors={},
+        indices=indices,
     ):
         images.append(
             loaded["image"].permute(0, 2, 3, 1).numpy().round().clip(0, 255).astype(np.uint8)
         )
-        batch = prepare_on_device(loaded, device=device, preprocessing=preprocessing)
-        attention.append(attention_to_patches(model, batch["image"]).cpu().numpy())
+        attention.append(outputs["attention"].numpy())
     height, width = preprocessing.size
     empty = np.zeros((0, height, width, preprocessing.channels), np.uint8)
     return {
@@ -237,7 +242,7 @@ def confident_mistakes(
 
 
 def _confidence(predictions: Predictions) -> np.ndarray:
-    """Return how sure each answer (N,) is; of several classes, how far off the worst of them is."""
+    """Return the confidence of each answer (N,); for multi-label, the largest error of a class."""
     if is_multi_label(predictions.labels):
         off: np.ndarray = np.abs(predictions.probabilities - predictions.labels).max(axis=1)
         return off
@@ -248,14 +253,15 @@ def _confidence(predictions: Predictions) -> np.ndarray:
 def attention_to_patches(model: nn.Module, images: Tensor) -> Tensor:
     """Return the last block's attention to each patch (N, gh, gw), averaged over heads.
 
-    From the class token, or averaged over all patches where there is none; zeros for other models.
+    The query is the class token, or the mean over all patches if there is none. Models without
+    full attention get zeros of shape (N, 1, 1).
     """
-    nothing = torch.zeros(len(images), 1, 1)
+    zeros = torch.zeros(len(images), 1, 1)
     if not isinstance(model, Model):
-        return nothing
+        return zeros
     full = [layer for layer in model.attention_layers() if layer.kind == "full"]
     if not full:
-        return nothing
+        return zeros
     name, layout = full[-1].name, model.layout()
     attention = model.trace(images, [name])[name].mean(dim=1)
     queries = attention[:, 0] if layout.has_class_token else attention.mean(dim=1)

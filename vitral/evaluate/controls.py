@@ -1,4 +1,4 @@
-"""What a score must be compared with: the majority class, and a linear model on the pixels."""
+"""Controls to compare a score with: the majority class, and a linear model on the pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitral.data.examples import Examples
     from vitral.data.workers import Batch
 
-# 28 x 28 grey or 16 x 16 coloured pixels; with the number of images it bounds the memory.
+# 28 x 28 grey or 16 x 16 coloured pixels; bounds the memory together with MAX_TRAIN_IMAGES.
 MAX_PIXEL_VALUES = 784
 MAX_TRAIN_IMAGES = 10_000
 L2 = 10.0
@@ -35,11 +35,11 @@ def majority_control(
     *,
     any_label: bool = False,
 ) -> dict[str, Any]:
-    """Score the answer that is right most often in training; the first of equals.
+    """Score the most frequent answer of training; ties go to the first.
 
     Args:
         train_labels: (N,) classes, or (N, K) of 0 and 1: then the answer is a set of classes.
-        labels: of the images that are scored.
+        labels: of the scored images.
         classes: names, in order.
         any_label: whether any of an image's classes is right: then the answer is one class.
 
@@ -67,10 +67,10 @@ def pixel_accuracy(
     """Return the test accuracy of logistic regression on the pixels.
 
     Images are shrunk to at most 784 values (28 x 28 grey, 16 x 16 in colour); at most 10,000
-    training images are used, drawn evenly.
+    training images are used, drawn at random.
 
     Returns:
-        None when no image of one of the two could be read, and where images may have any classes.
+        None for multi-label data, or when no image of either split could be read.
     """
     if is_multi_label(train.labels):
         return None
@@ -89,17 +89,17 @@ def pixel_accuracy(
         pixels, labels, num_classes=num_classes, l2=L2, max_steps=_STEPS
     )
     right = count = 0
-    for own, wanted in _pixels(test, small):
-        predicted = ((own - mean) / std @ weights + bias).argmax(axis=1)
-        right += int((predicted == wanted).sum())
-        count += len(wanted)
+    for pixels, labels in _pixels(test, small):
+        predicted = ((pixels - mean) / std @ weights + bias).argmax(axis=1)
+        right += int((predicted == labels).sum())
+        count += len(labels)
     return right / count if count else None
 
 
 def pixel_features(examples: Examples, *, preprocessing: Preprocessing) -> Features:
-    """Return the pixels of examples, shrunk as for `pixel_accuracy`, as if they were features.
+    """Return the pixels of examples, shrunk as for `pixel_accuracy`, as features.
 
-    They lie in -1..1, so that a black image has a direction too.
+    They are in -1..1, so that a black image is not all zeros.
 
     Raises:
         DataError: no image could be read.
@@ -110,14 +110,14 @@ def pixel_features(examples: Examples, *, preprocessing: Preprocessing) -> Featu
         valid = batch["valid"].numpy()
         values.append(batch["image"].flatten(1).numpy()[valid] / np.float32(127.5) - np.float32(1))
         indices.append(batch["index"].numpy()[valid])
-    kept = np.concatenate(indices)
-    if not len(kept):
+    readable = np.concatenate(indices)
+    if not len(readable):
         raise DataError("no image could be read: see `vitral data check`")
-    return Features(np.concatenate(values), examples.labels[kept], kept, errors)
+    return Features(np.concatenate(values), examples.labels[readable], readable, errors)
 
 
 def _small(preprocessing: Preprocessing) -> Preprocessing:
-    """Return the same preprocessing to at most MAX_PIXEL_VALUES values."""
+    """Return the preprocessing with a size of at most MAX_PIXEL_VALUES values."""
     height, width = preprocessing.size
     values = height * width * preprocessing.channels
     scale = min(1.0, (MAX_PIXEL_VALUES / values) ** 0.5)
@@ -128,7 +128,7 @@ def _small(preprocessing: Preprocessing) -> Preprocessing:
 def _pixels(
     examples: Examples, preprocessing: Preprocessing
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give pixels (N, D) in 0..1 and labels (N,) of the examples that can be read, in batches."""
+    """Yield batches of pixels (N, D) in 0..1 and labels (N,) of the readable examples."""
     for batch in _batches(examples, preprocessing, errors={}):
         valid = batch["valid"].numpy()
         pixels = batch["image"].flatten(1).numpy()[valid] / np.float32(255)

@@ -1,4 +1,4 @@
-"""A model's accuracy on a data set."""
+"""Accuracy of a model on a data set."""
 
 import csv
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitral.config.checks import check_choice, check_positive
-from vitral.config.preprocessing import change_preprocessing, describe_change
+from vitral.config.preprocessing import describe_change
 from vitral.config.run import PRECISIONS, DataSettings
 from vitral.data.dataset import SPLITS, ImageDataset, open_dataset
 from vitral.data.datasets.names import data_name
@@ -20,13 +20,13 @@ from vitral.data.splits import describe_splits
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.classification import predict_examples
 from vitral.evaluate.controls import majority_control
+from vitral.evaluate.forward import open_model
 from vitral.evaluate.score import Predictions, prediction_rows, summarise
+from vitral.files.layout import RunFile
 from vitral.files.results import ResultRow
 from vitral.models.model import check_classifier
 from vitral.models.weights.folder import find_model_folder, read_config
-from vitral.models.weights.load import load_model
 from vitral.models.weights.provenance import training_data_of, weights_hash
-from vitral.runtime.device import choose_device, choose_precision
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Evaluation:
     predictions: Predictions
     classes: tuple[str, ...]
     unreadable: list[tuple[str, str]]
-    """Name and reason of images that were found damaged beforehand."""
+    """Name and reason of images that were found damaged before scoring."""
     notes: list[str] = field(default_factory=list)
-    """What should be known of the data."""
+    """Remarks on the data."""
     any_label: bool = False
     """Whether any of an image's classes is a right answer."""
     row: ResultRow | None = None
     """The score as a row of results."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Give a row an image: `path`, `label`, `class`, `probability`, `error`."""
+        """Yield one row per image: `path`, `label`, `class`, `probability`, `error`."""
         yield from prediction_rows(
             self.examples, self.predictions, self.classes, any_label=self.any_label
         )
@@ -73,21 +73,21 @@ def evaluate(
 
     Args:
         model: a run folder, a model folder or file.
-        data: as for training. Of the data that the model was trained on, the run's own split is
-            scored; of other data without splits, every image.
+        data: as for training. For the data that the model was trained on, the split of the run is
+            scored; for other data without splits, every image.
         directory: where the files of a named data set are.
-        split: "train", "validation" or "test"; None: test where there are splits.
-        batch_size: images at once; changes no score.
+        split: "train", "validation" or "test"; None: test if there are splits.
+        batch_size: affects scores only by rounding.
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "float32", or "bfloat16" when asked.
-        format: read the model's file as this format, where its content does not tell.
-        preprocessing: fields of the model's preprocessing that shall differ; the notes then say
-            both. None: the model's own.
-        report_progress: called with the number of images done and of all.
+        precision: "float32" or "bfloat16".
+        format: format of the model's file, if it can't be detected from the content.
+        preprocessing: fields of the model's preprocessing to override; the notes then state both.
+            None: the model's own.
+        report_progress: called with the number of images done and the total.
 
     Raises:
         RequestError: nothing is there, or the data has no such split.
-        DataError: the contents can't be used, or have a class that the model does not know.
+        DataError: the data can't be used, or has a class that the model does not know.
         ModelFileError: the model can't be used, or has no head.
     """
     if split is not None and split not in SPLITS:
@@ -95,9 +95,15 @@ def evaluate(
     check_positive(batch_size=batch_size)
     check_choice(PRECISIONS, precision=precision)
     path = Path(model)
-    network = load_model(path, format=format)
-    config = network.config
-    check_classifier(network, path)
+    opened = open_model(
+        path,
+        device=device,
+        precision=precision,
+        format=format,
+        preprocessing=preprocessing,
+        check=check_classifier,
+    )
+    network, config = opened.model, opened.model.config
     images = open_dataset(
         data,
         channels=config.in_channels,
@@ -112,21 +118,17 @@ def evaluate(
             f"{images.source} has several labels an image, the model was trained for one: give "
             "data of one label, or a model trained on such data"
         )
-    how = change_preprocessing(network.preprocessing, preprocessing or {})
     notes = list(images.notes)
-    if how != network.preprocessing:
-        notes.append(describe_change(network.preprocessing, how))
+    if opened.preprocessing != network.preprocessing:
+        notes.append(describe_change(network.preprocessing, opened.preprocessing))
     scored, examples, problems = _choose(images, split, stored=_stored_splits(path, images))
-    chosen_device = choose_device(device)
-    network = network.to(chosen_device)
-    chosen_precision = choose_precision(precision, device=chosen_device, width=config.feature_dim)
     predictions = predict_examples(
         network,
         examples,
-        preprocessing=how,
+        preprocessing=opened.preprocessing,
         batch_size=batch_size,
-        device=chosen_device,
-        precision=chosen_precision,
+        device=opened.device,
+        precision=opened.precision,
         loss=network.output,
         report_progress=report_progress,
     )
@@ -141,7 +143,7 @@ def evaluate(
         ),
         "model": config.name,
         "data": data_name(data),
-        "precision": str(chosen_precision).removeprefix("torch."),
+        "precision": str(opened.precision).removeprefix("torch."),
     }
     row = ResultRow(
         model=config.name,
@@ -150,7 +152,7 @@ def evaluate(
         split=scored,
         protocol="evaluate",
         settings={
-            "preprocessing": dataclasses.asdict(how),
+            "preprocessing": dataclasses.asdict(opened.preprocessing),
             "data_fingerprint": images.fingerprint(),
         },
         metric="accuracy",
@@ -172,7 +174,7 @@ def evaluate(
 def _choose(
     images: ImageDataset, split: str | None, *, stored: dict[str, str]
 ) -> tuple[str, Examples, list[tuple[str, str]]]:
-    """Return the name of what is scored, its examples, and the damaged images that belong to it."""
+    """Return the name of the scored split, its examples, and its damaged images."""
     damaged = [(item.name, item.reason) for _, item in images.unreadable]
     if stored:
         wanted = split or "test"
@@ -182,8 +184,8 @@ def _choose(
             raise RequestError(
                 f"the run has no {wanted} split of {images.source}: use another --split"
             )
-        kept = [(name, reason) for name, reason in damaged if stored.get(name) == wanted]
-        return wanted, everything.select(np.flatnonzero(inside)), kept
+        problems = [(name, reason) for name, reason in damaged if stored.get(name) == wanted]
+        return wanted, everything.select(np.flatnonzero(inside)), problems
     if not images.has_own_splits:
         if split:
             raise RequestError(
@@ -195,15 +197,15 @@ def _choose(
         raise RequestError(
             f"{images.source} has no {wanted} split: it has {', '.join(images.splits)}"
         )
-    own = [(item.name, item.reason) for item in images.problems(wanted)]
-    return wanted, images.splits[wanted], own
+    problems = [(item.name, item.reason) for item in images.problems(wanted)]
+    return wanted, images.splits[wanted], problems
 
 
 def _stored_splits(model_path: Path, images: ImageDataset) -> dict[str, str]:
-    """Return the split of each file as the model's run had it, if this is the run's own data.
+    """Return the split of each file in the model's run, if the data is that of the run.
 
     Raises:
-        RequestError: it is, but the data has changed and the run's list of splits is gone.
+        RequestError: it is, but the data has changed and the run's list of splits is missing.
     """
     if not model_path.is_dir():
         return {}
@@ -211,15 +213,15 @@ def _stored_splits(model_path: Path, images: ImageDataset) -> dict[str, str]:
     if folder is None:
         return {}
     data = read_config(folder).get("data") or {}
-    is_same = images.fingerprint() == data.get("fingerprint")
-    is_same_place = images.source == data.get("source") and Path(images.source).exists()
-    if not is_same and not is_same_place:
+    is_same_data = images.fingerprint() == data.get("fingerprint")
+    is_same_source = images.source == data.get("source") and Path(images.source).exists()
+    if not is_same_data and not is_same_source:
         return {}
     for candidate in (folder, *folder.resolve().parents[:3]):
-        if (candidate / "splits.csv").exists():
-            text = (candidate / "splits.csv").read_bytes().decode(errors="surrogateescape")
+        if (candidate / RunFile.SPLITS).exists():
+            text = (candidate / RunFile.SPLITS).read_bytes().decode(errors="surrogateescape")
             return {row["path"]: row["split"] for row in csv.DictReader(io.StringIO(text))}
-    if not is_same:
+    if not is_same_data:
         raise RequestError(
             f"the model was trained on {images.source}, which has changed since, and its run's "
             "splits.csv is gone: evaluate from the run folder, or on other data"
@@ -229,6 +231,6 @@ def _stored_splits(model_path: Path, images: ImageDataset) -> dict[str, str]:
             f"the model was trained on {images.source}, {data.get('split')}, and its run's "
             "splits.csv is gone: evaluate from the run folder, or on other data"
         )
-    # Contents and splits are those of the run, but for what it held out for validation.
+    # Contents and splits are those of the run, except for what it held out for validation.
     names = images.everything().store.names
     return {names[number]: str(split) for number, split in enumerate(images.declared_splits)}

@@ -1,4 +1,4 @@
-"""What is measured of a model on a split, batch by batch, on any number of processes."""
+"""Evaluators: figures of a model on a split, batch by batch, on any number of processes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.loader import evaluation_batches
 from vitral.data.needs import CLASSIFICATION, Needs
-from vitral.evaluate.forward import Apply, as_model_sees, forward_batches
+from vitral.evaluate.forward import Apply, forward_examples
 from vitral.runtime.distributed import Distributed
 
 if TYPE_CHECKING:
@@ -38,10 +37,10 @@ LOSS = Metric("loss", larger_is_better=False)
 
 @dataclass(frozen=True)
 class Scored:
-    """What was scored, for whoever writes the files behind a score."""
+    """The model and data that were scored, for code that writes the files behind a score."""
 
     model: nn.Module
-    """With the weights that were scored, in evaluation mode."""
+    """In evaluation mode, with the weights that were scored."""
     data: ImageDataset
     split: str
     preprocessing: Preprocessing
@@ -49,14 +48,14 @@ class Scored:
 
     @property
     def examples(self) -> Examples:
-        """Of the split."""
+        """The examples of the split."""
         return self.data.splits[self.split]
 
 
 class Evaluator(ABC):
-    """Takes in what a model makes of examples, and says what that is worth.
+    """Accumulates the outputs of a model and computes figures from them.
 
-    It holds no model and lies on the CPU: each process fills its own, and they are merged.
+    It holds no model and stays on the CPU: each process fills its own, and they are merged.
     """
 
     primary: Metric
@@ -67,50 +66,50 @@ class Evaluator(ABC):
         """Why an example could not be scored, by index."""
 
     def wants(self, output: str) -> bool:
-        """Say whether an output is read: what is not stays on the device."""
+        """Return whether an output is read; others stay on the device."""
         return True
 
     @abstractmethod
     def update(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        """Take in a batch as it was loaded and the outputs for it, both on the CPU.
+        """Add a batch as it was loaded and its outputs, both on the CPU.
 
-        Rows that `valid` says are false count for nothing.
+        Rows whose `valid` is false are ignored.
         """
 
     @abstractmethod
     def merge(self, other: Evaluator) -> None:
-        """Take in what an evaluator of other examples has."""
+        """Add the contents of an evaluator of other examples."""
 
     @abstractmethod
     def compute(self) -> dict[str, Any]:
-        """Return the figures by name, `primary` among them, None where nothing was scored.
+        """Return the figures by name, including `primary` (None where nothing was scored).
 
-        With `num_examples`. What lies beside a figure has its name as beginning, such as
-        `accuracy_interval`.
+        Includes `num_examples`. Names of values that belong to a figure start with its name, such
+        as `accuracy_interval`.
         """
 
     def finish(self, folder: Path, scored: Scored) -> dict[str, Any]:
-        """Write the files behind the score into a run's folder; return further figures.
+        """Write the files behind the score into a run's folder; return additional figures.
 
-        Called once, on the main process, after everything was merged. The files are of kinds that
-        reports know; `figures` draws them.
+        Called once, on the main process, after everything was merged. Reports know the file types;
+        `vitral.figures` draws them.
         """
         return {}
 
 
 class MeanEvaluator(Evaluator):
-    """Means over examples of every output of one number each, such as the loss.
+    """Means over examples of every output that is one number an example, such as the loss.
 
-    Where an output is called `weight`, the others are sums over what the example counts for, such
-    as its pixels: they are divided by the sum of weights. A mean is exact: it does not depend on
-    the order of examples or the number of processes.
+    If there is an output `weight`, the others are sums over the units of an example, such as its
+    pixels: they are divided by the sum of weights. A mean is exact: it does not depend on the order
+    of examples or the number of processes.
     """
 
     def __init__(self, primary: Metric = LOSS, *, names: tuple[str, ...] | None = None) -> None:
-        """Choose what is averaged.
+        """Choose the outputs to average.
 
         Args:
-            primary: what models are judged by.
+            primary: the figure that models are judged by.
             names: of the outputs; None: all of shape (N,).
         """
         super().__init__()
@@ -120,11 +119,11 @@ class MeanEvaluator(Evaluator):
         self.num_examples = 0
 
     def wants(self, output: str) -> bool:
-        """Say whether an output is averaged."""
+        """Return whether an output is averaged."""
         return self.names is None or output in (*self.names, "weight")
 
     def update(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         valid = batch["valid"].numpy()
         self.num_examples += int(valid.sum())
         for name, values in outputs.items():
@@ -133,7 +132,7 @@ class MeanEvaluator(Evaluator):
                 self.columns.setdefault(name, []).append(column)
 
     def merge(self, other: Evaluator) -> None:
-        """Take in the columns of other examples."""
+        """Add the columns of other examples."""
         assert isinstance(other, MeanEvaluator)
         self.num_examples += other.num_examples
         self.errors |= other.errors
@@ -153,7 +152,7 @@ class MeanEvaluator(Evaluator):
 
 
 def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures as plain data that JSON has: arrays and tensors as numbers or lists."""
+    """Return figures as JSON-serialisable data: arrays and tensors become numbers or lists."""
     return {
         name: value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
         for name, value in figures.items()
@@ -161,7 +160,7 @@ def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class WithMetrics(Evaluator):
-    """An evaluator, and beside it means over examples of further outputs, such as a caller's."""
+    """An evaluator plus means over examples of additional outputs, such as the caller's."""
 
     def __init__(self, evaluator: Evaluator, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -170,14 +169,16 @@ class WithMetrics(Evaluator):
         self.names = names
 
     def wants(self, output: str) -> bool:
-        """Say whether either reads an output."""
+        """Return whether either reads an output."""
         return output in self.names or self.evaluator.wants(output)
 
     def update(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        """Give each its outputs."""
-        further = {name: outputs[name] for name in self.names}
-        self.further.update(batch, further)
-        self.evaluator.update(batch, {n: v for n, v in outputs.items() if n not in further})
+        """Pass each its outputs."""
+        additional = {name: outputs[name] for name in self.names}
+        self.further.update(batch, additional)
+        self.evaluator.update(
+            batch, {name: value for name, value in outputs.items() if name not in additional}
+        )
 
     def merge(self, other: Evaluator) -> None:
         """Merge both."""
@@ -187,7 +188,7 @@ class WithMetrics(Evaluator):
         self.further.merge(other.further)
 
     def compute(self) -> dict[str, Any]:
-        """Return the evaluator's figures, then the further means."""
+        """Return the evaluator's figures, then the additional means."""
         means = self.further.compute()
         return {**self.evaluator.compute(), **{name: means.get(name) for name in self.names}}
 
@@ -213,34 +214,35 @@ def score(
         evaluator: empty.
         examples: of one split.
         preprocessing: of the model.
-        batch_size: changes no figure beyond rounding.
+        batch_size: affects figures only by rounding.
         device: where the model is.
-        precision: of the matrix products; scores are in float32 unless asked otherwise.
-        workers: threads that decode; -1: by the number of cores.
+        precision: of the matrix products.
+        workers: decoding threads; -1: by the number of cores.
         ranks: the processes that share the work; each example goes to one of them.
-        needs: what a batch holds beside its images.
-        report_progress: called with the number of examples done and of all.
+        needs: what a batch holds in addition to its images.
+        report_progress: called with the number of examples done and the total.
 
     Returns:
         The evaluator of all examples, in every process.
     """
     ranks = ranks or Distributed()
     done = 0
-    batches = evaluation_batches(
-        examples,
-        preprocessing=preprocessing,
-        batch_size=batch_size,
-        errors=evaluator.errors,
-        workers=workers,
-        indices=np.arange(len(examples))[ranks.rank :: ranks.world_size],
-        needs=needs,
-    )
 
     def wanted(batch: Batch) -> dict[str, Tensor]:
         return {name: value for name, value in function(batch).items() if evaluator.wants(name)}
 
-    apply = as_model_sees(wanted, device=device, preprocessing=preprocessing, precision=precision)
-    for batch, outputs in forward_batches(apply, batches, device=device):
+    for batch, outputs in forward_examples(
+        wanted,
+        examples,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        errors=evaluator.errors,
+        workers=workers,
+        indices=np.arange(len(examples))[ranks.rank :: ranks.world_size],
+        needs=needs,
+    ):
         evaluator.update(batch, outputs)
         done += len(batch["valid"])
         ranks.mark_progress()

@@ -1,4 +1,4 @@
-"""Features kept in a folder, found again by all that they depend on: weights, pixels, settings."""
+"""Cache of features in a folder, keyed by all they depend on: weights, pixels, settings."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vitral")
 _UNWRITABLE: set[Path] = set()
-"""Folders of which it has been said that nothing can be kept there."""
+"""Folders for which the warning that they are not writable was already given."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of an extraction: all but the labels."""
+    """The cached part of an extraction: all but the labels."""
 
     values: np.ndarray
     """(N, D) float32."""
@@ -45,11 +45,11 @@ class Kept:
     errors: dict[int, str]
 
     def digest(self) -> str:
-        """Return a hash of everything, by which damage is noticed."""
-        whole = hashlib.sha256(f"{self.values.shape} {_errors_text(self.errors)}".encode())
-        whole.update(np.ascontiguousarray(self.values).data)
-        whole.update(np.ascontiguousarray(self.indices).data)
-        return whole.hexdigest()
+        """Return a hash of everything, which reveals damage."""
+        digest = hashlib.sha256(f"{self.values.shape} {_errors_text(self.errors)}".encode())
+        digest.update(np.ascontiguousarray(self.values).data)
+        digest.update(np.ascontiguousarray(self.indices).data)
+        return digest.hexdigest()
 
 
 def feature_key(
@@ -61,9 +61,9 @@ def feature_key(
     device: torch.device,
     first: np.ndarray,
 ) -> str:
-    """Return a name for the features that a model gives for images, other where they may differ.
+    """Return the cache key of a model's features for images.
 
-    The batch size is no part: it changes rounding alone.
+    The batch size is not part of it: it affects rounding only.
 
     Args:
         model: counts with its weights and config.
@@ -71,8 +71,8 @@ def feature_key(
         preprocessing: all fields count.
         precision: of the matrix products.
         device: its kind counts.
-        first: (D,), the features of the first image as they are computed now. They stand for what
-            nothing else tells: code that was changed, other decoders, settings of torch.
+        first: (D,), the features of the first image as they are computed now. They cover what the
+            other arguments do not: changed code, other decoders, settings of torch.
     """
     facts = {
         "vitral": __version__,
@@ -88,21 +88,21 @@ def feature_key(
 
 
 def load_features(folder: Path, key: str) -> Kept | None:
-    """Return what was kept under a key; None where there is nothing, or it is damaged."""
+    """Return the features cached under a key; None if there are none, or they are damaged."""
     try:
         with safe_open(_path(folder, key), framework="numpy") as file:
             facts = file.metadata()
             errors = {int(index): text for index, text in json.loads(facts["errors"]).items()}
-            kept = Kept(file.get_tensor("values"), file.get_tensor("indices"), errors)
-            return kept if kept.digest() == facts["digest"] else None
+            cached = Kept(file.get_tensor("values"), file.get_tensor("indices"), errors)
+            return cached if cached.digest() == facts["digest"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def save_features(folder: Path, key: str, kept: Kept) -> None:
-    """Keep features; where that is not possible it is said, once for a folder."""
-    facts = {"errors": _errors_text(kept.errors), "digest": kept.digest()}
-    tensors = {"values": np.ascontiguousarray(kept.values), "indices": kept.indices}
+def save_features(folder: Path, key: str, cached: Kept) -> None:
+    """Write features to the cache; warn once per folder if that is not possible."""
+    facts = {"errors": _errors_text(cached.errors), "digest": cached.digest()}
+    tensors = {"values": np.ascontiguousarray(cached.values), "indices": cached.indices}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with new_file(_path(folder, key)) as aside:
@@ -125,17 +125,17 @@ _CHUNK = 512
 
 
 def content_digests(examples: Examples, *, workers: int = -1) -> list[str] | None:
-    """Return 32 hex digits for each example, equal where the content is.
+    """Return 32 hex digits for each example, equal if the contents are.
 
     Files that the survey has read and that have not changed since, by size and time, are not read
     again.
 
     Args:
-        examples: in order; of files their bytes count, of arrays shape, type and pixels.
+        examples: in order; of files the bytes are hashed, of arrays shape, type and pixels.
         workers: threads; -1: by the number of cores.
 
     Returns:
-        None where an example can't be read now.
+        None if an example can't be read now.
     """
     numbers, digests = examples.numbers.tolist(), list[str]()
 
@@ -156,13 +156,13 @@ def digest_of(content: Content) -> str:
     """Return 32 hex digits of SHA-256 of a file's bytes, as the survey does, or of an array."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()[:32]
-    whole = hashlib.sha256(f"{content.shape} {content.dtype} ".encode())
-    whole.update(np.ascontiguousarray(content).data)
-    return whole.hexdigest()[:32]
+    digest = hashlib.sha256(f"{content.shape} {content.dtype} ".encode())
+    digest.update(np.ascontiguousarray(content).data)
+    return digest.hexdigest()[:32]
 
 
 class WatchedStore:
-    """A store that notices when what is read is not what had been digested."""
+    """A store that notices when a content differs from its digest."""
 
     def __init__(self, examples: Examples, digests: Sequence[str]) -> None:
         """Watch the store of `examples`, whose contents had `digests` in their order."""
@@ -170,7 +170,7 @@ class WatchedStore:
         self.names = examples.store.names
         self._digests = dict(zip(examples.numbers.tolist(), digests, strict=True))
         self.has_changed = False
-        """Whether a content was another one, or could not be read."""
+        """Whether a content differed, or could not be read."""
 
     def read(self, number: int) -> Content:
         """Return a file's content. Raises OSError."""
@@ -184,18 +184,18 @@ class WatchedStore:
         return content
 
     def stamp(self, number: int) -> str | None:
-        """Return what changes when the content does."""
+        """Return a stamp that changes when the content does."""
         return self._store.stamp(number)
 
     def blocks(self) -> np.ndarray | None:
-        """Return which files are read together; None: each by itself."""
+        """Return the block of each file, read together; None: each by itself."""
         return self._store.blocks()
 
 
 def _known_digest(store: Store, number: int, file_infos: Sequence[FileInfo] | None) -> str:
-    """Return the digest that the survey found of a file, if it stands; else nothing."""
+    """Return the survey's digest of a file if it is still valid, else an empty string."""
     file_info = file_infos[number] if file_infos else FileInfo()
-    # Of arrays the survey hashes the pixels alone, whatever their shape.
+    # The survey hashes only the pixels of arrays, not their shape.
     is_known = (
         file_info.stamp and file_info.format != "array" and file_info.stamp == store.stamp(number)
     )

@@ -1,4 +1,4 @@
-"""The features of examples, what a model's head reads: computed once, and kept if wanted."""
+"""The features of examples, the input of a model's head: computed once, optionally cached."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def extract_features(
     report_progress: Callable[[int, int], None] | None = None,
     cache: Path | None = None,
 ) -> Features:
-    """Compute `model.features` of every example once, or take them from where they were kept.
+    """Compute `model.features` of every example once, or load them from the cache.
 
     Args:
-        model: a Model; put into evaluation mode for the time.
+        model: a Model; temporarily in evaluation mode.
         examples: in any order.
         preprocessing: of the model, or another one.
-        batch_size: changes rounding alone.
+        batch_size: affects rounding only.
         device: where the model is.
         precision: of the matrix products.
-        workers: threads that decode; -1: by the number of cores.
-        report_progress: called with the number of images done and of all.
-        cache: a folder, `cache_dir() / "features"`, in which features are looked up by the
-            contents of images and model, and kept; None: neither.
+        workers: decoding threads; -1: by the number of cores.
+        report_progress: called with the number of images done and the total.
+        cache: a folder, such as `cache_dir() / "features"`, in which features are stored by the
+            contents of images and model; None: no cache.
 
     Raises:
         RequestError: a module that has no features, or a bad batch size.
         DataError: no image could be read.
-        ModelFileError: the model gives features that are not finite.
+        ModelFileError: the model's features are not finite.
     """
     if not isinstance(model, Model):
         raise RequestError(
@@ -69,21 +69,23 @@ def extract_features(
         raise RequestError(f"batch_size={batch_size} must be 1 or more")
     if not len(examples):
         raise DataError("there are no examples to extract features of: give one or more")
-    how = _How(preprocessing, batch_size, device, precision, workers, report_progress)
+    options = _How(preprocessing, batch_size, device, precision, workers, report_progress)
     with evaluating(model):
         digests = content_digests(examples, workers=workers) if cache else None
         if cache is None or digests is None:
-            kept = _compute(model, examples, how)
+            extracted = _compute(model, examples, options)
         else:
-            kept = _look_up(model, examples, how, cache, digests)
-    return Features(kept.values, examples.labels[kept.indices], kept.indices, kept.errors)
+            extracted = _look_up(model, examples, options, cache, digests)
+    return Features(
+        extracted.values, examples.labels[extracted.indices], extracted.indices, extracted.errors
+    )
 
 
 def check_finite(values: np.ndarray, names: Sequence[str]) -> None:
-    """Make sure that features (N, D) are finite.
+    """Check that features (N, D) are finite.
 
     Args:
-        values: a row an image.
+        values: one row per image.
         names: of the images.
 
     Raises:
@@ -101,7 +103,7 @@ def check_finite(values: np.ndarray, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _How:
-    """The arguments of an extraction that are passed on."""
+    """The arguments of an extraction."""
 
     preprocessing: Preprocessing
     batch_size: int
@@ -116,43 +118,45 @@ class _How:
 
 
 def _look_up(
-    model: Model, examples: Examples, how: _How, cache: Path, digests: Sequence[str]
+    model: Model, examples: Examples, options: _How, cache: Path, digests: Sequence[str]
 ) -> Kept:
-    """Return features that were kept, else compute them and keep them."""
-    # Of one thread: an own batch of one image needs no more.
-    alone = replace(how, batch_size=1, workers=0).passed()
-    [(_, first)] = model_outputs(model.features, examples.select(np.arange(1)), errors={}, **alone)
+    """Return features from the cache, else compute and cache them."""
+    # A batch of one image needs only one thread.
+    single = replace(options, batch_size=1, workers=0).passed()
+    [(_, first)] = model_outputs(model.features, examples.select(np.arange(1)), errors={}, **single)
     key = feature_key(
         model,
         digests,
-        preprocessing=how.preprocessing,
-        precision=how.precision,
-        device=how.device,
+        preprocessing=options.preprocessing,
+        precision=options.precision,
+        device=options.device,
         first=first.numpy(),
     )
-    kept = load_features(cache, key)
-    if kept is None:
+    extracted = load_features(cache, key)
+    if extracted is None:
         watched = WatchedStore(examples, digests)
-        kept = _compute(model, replace(examples, store=watched), how)
+        extracted = _compute(model, replace(examples, store=watched), options)
         if not watched.has_changed:
-            save_features(cache, key, kept)
-    elif how.report_progress:
-        how.report_progress(len(examples), len(examples))
-    return kept
+            save_features(cache, key, extracted)
+    elif options.report_progress:
+        options.report_progress(len(examples), len(examples))
+    return extracted
 
 
-def _compute(model: Model, examples: Examples, how: _How) -> Kept:
+def _compute(model: Model, examples: Examples, options: _How) -> Kept:
     errors: dict[int, str] = {}
     values, indices = [], []
     done = 0
-    for loaded, outputs in model_outputs(model.features, examples, errors=errors, **how.passed()):
+    for loaded, outputs in model_outputs(
+        model.features, examples, errors=errors, **options.passed()
+    ):
         valid = loaded["valid"].numpy()
         values.append(outputs.numpy()[valid])
         indices.append(loaded["index"].numpy()[valid])
         check_finite(values[-1], [examples.name(index) for index in indices[-1].tolist()])
         done += len(valid)
-        if how.report_progress:
-            how.report_progress(done, len(examples))
+        if options.report_progress:
+            options.report_progress(done, len(examples))
     if not any(map(len, indices)):
         first, reason = min(errors.items())
         raise DataError(

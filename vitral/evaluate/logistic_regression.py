@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from vitral.errors import RequestError
-from vitral.evaluate.arrays import Labelled, Standard, chunks, labelled, principal_axes
+from vitral.evaluate.arrays import Labelled, Standardizer, chunks, labelled, principal_axes
 
 _HISTORY = 20
 _TOLERANCE, _TOLERANCE_CHANGE = 1e-6, 1e-9
-"""Of the gradient's largest entry where the loss is about as steep as a unit bowl."""
+"""Of the gradient's largest entry; the problem is scaled to about unit curvature."""
 
 
 def fit_logistic_regression(
@@ -22,7 +22,7 @@ def fit_logistic_regression(
     LogisticRegression with C = 1 / l2.
 
     Args:
-        features: (N, D), best of about unit scale; float32 or float64, which the fit is done in.
+        features: (N, D), ideally of about unit scale; float32 or float64, the type of the fit.
         labels: (N,) in 0..num_classes - 1.
         num_classes: K.
         l2: strength of the penalty.
@@ -38,18 +38,18 @@ def fit_logistic_regression(
         raise RequestError("logistic regression has no examples to fit")
     train = labelled("train", features, labels, num_classes=num_classes)
     mean = train.features.mean(dim=0, dtype=torch.float64)
-    problem = turned(train, Standard(mean, torch.ones_like(mean)), num_classes)
-    weights, bias = problem.original(problem.fit(l2, max_steps=max_steps))
+    problem = rotated(train, Standardizer(mean, torch.ones_like(mean)), num_classes)
+    weights, bias = problem.from_rotated(problem.fit(l2, max_steps=max_steps))
     kind = train.features.dtype
     return weights.to(kind).numpy(), bias.to(kind).numpy()
 
 
 @dataclass(frozen=True, eq=False)
-class TurnedRows:
-    """Training rows in the coordinates of their principal axes: r of them vary.
+class RotatedProblem:
+    """Logistic regression in the coordinates of the training rows' r principal axes.
 
-    There a weight's curvature is known beforehand, so that L-BFGS starts near Newton's method. The
-    penalty is the same in all turned coordinates, and the free bias takes up the centring.
+    There the curvature of a weight is known in advance, so that L-BFGS starts near Newton's method.
+    The penalty is invariant under rotation, and the free bias absorbs the centring.
     """
 
     rows: torch.Tensor
@@ -61,17 +61,17 @@ class TurnedRows:
     """(D, r), of the standardised features."""
     squares: torch.Tensor
     """(r,) sums of squares along the axes."""
-    standard: Standard
+    standardizer: Standardizer
 
     def fit(
         self, l2: float, *, max_steps: int, start: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the best weights (r, K) and bias (K,) of the turned rows.
+        """Return the best weights (r, K) and bias (K,) of the rotated rows.
 
         Args:
             l2: as in `fit_logistic_regression`.
             max_steps: of L-BFGS.
-            start: weights and bias to begin with, such as those of a neighbouring l2.
+            start: initial weights and bias, such as those of a neighbouring l2.
         """
         count, kind = len(self.rows), self.rows.dtype
         # Where all classes are equally likely, the curvature is variance / K + l2 / N.
@@ -102,7 +102,7 @@ class TurnedRows:
     def loss(
         self, weights: torch.Tensor, bias: torch.Tensor, l2: float
     ) -> tuple[float, torch.Tensor, torch.Tensor]:
-        """Return the penalised mean loss, and its slopes by weights (r, K) and bias (K,)."""
+        """Return the penalised mean loss, and its gradients by weights (r, K) and bias (K,)."""
         count = len(self.rows)
         slope, bias_slope = weights * l2, torch.zeros_like(bias)
         total = l2 / 2 * weights.square().sum(dtype=torch.float64)
@@ -117,26 +117,28 @@ class TurnedRows:
             bias_slope += errors.sum(dim=0)
         return float(total) / count, slope / count, bias_slope / count
 
-    def turn(self, head: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return weights and bias of the original features as those of the turned rows."""
+    def to_rotated(
+        self, head: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Convert weights and bias of the original features to those of the rotated rows."""
         weights, bias = head
-        own = self.axes.T @ (weights * self.standard.scale[:, None])
-        return own.to(self.rows.dtype), (bias + self.standard.mean @ weights).to(self.rows.dtype)
+        rotated_weights = self.axes.T @ (weights * self.standardizer.scale[:, None])
+        bias = bias + self.standardizer.mean @ weights
+        return rotated_weights.to(self.rows.dtype), bias.to(self.rows.dtype)
 
-    def original(
+    def from_rotated(
         self, fitted: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return fitted weights and bias as those of the original features, float64."""
+        """Convert fitted weights and bias to those of the original features, float64."""
         weights, bias = fitted
-        own, own_bias = self.standard.folded(self.axes @ weights.double(), bias.double())
-        return own, own_bias
+        return self.standardizer.unstandardize(self.axes @ weights.double(), bias.double())
 
 
-def turned(train: Labelled, standard: Standard, num_classes: int) -> TurnedRows:
-    """Standardise training rows, which must then have the mean 0, and turn them."""
-    axes, squares = principal_axes(train.features, standard)
+def rotated(train: Labelled, standardizer: Standardizer, num_classes: int) -> RotatedProblem:
+    """Standardise training rows, which must then have mean 0, and rotate them."""
+    axes, squares = principal_axes(train.features, standardizer)
     kind = torch.float64 if train.features.dtype == torch.float64 else torch.float32
     rows = torch.empty(len(train), axes.shape[1], dtype=kind, device=axes.device)
-    for part, own in standard.parts(train.features):
-        rows[part] = own @ axes
-    return TurnedRows(rows, train.labels, num_classes, axes, squares, standard)
+    for part, standardized in standardizer.standardize_chunks(train.features):
+        rows[part] = standardized @ axes
+    return RotatedProblem(rows, train.labels, num_classes, axes, squares, standardizer)

@@ -25,7 +25,7 @@ from vitral.evaluate.arrays import (
 K, TEMPERATURE = 20, 0.07
 KS, TEMPERATURES = (10, 20, 100, 200), (0.03, 0.07, 0.2)
 _TRAIN_ROWS, _QUERIES = 16_384, 1_024
-"""Compared at once: 64 MB of similarities."""
+"""Rows compared at once: 64 MB of similarities."""
 
 
 def knn(
@@ -38,11 +38,11 @@ def knn(
     k: int = K,
     temperature: float = TEMPERATURE,
 ) -> Score:
-    """Let the k nearest training rows vote for each test row.
+    """Classify each test row by a weighted vote of its k nearest training rows.
 
-    A vote weighs exp(cosine / temperature). Of training rows that are equally near, any
-    may vote. A class without a training row is never answered. Beside the arrays, memory holds
-    normalised test rows, their k neighbours, and one block of comparisons.
+    A vote weighs exp(cosine / temperature). Ties between equally near training rows are broken
+    arbitrarily. A class without a training row is never predicted. In addition to the arrays,
+    memory holds the normalised test rows, their k neighbours, and one block of comparisons.
 
     Args:
         train_features: (N, D), of any float type; compared in float32, or float64 if they are.
@@ -50,8 +50,8 @@ def knn(
         test_features: (M, D).
         test_labels: (M,).
         num_classes: K.
-        k: neighbours that vote, N at most.
-        temperature: the smaller, the more the nearest count.
+        k: number of neighbours that vote, N at most.
+        temperature: the smaller, the more weight the nearest rows have.
 
     Raises:
         RequestError: shapes or types do not fit, there is no row, k or the temperature is out of
@@ -73,12 +73,12 @@ def knn(
 
 @dataclass(frozen=True)
 class ChosenNeighbours:
-    """The settings of `knn` that are right most often on the training rows."""
+    """The settings of `knn` with the highest leave-one-out accuracy on the training rows."""
 
     k: int
     temperature: float
     accuracies: dict[tuple[int, float], float]
-    """By (k, temperature): the share of rows that their neighbours name rightly."""
+    """Leave-one-out accuracy by (k, temperature), 0..1."""
 
 
 def choose_knn(
@@ -91,18 +91,18 @@ def choose_knn(
     max_queries: int = 10_000,
     seed: int = 0,
 ) -> ChosenNeighbours:
-    """Choose k and temperature by leaving each training row out and letting the others name it.
+    """Choose k and temperature by leave-one-out accuracy on the training rows.
 
-    That is exact, and no test row is seen. Copies of an image among the training rows name each
-    other and favour a small k. A k that is not below the number of rows is left out.
+    This is exact, and no test row is seen. Copies of an image among the training rows vote for
+    each other and favour a small k. A k that is not below the number of rows is skipped.
 
     Args:
         train_features: (N, D), as for `knn`.
         train_labels: (N,) in 0..num_classes - 1.
         num_classes: K.
-        ks: to choose from; of equally good ones the first, with its first temperature.
-        temperatures: to choose from.
-        max_queries: rows that are left out in turn, drawn at random where there are more.
+        ks: candidates; ties go to the first, with its first temperature.
+        temperatures: candidates.
+        max_queries: number of rows that are left out in turn, drawn at random if there are more.
         seed: of that draw.
 
     Raises:
@@ -121,57 +121,57 @@ def choose_knn(
     queries = np.arange(len(train))
     if len(train) > max_queries:
         queries = np.sort(np.random.default_rng(seed).permutation(queries)[:max_queries])
-    asked = train.select(queries)
-    own = torch.from_numpy(queries).to(train.features.device)
-    cosines, rows = _nearest(train.features, asked.features, max(usable), own=own)
+    left_out = train.select(queries)
+    self_rows = torch.from_numpy(queries).to(train.features.device)
+    cosines, rows = _nearest(train.features, left_out.features, max(usable), self_rows=self_rows)
     accuracies = {}
     for k in usable:
         for temperature in temperatures:
             labels = train.labels[rows[:, :k]]
             answers = _vote(cosines[:, :k], labels, temperature, num_classes)
-            accuracies[k, temperature] = score(answers, asked.labels).accuracy
+            accuracies[k, temperature] = score(answers, left_out.labels).accuracy
     k, temperature = max(accuracies, key=lambda settings: accuracies[settings])
     return ChosenNeighbours(k, temperature, accuracies)
 
 
 def _nearest(
-    train: torch.Tensor, queries: torch.Tensor, k: int, *, own: torch.Tensor | None = None
+    train: torch.Tensor, queries: torch.Tensor, k: int, *, self_rows: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the k training rows that are most like each query, the nearest first.
+    """Find the k training rows that are most similar to each query, the nearest first.
 
     Args:
         train: (N, D).
         queries: (M, D).
         k: N at most.
-        own: (M,) the training row that each query is, which is then not its neighbour.
+        self_rows: (M,) the training row that each query is, which is then not its neighbour.
 
     Returns:
-        Cosines (M, k), and the rows' numbers (M, k).
+        Cosines (M, k), and the indices of the rows (M, k).
     """
     kind = torch.float64 if train.dtype == torch.float64 else torch.float32
-    asked = _directions(queries, kind)
-    count = len(asked)
+    directions = _directions(queries, kind)
+    count = len(directions)
     best = torch.full((count, k), -torch.inf, dtype=kind, device=train.device)
     rows = torch.zeros(count, k, dtype=torch.int64, device=train.device)
     for start in range(0, len(train), _TRAIN_ROWS):
         block = _directions(train[start : start + _TRAIN_ROWS], kind)
         for first in range(0, count, _QUERIES):
             part = slice(first, first + _QUERIES)
-            cosines = asked[part] @ block.T
-            if own is not None:
-                _leave_out(cosines, own[part] - start)
-            found, place = cosines.topk(min(k, len(block)), dim=1)
+            cosines = directions[part] @ block.T
+            if self_rows is not None:
+                _leave_out(cosines, self_rows[part] - start)
+            found, positions = cosines.topk(min(k, len(block)), dim=1)
             both = torch.cat([best[part], found], dim=1)
-            numbers = torch.cat([rows[part], place + start], dim=1)
+            numbers = torch.cat([rows[part], positions + start], dim=1)
             best[part], order = both.topk(k, dim=1)
             rows[part] = numbers.gather(1, order)
     return best, rows
 
 
-def _leave_out(cosines: torch.Tensor, own: torch.Tensor) -> None:
-    """Make each query's own column, where the block has it, the last choice."""
-    inside = torch.nonzero((own >= 0) & (own < cosines.shape[1])).flatten()
-    cosines[inside, own[inside]] = -torch.inf
+def _leave_out(cosines: torch.Tensor, self_rows: torch.Tensor) -> None:
+    """Set each query's similarity to itself, where the block has it, to -inf."""
+    inside = torch.nonzero((self_rows >= 0) & (self_rows < cosines.shape[1])).flatten()
+    cosines[inside, self_rows[inside]] = -torch.inf
 
 
 def _vote(
@@ -180,15 +180,15 @@ def _vote(
     """Return the class (M,) with the largest sum of weights; cosines (M, k), the nearest first."""
     answers = torch.empty(len(cosines), dtype=torch.int64, device=cosines.device)
     for part in chunks(len(cosines), width=num_classes + cosines.shape[1]):
-        own = cosines[part].double()
-        weights = ((own - own[:, :1]) / temperature).exp()  # the nearest has 1, so none overflows
-        votes = torch.zeros(len(own), num_classes, dtype=weights.dtype, device=weights.device)
+        chunk = cosines[part].double()
+        weights = ((chunk - chunk[:, :1]) / temperature).exp()  # 1 for the nearest: no overflow
+        votes = torch.zeros(len(chunk), num_classes, dtype=weights.dtype, device=weights.device)
         answers[part] = votes.scatter_add_(1, labels[part], weights).argmax(dim=1)
     return answers
 
 
 def _directions(features: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    """Return rows of length 1, whatever their scale."""
+    """Return the rows scaled to length 1."""
     rows = features.to(kind, copy=True)
     rows /= rows.abs().amax(dim=1, keepdim=True)  # squares neither overflow nor vanish
     return rows.div_(rows.square().sum(dim=1, keepdim=True).sqrt_())

@@ -2,10 +2,10 @@
 
 The features are standardised by the support (mean, standard deviation + 1e-5), a constant feature
 of 100 is appended, the targets are +1 for the class and -1 for the others, and
-W = (X^T X + l2 I)^-1 X^T Y answers with the largest score.
+the prediction is the largest score of W = (X^T X + l2 I)^-1 X^T Y.
 
 Source: ViT paper (arXiv 2010.11929v2) section 4.1; big_vision's evaluators/fewshot_lsr.py, whose
-l2 is 2^10. The paper does not state its own.
+l2 is 2^10. The paper does not state its value.
 """
 
 import math
@@ -20,7 +20,7 @@ from vitral.evaluate.arrays import (
     LabelArray,
     Labelled,
     Score,
-    Standard,
+    Standardizer,
     check_every_class,
     check_labels,
     chunks,
@@ -35,7 +35,7 @@ CONSTANT_FEATURE = 100.0
 STD_OFFSET = 1e-5
 L2 = 2**10
 _MAX_CONDITION = 1e10
-"""Up to which a Cholesky factor keeps six digits of the weights."""
+"""Condition number up to which a Cholesky factor keeps six digits of the weights."""
 
 
 def fewshot(
@@ -47,15 +47,15 @@ def fewshot(
     l2: float = L2,
     num_classes: int | None = None,
 ) -> Score:
-    """Learn classes from the support by least squares, and score the test rows; float64 throughout.
+    """Fit classes to the support by least squares, and score the test rows; float64 throughout.
 
     Args:
         train_features: the support, (N, D), of any float type.
         train_labels: (N,) in 0..num_classes - 1, each class at least once.
         test_features: (M, D).
         test_labels: (M,).
-        l2: strength of the penalty; 0: the solution of least norm.
-        num_classes: K; None: the largest label of both + 1.
+        l2: strength of the penalty; 0: the minimum-norm solution.
+        num_classes: K; None: the largest label of both splits + 1.
 
     Raises:
         RequestError: shapes or types do not fit, there is no row, or l2 is negative.
@@ -64,18 +64,18 @@ def fewshot(
     train, test, num_classes = _checked(
         (train_features, train_labels, test_features, test_labels), [l2], num_classes
     )
-    standard = _standard(train)
-    gram = smaller_gram(train.features, standard)
+    standardizer = _standardizer(train)
+    gram = smaller_gram(train.features, standardizer)
     if gram.trace() >= l2 * _MAX_CONDITION:
-        return _Decomposed(train, standard, num_classes).score(test, l2)
+        return _Decomposed(train, standardizer, num_classes).score(test, l2)
     gram.diagonal().add_(l2)
     factor = torch.linalg.cholesky(gram)
     if len(gram) == train.features.shape[1]:
-        weights = torch.cholesky_solve(_products(train, standard, num_classes), factor)
+        weights = torch.cholesky_solve(_products(train, standardizer, num_classes), factor)
     else:
         targets = 2 * torch.nn.functional.one_hot(train.labels, num_classes).double()
-        weights = standard.rows(train.features).T @ torch.cholesky_solve(targets, factor)
-    return _score(test, standard, weights, _bias(train, l2, num_classes))
+        weights = standardizer.standardize(train.features).T @ torch.cholesky_solve(targets, factor)
+    return _score(test, standardizer, weights, _bias(train, l2, num_classes))
 
 
 def fewshot_sweep(
@@ -87,7 +87,7 @@ def fewshot_sweep(
     l2s: Sequence[float],
     num_classes: int | None = None,
 ) -> dict[float, Score]:
-    """Return what `fewshot` gives for each of many l2, from one decomposition of the support.
+    """Return the score of `fewshot` for each of many l2, from one decomposition of the support.
 
     Raises:
         RequestError, DataError: as `fewshot`; or `l2s` is empty.
@@ -97,21 +97,21 @@ def fewshot_sweep(
     train, test, num_classes = _checked(
         (train_features, train_labels, test_features, test_labels), l2s, num_classes
     )
-    decomposed = _Decomposed(train, _standard(train), num_classes)
+    decomposed = _Decomposed(train, _standardizer(train), num_classes)
     return {l2: decomposed.score(test, l2) for l2 in l2s}
 
 
 class _Decomposed:
-    """The support along its principal axes, where each l2 is a division."""
+    """The support along its principal axes, where solving for an l2 is a division."""
 
-    def __init__(self, train: Labelled, standard: Standard, num_classes: int) -> None:
-        self.train, self.standard, self.num_classes = train, standard, num_classes
-        self.axes, self.squares = principal_axes(train.features, standard)
-        self.products = self.axes.T @ _products(train, standard, num_classes)
+    def __init__(self, train: Labelled, standardizer: Standardizer, num_classes: int) -> None:
+        self.train, self.standardizer, self.num_classes = train, standardizer, num_classes
+        self.axes, self.squares = principal_axes(train.features, standardizer)
+        self.products = self.axes.T @ _products(train, standardizer, num_classes)
 
     def score(self, test: Labelled, l2: float) -> Score:
         weights = self.axes @ (self.products / (self.squares + l2)[:, None])
-        return _score(test, self.standard, weights, _bias(self.train, l2, self.num_classes))
+        return _score(test, self.standardizer, weights, _bias(self.train, l2, self.num_classes))
 
 
 def _checked(
@@ -129,35 +129,37 @@ def _checked(
     return train, test, num_classes
 
 
-def _standard(train: Labelled) -> Standard:
+def _standardizer(train: Labelled) -> Standardizer:
     mean, std = moments(train.features)
-    return Standard(mean, std + STD_OFFSET)
+    return Standardizer(mean, std + STD_OFFSET)
 
 
-def _products(train: Labelled, standard: Standard, num_classes: int) -> torch.Tensor:
+def _products(train: Labelled, standardizer: Standardizer, num_classes: int) -> torch.Tensor:
     """Return Z^T Y (D, K). Columns of Z sum to 0, so only the rows of the class itself count."""
     width = train.features.shape[1]
     sums = torch.zeros(num_classes, width, dtype=torch.float64, device=train.features.device)
-    for part, rows in standard.parts(train.features):
+    for part, rows in standardizer.standardize_chunks(train.features):
         sums.index_add_(0, train.labels[part], rows)
     return 2 * sums.T
 
 
 def _bias(train: Labelled, l2: float, num_classes: int) -> torch.Tensor:
-    """Return what the constant feature adds to the scores, (K,).
+    """Return the contribution of the constant feature to the scores, (K,).
 
-    It is orthogonal to the standardised features, so its weight is a regression of its own.
+    The feature is orthogonal to the standardised ones, so its weight is a separate regression.
     """
     counts = torch.bincount(train.labels, minlength=num_classes).double()
     square = CONSTANT_FEATURE**2
     return square * (2 * counts - len(train)) / (square * len(train) + l2)
 
 
-def _score(test: Labelled, standard: Standard, weights: torch.Tensor, bias: torch.Tensor) -> Score:
-    own, own_bias = standard.folded(weights, bias)
-    width = max(own.shape)
+def _score(
+    test: Labelled, standardizer: Standardizer, weights: torch.Tensor, bias: torch.Tensor
+) -> Score:
+    weights, bias = standardizer.unstandardize(weights, bias)
+    width = max(weights.shape)
     answers = [
-        torch.addmm(own_bias, test.features[part].double(), own).argmax(dim=1)
+        torch.addmm(bias, test.features[part].double(), weights).argmax(dim=1)
         for part in chunks(len(test), width=width)
     ]
     return score(torch.cat(answers), test.labels)
@@ -166,12 +168,12 @@ def _score(test: Labelled, standard: Standard, weights: torch.Tensor, bias: torc
 def draw_support(labels: np.ndarray, *, shots: int, seed: int, num_classes: int) -> np.ndarray:
     """Draw the same number of examples of each class, as big_vision does.
 
-    One generator a seed permutes the examples of each class in turn, and the first of each are
-    taken; so the examples of fewer shots are among those of more, for the same seed.
+    One generator per seed permutes the examples of each class in turn, and the first of each are
+    taken. So for the same seed, a support of fewer shots is a subset of one of more shots.
 
     Args:
         labels: (N,) in 0..num_classes - 1.
-        shots: examples a class.
+        shots: examples per class.
         seed: of `numpy.random.default_rng`, 0 or more.
         num_classes: K.
 
@@ -193,15 +195,15 @@ def draw_support(labels: np.ndarray, *, shots: int, seed: int, num_classes: int)
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() < shots:
         _too_few(counts, shots)
-    # Each class's examples in their order, as np.flatnonzero(labels == number) gives them.
-    own = np.split(np.argsort(labels, kind="stable"), counts.cumsum()[:-1])
+    # Per class, the same as np.flatnonzero(labels == number).
+    by_class = np.split(np.argsort(labels, kind="stable"), counts.cumsum()[:-1])
     generator = np.random.default_rng(seed)
-    return np.concatenate([generator.permutation(indices)[:shots] for indices in own])
+    return np.concatenate([generator.permutation(indices)[:shots] for indices in by_class])
 
 
 def _too_few(counts: np.ndarray, shots: int) -> None:
     smallest, fewest = int(counts.argmin()), int(counts.min())
     more = int((counts < shots).sum()) - 1
     others = f" (and {more} more classes have too few)" if more else ""
-    way_out = f"use shots={fewest} at most" if fewest else "give examples of every class"
-    raise RequestError(f"shots={shots}: class {smallest} has {fewest} examples{others}: {way_out}")
+    hint = f"use shots={fewest} at most" if fewest else "give examples of every class"
+    raise RequestError(f"shots={shots}: class {smallest} has {fewest} examples{others}: {hint}")

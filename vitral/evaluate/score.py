@@ -1,4 +1,4 @@
-"""What a classifier's predictions are worth: accuracy, likelihoods, rows."""
+"""Predictions of a classifier: accuracy, likelihoods, rows."""
 
 import math
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ from vitral.statistics import wilson_interval
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of the examples of a split, in their order, without unreadable ones."""
+    """Predictions of a model for the readable examples of a split, in their order."""
 
     indices: np.ndarray
     """(N,) int64: the examples that were scored."""
     labels: np.ndarray
-    """(N,) int64; where images may have any classes (N, K) uint8 of 0 and 1."""
+    """(N,) int64; for multi-label data (N, K) uint8 of 0 and 1."""
     probabilities: np.ndarray
     """(N, K) float32."""
     losses: np.ndarray
@@ -40,12 +40,12 @@ class Predictions:
 
 
 def summarise(predictions: Predictions, *, any_label: bool = False) -> dict[str, Any]:
-    """Return `accuracy` with its 95 % interval, `loss`, and how many were scored or not.
+    """Return `accuracy` with its 95 % interval, `loss`, and how many were scored or skipped.
 
-    Where images may have any classes, `accuracy` is the share of images whose classes are all
-    right; beside it stand `mean_average_precision`, `f1_macro` (the mean over classes) and
-    `f1_micro` (over all pairs of image and class). With `any_label` an answer is right if it is any
-    of an image's classes, and `top5_accuracy` counts five answers.
+    For multi-label data, `accuracy` is the share of images whose classes are all right. There are
+    also `mean_average_precision`, `f1_macro` (the mean over classes) and `f1_micro` (over all pairs
+    of image and class). With `any_label`, an answer is right if it is any of an image's classes,
+    and `top5_accuracy` counts five answers.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     count = len(labels)
@@ -65,15 +65,15 @@ def summarise(predictions: Predictions, *, any_label: bool = False) -> dict[str,
         summary |= {
             "mean_average_precision": _mean(average_precisions(probabilities, labels)),
             "f1_macro": _mean(f1_scores(*counts)),
-            "f1_micro": _mean(f1_scores(*(own.sum(keepdims=True) for own in counts))),
+            "f1_micro": _mean(f1_scores(*(array.sum(keepdims=True) for array in counts))),
         }
     return summary
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """Return the mean over what is a number, or None."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    """Return the mean of the values that are not NaN, or None if there are none."""
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if len(valid) else None
 
 
 def prediction_rows(
@@ -83,15 +83,15 @@ def prediction_rows(
     *,
     any_label: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Give a row an example, those that could not be read with their error."""
-    place = {index: row for row, index in enumerate(predictions.indices.tolist())}
+    """Yield one row per example; unreadable examples have their error."""
+    position = {index: row for row, index in enumerate(predictions.indices.tolist())}
     for index in range(len(examples)):
         row: dict[str, Any] = {
             "path": examples.name(index),
             "label": label_text(examples.labels[index], classes),
         }
-        if index in place:
-            shares = predictions.probabilities[place[index]]
+        if index in position:
+            shares = predictions.probabilities[position[index]]
             answer = classes[int(shares.argmax())]
             if not any_label:
                 answer = answer_text(shares, examples.labels, classes)
@@ -101,18 +101,18 @@ def prediction_rows(
 
 
 def answer_text(shares: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
-    """Return the class that probabilities (K,) answer, or all of them where images may have any."""
+    """Return the most probable class of (K,) as text, or all above the threshold if multi-label."""
     if is_multi_label(labels):
         return label_text(shares > THRESHOLD, classes)
     return classes[int(shares.argmax())]
 
 
 def likelihoods(logits: Tensor, labels: Tensor, *, output: str) -> dict[str, Tensor]:
-    """Return what logits (N, K) say of labels, by how they become probabilities.
+    """Return the probabilities and the likelihood of the labels that logits give.
 
     Args:
-        logits: of a model.
-        labels: (N,), or where images may have any classes (N, K) of 0 and 1.
+        logits: (N, K), of a model.
+        labels: (N,); for multi-label data (N, K) of 0 and 1.
         output: "softmax" or "sigmoid".
 
     Returns:

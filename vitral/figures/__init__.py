@@ -1,1 +1,1 @@
-"""Pictures and pages from the rows and arrays that a run left in its folder."""
+"""Plots and HTML pages from the rows and arrays in a run's folder."""

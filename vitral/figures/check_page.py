@@ -1,4 +1,4 @@
-"""The page of a check: each kind of problem with the pictures of its files."""
+"""The HTML page of a data check: each kind of problem with pictures of its files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,9 +24,9 @@ from vitral.figures.html import (
 from vitral.figures.pictures import to_picture, to_png
 
 MAX_PICTURED = 24
-"""Occurrences of each kind of problem that are pictured."""
+"""Maximum number of occurrences of each kind of problem with pictures."""
 MAX_LISTED = 200
-"""Occurrences that are listed by name."""
+"""Maximum number of occurrences listed by name."""
 _WEIGHTS = {
     "error": "Would make training or score wrong",
     "warning": "Should be looked at",
@@ -35,11 +35,11 @@ _WEIGHTS = {
 
 
 def check_page(record: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> str:
-    """Write the page.
+    """Render the page.
 
     Args:
-        record: of a check, as `vitral data check --json` gives it.
-        pictures: (h, w, C) by file name, of the files that can be shown.
+        record: of a check, as printed by `vitral data check --json`.
+        pictures: (h, w, C) by file name, for the files that can be shown.
     """
     splits = ", ".join(f"{number:,} {split}" for split, number in record["splits"].items())
     head = section(
@@ -61,11 +61,11 @@ def check_page(record: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint
 def _part(
     weight: str, record: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]
 ) -> Html | None:
-    """Write all kinds of problems of one weight."""
-    problems = [own for own in record["problems"] if own["weight"] == weight]
+    """Render all kinds of problems of one severity."""
+    problems = [problem for problem in record["problems"] if problem["weight"] == weight]
     if not problems:
         return None
-    return section(weight, _WEIGHTS[weight], *(_problem(own, pictures) for own in problems))
+    return section(weight, _WEIGHTS[weight], *(_problem(problem, pictures) for problem in problems))
 
 
 def _problem(problem: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> Html:
@@ -87,7 +87,7 @@ def _problem(problem: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8
 
 
 def _card(item: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> Html:
-    """Write the picture of a file, or the pictures of files that are alike, side by side."""
+    """Render the picture of a file, or those of equal files side by side."""
     known = [name for name in item["files"] if name in pictures]
     images = [inline_image(to_png(to_picture(pictures[name])), alt=name) for name in known]
     caption = element(
@@ -108,6 +108,9 @@ def _folds(record: Mapping[str, Any]) -> Html | None:
     if not folds:
         return None
     width = len(next(iter(folds.values())))
-    rows = [row(name_of(name), *(count(own) for own in counts)) for name, counts in folds.items()]
+    rows = [
+        row(name_of(name), *(count(num_images) for num_images in counts))
+        for name, counts in folds.items()
+    ]
     head = ["Class", *(f"Fold {number}" for number in range(width))]
     return section("folds", "Folds", table(head, rows, class_="counts", label="Images by fold"))

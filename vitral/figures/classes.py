@@ -1,4 +1,4 @@
-"""How each class fares, what is taken for what, and how far confidence can be believed."""
+"""Sections of a report on classes: scores by class, confusions, and calibration."""
 
 import numpy as np
 
@@ -47,7 +47,7 @@ NUM_CONFUSIONS = 8
 
 
 def classes_section(run: FinishedRun) -> Html:
-    """Draw `confusion.png` and write it with the table of classes and the frequent mistakes."""
+    """Draw `confusion.png` and render it with the table of classes and the frequent mistakes."""
     title = "Classes"
     if not _has_predictions(run):
         return section("classes", title, missing(ABSENT))
@@ -73,24 +73,24 @@ def classes_section(run: FinishedRun) -> Html:
 
 
 def calibration_section(run: FinishedRun) -> Html:
-    """Draw `calibration.png` and say what it means."""
+    """Draw `calibration.png` and render it with an explanation."""
     title = "Calibration"
     if not _has_predictions(run):
         return section("calibration", title, missing(ABSENT))
     calibration = calibrate(run.predictions["probabilities"], run.predictions["labels"])
     path = run.path / "calibration.png"
-    of_pairs = {"right": "has the class", "counted": "pairs"} if run.is_multi_label else {}
-    save_figure(draw_reliability(calibration, **of_pairs), path)
+    labels = {"right": "has the class", "counted": "pairs"} if run.is_multi_label else {}
+    save_figure(draw_reliability(calibration, **labels), path)
     picture = inline_image(
         path.read_bytes(), alt="Reliability diagram: accuracy over confidence", class_="plot"
     )
-    in_words = _decisions_in_words if run.is_multi_label else _calibration_in_words
-    words = element("div", *in_words(calibration))
+    describe = _describe_multi_label if run.is_multi_label else _describe_calibration
+    words = element("div", *describe(calibration))
     return section("calibration", title, element("div", words, picture, class_="beside"))
 
 
 def _table_of_decisions(run: FinishedRun) -> Html:
-    """Write images, average precision, precision, recall and F1 a class, where images have any."""
+    """Render images, average precision, precision, recall and F1 per class of multi-label data."""
     probabilities, labels = run.predictions["probabilities"], run.predictions["labels"]
     has, given, both = decision_counts(probabilities, labels)
     columns = [
@@ -125,8 +125,8 @@ def _table_of_decisions(run: FinishedRun) -> Html:
     )
 
 
-def _decisions_in_words(calibration: Calibration) -> list[Html]:
-    """Say how far the probability of a class can be believed, where images may have any."""
+def _describe_multi_label(calibration: Calibration) -> list[Html]:
+    """Describe the calibration of class probabilities for multi-label data."""
     return [
         element(
             "p", element("strong", percent(calibration.error)), " calibration error", class_="score"
@@ -150,7 +150,7 @@ def _has_predictions(run: FinishedRun) -> bool:
 def _table_of_classes(
     confusions: Integers, classes: list[str], *, split: str, numbered: bool
 ) -> Html:
-    """Write images, precision and recall a class, the lowest recalls marked."""
+    """Render images, precision and recall per class, with the lowest recalls marked."""
     precision, recall = precision_and_recall(confusions)
     worst = lowest(recall)
     rows = []
@@ -170,7 +170,7 @@ def _table_of_classes(
             paragraph(
                 "Precision: of the images given this class, the share that is of it. Recall: of "
                 "the images of this class, the share that was given it. "
-                f"Marked: {_marked_in_words(worst)}.",
+                f"Marked: {_describe_marked(worst)}.",
                 class_="small",
             ),
         ]
@@ -178,19 +178,19 @@ def _table_of_classes(
 
 
 def lowest(recall: Floats) -> set[int]:
-    """Choose the classes to mark: the lowest recalls, one class in ten, none that is perfect."""
+    """Return the classes to mark: one in ten, those of lowest recall, but none of recall 1."""
     order = [int(index) for index in np.argsort(recall, kind="stable") if recall[index] < 1]
     return set(order[: max(1, len(recall) // 10)])
 
 
-def _marked_in_words(worst: set[int]) -> str:
+def _describe_marked(worst: set[int]) -> str:
     if not worst:
         return "nothing, every recall is 100 %"
     return "the lowest recall" if len(worst) == 1 else f"the {len(worst)} lowest recalls"
 
 
 def _frequent(confusions: Integers, classes: list[str]) -> Html:
-    """Write the most frequent mistakes in words."""
+    """Render the most frequent mistakes as a list."""
     found = frequent_confusions(confusions, NUM_CONFUSIONS)
     if not found:
         return paragraph("Nothing: every image is right.")
@@ -210,24 +210,24 @@ def _frequent(confusions: Integers, classes: list[str]) -> Html:
 
 
 def _width(num_classes: int) -> str:
-    """Choose how wide the matrix stands in the page."""
+    """Return the CSS class for the width of the matrix."""
     if num_classes <= MAX_SMALL:
         return "small"
     return "wide" if num_classes > MAX_COUNTED else "medium"
 
 
 def _legend(*, numbered: bool) -> str:
-    """Say how the matrix is read."""
-    said = (
+    """Return a text that explains the matrix."""
+    text = (
         "Rows: true class. Columns: predicted class. Blue is right, red is wrong; the stronger, "
         "the larger the share of the row, rare mistakes drawn stronger than they are. "
         "confusion.png in the run folder is larger."
     )
-    return f"{said} #0, #1, ... are the numbers in the table." if numbered else said
+    return f"{text} #0, #1, ... are the numbers in the table." if numbered else text
 
 
-def _calibration_in_words(calibration: Calibration) -> list[Html]:
-    """Say how far confidence can be believed."""
+def _describe_calibration(calibration: Calibration) -> list[Html]:
+    """Describe the calibration of the confidence."""
     gap = calibration.mean_confidence - calibration.mean_accuracy
     images = int(calibration.counts.sum())
     tendency = (

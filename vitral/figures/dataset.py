@@ -1,4 +1,4 @@
-"""The data that a run was given: splits, classes, sizes, and what was left out."""
+"""The data section of a report: splits, classes, sizes, and skipped files."""
 
 import statistics
 from typing import Any
@@ -21,11 +21,11 @@ from vitral.figures.html import (
 )
 
 MAX_LISTED = 30
-"""Classes up to which every class has its row."""
+"""Maximum number of classes for one row per class."""
 
 
 def data_section(run: FinishedRun) -> Html:
-    """Write the data report."""
+    """Render the data section."""
     report = run.data_report
     if not report:
         absent = "This folder has no data_report.json, so nothing is known about the data."
@@ -51,7 +51,7 @@ def data_section(run: FinishedRun) -> Html:
 
 
 def _splits(report: Record) -> Html | None:
-    """Write images by split, and by class where the classes are few enough."""
+    """Render images by split, and by class if there are few enough classes."""
     splits: dict[str, Record] = report.get("splits") or {}
     classes: list[str] = report.get("classes") or []
     if not splits:
@@ -68,7 +68,7 @@ def _splits(report: Record) -> Html | None:
 
 
 def _summary_of_splits(splits: dict[str, Record]) -> Html:
-    """Write how many images the classes of each split have."""
+    """Render statistics of the class sizes of each split."""
     rows = []
     for name, split in splits.items():
         per_class = split.get("per_class") or [0]
@@ -95,7 +95,7 @@ def _number(value: float) -> Html:
 
 
 def _sizes(sizes: dict[str, list[int]] | None) -> str | None:
-    """Write the smallest, median and largest size; one where all are equal."""
+    """Format the smallest, median and largest size; only one if all are equal."""
     if not sizes:
         return None
     written = {
@@ -108,7 +108,7 @@ def _sizes(sizes: dict[str, list[int]] | None) -> str | None:
 
 
 def _tally(counts: dict[str, int] | None) -> str | None:
-    """Write how many there are of each kind, most first."""
+    """Format the count of each kind, in descending order."""
     if not counts:
         return None
     ordered = sorted(counts.items(), key=lambda item: -item[1])
@@ -116,12 +116,12 @@ def _tally(counts: dict[str, int] | None) -> str | None:
 
 
 def _notes(notes: list[str]) -> Html | None:
-    """Write what the reading of the data remarked."""
+    """Render the notes from reading the data."""
     return element("ul", *(element("li", text) for text in notes)) if notes else None
 
 
 def _skipped(skipped: Record) -> Html:
-    """Write what could not be read, with reasons and examples."""
+    """Render the skipped files, with reasons and examples."""
     total = int(skipped.get("count", 0))
     if not total:
         return paragraph("No file was skipped.")
@@ -144,7 +144,7 @@ def _skipped(skipped: Record) -> Html:
 
 
 def _duplicates(duplicates: Record | None) -> Html | None:
-    """Write the copies within and across splits; nothing where they were not looked for."""
+    """Render duplicates within and across splits; None if they were not searched for."""
     if duplicates is None:
         return None
     within, across = int(duplicates.get("within", 0)), int(duplicates.get("across", 0))

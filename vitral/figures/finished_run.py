@@ -1,4 +1,4 @@
-"""Reading a finished run's folder: the only thing that a report is drawn from."""
+"""Reads the folder of a finished run, the only source of a report."""
 
 import json
 import zipfile
@@ -12,64 +12,65 @@ import yaml
 from numpy.typing import NDArray
 
 from vitral.errors import RequestError
+from vitral.files.layout import RunFile
 
 Record = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
 REQUIRED = ("num_examples",)
 ACCURACY = "accuracy"
-"""Whose runs are told with controls, classes and mistakes."""
+"""The metric of classifiers, whose reports have controls, classes and mistakes."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run wrote down; a file that is not there is empty here, but for the summary."""
+    """The files of a run; missing files are empty, except the summary, which is required."""
 
     path: Path
-    """The folder, as the caller named it."""
+    """The folder, as given by the caller."""
     summary: Record
     """Final figures: accuracy, interval, controls, denominators."""
     config: Record
-    """Command, settings and where each setting came from."""
+    """Command, settings and their origins."""
     environment: Record
-    """Versions of software, machine."""
+    """Versions of software, and the machine."""
     status: Record
-    """State, times."""
+    """State and times."""
     data_report: Record
-    """Classes, splits, what was skipped."""
+    """Classes, splits, skipped files."""
     metrics: list[Record]
-    """One row a measurement."""
+    """One row per measurement."""
     timings: list[Record]
-    """One row a clock reading."""
+    """One row per clock reading."""
     predictions: Arrays
-    """`labels` (N,), or (N, K) of 0 and 1 where images may have any classes; `probabilities`
-    (N, K), `names` (N,)."""
+    """`labels` (N,), or (N, K) of 0 and 1 for multi-label data; `probabilities` (N, K), `names`
+    (N,)."""
     mistakes: Arrays
-    """`images` (M, h, w, C) uint8, `attention` (M, gh, gw), and who they are, as text."""
+    """`images` (M, h, w, C) uint8, `attention` (M, gh, gw), and names and classes as text."""
 
     @property
     def metric(self) -> str:
-        """The figure that the run is judged by; older runs, all of classifiers, do not state it."""
+        """The primary metric; older runs, all of classifiers, do not state it."""
         return str(self.summary.get("metric", ACCURACY))
 
     @property
     def has_classes(self) -> bool:
-        """Whether there are predictions of classes to tell of, or should be."""
+        """Whether there are class predictions to report, or should be."""
         return bool(self.predictions) or self.is_of_classes
 
     @property
     def is_of_classes(self) -> bool:
-        """Whether the score is a classifier's, beside its controls; that of no image too."""
+        """Whether the score is that of a classifier, even if no image was scored."""
         is_known = self.summary.get(f"{ACCURACY}_interval") is not None
         return self.metric == ACCURACY and (is_known or not self.summary["num_examples"])
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether images may have any classes."""
+        """Whether the data is multi-label."""
         return bool(self.predictions) and self.predictions["labels"].ndim == 2
 
     @property
     def classes(self) -> list[str]:
-        """Class names in the order of the model's outputs; numbers where no names are on file."""
+        """Class names in the order of the model's outputs; indices if there are no names."""
         names = [str(name) for name in self.data_report.get("classes") or []]
         if not self.predictions:
             return names
@@ -88,7 +89,7 @@ def read_run_folder(path: Path) -> FinishedRun:
     Raises:
         RequestError: there is no `summary.json`, it lacks the result, or a file can't be read.
     """
-    summary = _read(path / "summary.json", _parse_json, default=None)
+    summary = _read(path / RunFile.SUMMARY, _parse_json, default=None)
     if summary is None:
         raise RequestError(
             f"{path} has no summary.json, so it is not the folder of a finished run: "
@@ -106,19 +107,19 @@ def read_run_folder(path: Path) -> FinishedRun:
     return FinishedRun(
         path=path,
         summary=summary,
-        config=_read(path / "config.yaml", _parse_yaml, default={}),
-        environment=_read(path / "environment.json", _parse_json, default={}),
-        status=_read(path / "status.json", _parse_json, default={}),
-        data_report=_read(path / "data_report.json", _parse_json, default={}),
-        metrics=_read(path / "metrics.jsonl", _parse_rows, default=[]),
-        timings=_read(path / "timings.jsonl", _parse_rows, default=[]),
-        predictions=_read(path / "test_predictions.npz", _parse_arrays, default={}),
-        mistakes=_read(path / "mistakes.npz", _parse_arrays, default={}),
+        config=_read(path / RunFile.CONFIG, _parse_yaml, default={}),
+        environment=_read(path / RunFile.ENVIRONMENT, _parse_json, default={}),
+        status=_read(path / RunFile.STATUS, _parse_json, default={}),
+        data_report=_read(path / RunFile.DATA_REPORT, _parse_json, default={}),
+        metrics=_read(path / RunFile.METRICS, _parse_rows, default=[]),
+        timings=_read(path / RunFile.TIMINGS, _parse_rows, default=[]),
+        predictions=_read(path / RunFile.PROBABILITIES, _parse_arrays, default={}),
+        mistakes=_read(path / RunFile.MISTAKES, _parse_arrays, default={}),
     )
 
 
 def _read(path: Path, parse: Callable[[Path], Any], *, default: Any) -> Any:
-    """Read one file of the folder, or return the default where there is none."""
+    """Parse one file of the folder, or return the default if it does not exist."""
     try:
         return parse(path)
     except FileNotFoundError:
@@ -145,7 +146,7 @@ def _parse_yaml(path: Path) -> Record:
 
 
 def _text(path: Path) -> str:
-    """Return a file's text; names in it that are no text are shown with marks in their place."""
+    """Return a file's text, with replacement characters for invalid UTF-8."""
     return path.read_text(encoding="utf-8", errors="replace")
 
 

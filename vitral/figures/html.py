@@ -1,4 +1,4 @@
-"""The pieces of a page: elements that escape what they are given, numbers in words, images inlined.
+"""Building blocks of HTML pages: elements that escape their content, numbers, inline images.
 
 Class names, paths and reasons are the user's data. Every string that becomes part of a page passes
 through `element`, which escapes it unless it is `Html` already.
@@ -13,19 +13,19 @@ from pathlib import Path
 
 VOID_ELEMENTS = frozenset({"img", "input", "meta"})
 DASH = "\N{EN DASH}"
-"""What stands where there is no number."""
+"""Placeholder for a missing number."""
 UNIT = "\N{NO-BREAK SPACE}%"
 STYLE = Path(__file__).with_name("report.css")
 
 
 class Html(str):
-    """Markup that goes into the page as it stands."""
+    """Markup that is not escaped."""
 
     __slots__ = ()
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Html:
-    """Write one element; children and attribute values that are not `Html` are escaped.
+    """Render one element; children that are not `Html` and attribute values are escaped.
 
     Args:
         name: tag name.
@@ -43,7 +43,7 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def join(children: Iterable[object], separator: str = "") -> Html:
-    """Put children one after the other, escaping those that are not `Html`."""
+    """Concatenate children, escaping those that are not `Html`."""
     parts = (
         child if isinstance(child, Html) else html.escape(str(child))
         for child in children
@@ -53,50 +53,50 @@ def join(children: Iterable[object], separator: str = "") -> Html:
 
 
 def name_of(text: object) -> Html:
-    """Mark a name from the user's data, so that its writing direction stays its own."""
+    """Mark a name from the user's data, so that its text direction is isolated."""
     return element("bdi", text)
 
 
 def quoted(text: object) -> Html:
-    """Mark a name from the user's data inside a sentence."""
+    """Render a name from the user's data in quotation marks."""
     return join(
         ["\N{LEFT SINGLE QUOTATION MARK}", name_of(text), "\N{RIGHT SINGLE QUOTATION MARK}"]
     )
 
 
 def shorten(text: object, limit: int = 32) -> str:
-    """Cut a name that is too long for a drawing."""
+    """Shorten a name that is too long for a drawing."""
     name = str(text)
     return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def paragraph(*children: object, class_: str | None = None) -> Html:
-    """Write one paragraph."""
+    """Render one paragraph."""
     return element("p", *children, class_=class_)
 
 
 def note(*children: object) -> Html:
-    """Write a remark that the reader should not miss."""
+    """Render a highlighted remark."""
     return element("p", *children, class_="note")
 
 
 def missing(what: str) -> Html:
-    """Say in one line that a section has nothing to show, and why."""
+    """Render one line that explains why a section is empty."""
     return element("p", what, class_="missing")
 
 
 def section(anchor: str, title: str, *children: object) -> Html:
-    """Write one section of the report under its heading."""
+    """Render one section of the report with its heading."""
     return element("section", element("h2", title), *children, id=anchor)
 
 
 def folded(title: str, *children: object) -> Html:
-    """Write something that opens on request."""
+    """Render a collapsible block."""
     return element("details", element("summary", title), *children)
 
 
 def facts(rows: Iterable[tuple[str, object]], class_: str = "facts") -> Html:
-    """Write a list of terms and what they are; rows whose value is None are left out."""
+    """Render a list of terms and values; rows whose value is None are left out."""
     return element(
         "dl",
         *(
@@ -111,13 +111,13 @@ def facts(rows: Iterable[tuple[str, object]], class_: str = "facts") -> Html:
 def table(
     head: Sequence[object], rows: Iterable[Html], *, class_: str | None = None, label: str
 ) -> Html:
-    """Write a table that scrolls inside its frame when it is larger than the window.
+    """Render a table that scrolls inside its frame if it is larger than the window.
 
     Args:
         head: names of the columns.
         rows: `tr` elements.
-        class_: class of the table.
-        label: what the table holds, for readers that can't see it.
+        class_: CSS class of the table.
+        label: description of the table for screen readers.
     """
     header = element("thead", element("tr", *(element("th", name, scope="col") for name in head)))
     body = element("table", header, element("tbody", *rows), class_=class_)
@@ -125,7 +125,7 @@ def table(
 
 
 def row(first: object, *cells: object, class_: str | None = None) -> Html:
-    """Write one row: a name, then its cells (text, or `td` elements as they are)."""
+    """Render one row: a name, then its cells (text, or `td` elements unchanged)."""
     written = (
         cell if isinstance(cell, Html) and cell.startswith("<td") else element("td", cell)
         for cell in cells
@@ -134,20 +134,20 @@ def row(first: object, *cells: object, class_: str | None = None) -> Html:
 
 
 def share_cell(share: float, *, class_: str = "share") -> Html:
-    """Write a share of 1 as a percentage over a bar; one that is not a number as a dash."""
+    """Render a share as a percentage over a bar; NaN as a dash."""
     if math.isnan(share):
         return element("td", DASH, class_=class_)
     return element("td", percent(share), class_=class_, style=f"--share:{100 * share:.1f}%")
 
 
 def inline_image(data: bytes, *, alt: str, kind: str = "png", class_: str | None = None) -> Html:
-    """Write an image whose bytes lie in the page itself."""
+    """Render an image as a data URL."""
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return element("img", src=source, alt=alt, class_=class_, loading="lazy")
 
 
 def percent(share: float) -> str:
-    """Write a share of 1 as a percentage that reads 0 or 100 only when it is exactly that."""
+    """Format a share as a percentage that reads 0 or 100 only if it is exactly that."""
     if math.isnan(share):
         return DASH
     digits = 1
@@ -157,24 +157,24 @@ def percent(share: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Write an interval of shares."""
+    """Format an interval of shares."""
     return f"{percent(low).removesuffix(UNIT)} to {percent(high)}"
 
 
 def count(number: float, noun: str = "") -> str:
-    """Write a whole number with its noun: `1 image`, `2,000 images`."""
+    """Format a whole number with its noun: `1 image`, `2,000 images`."""
     if not noun:
         return f"{number:,.0f}"
     return f"{number:,.0f} {noun if number == 1 else plural(noun)}"
 
 
 def plural(noun: str) -> str:
-    """Write the plural of a regular noun."""
+    """Return the plural of a regular noun."""
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
 
 
 def duration(seconds: float) -> str:
-    """Write a time span in its two largest units: `2 h 05 min`, `3 min 12 s`, `4.2 s`."""
+    """Format a time span in its two largest units: `2 h 05 min`, `3 min 12 s`, `4.2 s`."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -188,13 +188,13 @@ def duration(seconds: float) -> str:
 
 
 def document(title: str, *body: object, script: str = "", style: str = "") -> Html:
-    """Write the whole page: it may load nothing, and run nothing but the script; the browser knows.
+    """Render the whole page, with a policy that forbids to load anything or run other scripts.
 
     Args:
         title: of the window.
-        body: what is on it.
-        script: JavaScript of ours that runs at its end.
-        style: beside that of all pages.
+        body: content of the page.
+        script: JavaScript that runs at the end of the page.
+        style: CSS in addition to that of all pages.
     """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     if script:

@@ -1,4 +1,4 @@
-"""The paper's published figures, and its means over VTAB's tasks, beside one's own results."""
+"""Published figures of the paper that are comparable to rows of results, and its VTAB means."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from vitral.files.results import ResultRow
 PRETRAINING_TITLES = {
     "imagenet": "ImageNet", "imagenet21k": "ImageNet-21k", "jft300m": "JFT-300M",
 }  # fmt: skip
-# What a setting of the paper's may be called among those of a row.
+# Names that a setting of the paper may have in a row.
 _SETTING_NAMES = {"image_size": ("image_size", "size")}
 
 
 def paper_beside(row: ResultRow) -> list[PaperRow]:
-    """Return the figures of the same model, task and kind of protocol, the most alike first.
+    """Return published figures of the same model, task and kind of protocol, most similar first.
 
-    There is at most one for each pre-training: that of the row where the row knows it. Only test
-    accuracy is compared; a score after another number of shots is another task.
+    There is at most one for each pre-training, and only that of the row if the row states it. Only
+    test accuracy is compared; a score with another number of shots is another task.
     """
     if row.metric != "accuracy" or row.split != "test":
         return []
@@ -36,31 +36,31 @@ def paper_beside(row: ResultRow) -> list[PaperRow]:
 
 
 def paper_cell(row: ResultRow) -> str:
-    """Return those figures as text: `84.0 % (Table 5, ImageNet-21k)`; what differs is named."""
-    return "; ".join(_told(row, paper) for paper in paper_beside(row))
+    """Return these figures as text, such as `84.0 % (Table 5, ImageNet-21k)`, and differences."""
+    return "; ".join(_describe(row, paper) for paper in paper_beside(row))
 
 
 def other_settings(row: ResultRow, paper: PaperRow) -> dict[str, float]:
-    """Return the settings of a published figure that a row states otherwise."""
+    """Return the settings of a published figure that differ from those of a row."""
     stated = flat_settings(row.settings)
     return {
         name: value
         for name, value in paper.settings.items()
-        if (own := _values(stated, _SETTING_NAMES.get(name, (name,)))) and value not in own
+        if (values := _values(stated, _SETTING_NAMES.get(name, (name,)))) and value not in values
     }
 
 
 def flat_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted names."""
+    """Return nested settings as a flat dictionary with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        own = f"{prefix}{name}"
-        flat |= flat_settings(value, f"{own}.") if isinstance(value, dict) else {own: value}
+        path = f"{prefix}{name}"
+        flat |= flat_settings(value, f"{path}.") if isinstance(value, dict) else {path: value}
     return flat
 
 
 def _kind(protocol: str) -> str:
-    """Return what is done, however: the score of a tuned model is that of its fine-tuning."""
+    """Return the family of a protocol; `evaluate` of a fine-tuned model counts as `finetune`."""
     kind = protocol.split("/", maxsplit=1)[0]
     return "finetune" if kind == "evaluate" else kind
 
@@ -71,10 +71,10 @@ def _unlikeness(row: ResultRow, paper: PaperRow) -> tuple[bool, int]:
 
 def _values(stated: dict[str, Any], names: tuple[str, ...]) -> list[Any]:
     found = [value for name, value in stated.items() if name.rpartition(".")[2] in names]
-    return [one for value in found for one in (value if isinstance(value, list) else [value])]
+    return [item for value in found for item in (value if isinstance(value, list) else [value])]
 
 
-def _told(row: ResultRow, paper: PaperRow) -> str:
+def _describe(row: ResultRow, paper: PaperRow) -> str:
     about = "about " if paper.approximate else ""
     differing = [f"{name}={value:g}" for name, value in other_settings(row, paper).items()]
     facts = [paper.source, PRETRAINING_TITLES.get(paper.pretraining, ""), *differing]
@@ -90,7 +90,7 @@ def describe_paper_means() -> list[str]:
             means.setdefault((row.model, row.pretraining), {})[task] = row.value
     return [
         f"Table 9   {model}, {PRETRAINING_TITLES[data]}: "
-        + ", ".join(f"{group} {own[group]:.1f} %" for group in VTAB_GROUPS)
-        + f", overall {own[VTAB]:.1f} %"
-        for (model, data), own in means.items()
+        + ", ".join(f"{group} {by_task[group]:.1f} %" for group in VTAB_GROUPS)
+        + f", overall {by_task[VTAB]:.1f} %"
+        for (model, data), by_task in means.items()
     ]

@@ -1,4 +1,4 @@
-"""Pictures for pages: images with attention drawn over them, and the strip of stained glass."""
+"""Pictures for pages: images with attention overlays, and the stained-glass banner."""
 
 import io
 import random
@@ -12,32 +12,32 @@ from PIL import Image
 from vitral.figures.html import Html, element
 
 PICTURE_SIZE = 192
-"""Pixels of the longer side of a drawn picture."""
+"""Longer side of a picture, pixels."""
 STRENGTH = 0.72
-"""Share of the heat's colour where attention is strongest."""
+"""Opacity of the heat map where attention is strongest."""
 
 
 def to_picture(image_hwc: NDArray[np.uint8], *, size: int = PICTURE_SIZE) -> Image.Image:
-    """Make an RGB picture of (h, w, C) uint8 values, its longer side sized to be looked at.
+    """Return an RGB picture of (h, w, C) uint8 values whose longer side is `size`.
 
-    One or two channels are shown as grey (the first), of more than three the first three. Small
-    images keep their square pixels.
+    Of one or two channels the first is shown as grey, of three or more the first three. Small
+    images are enlarged with nearest-neighbour interpolation.
     """
     channels = image_hwc[..., :3] if image_hwc.shape[-1] >= 3 else image_hwc[..., :1].repeat(3, -1)
     picture = Image.fromarray(np.ascontiguousarray(channels), mode=None)
     scale = size / max(picture.size)
-    wanted = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    new_size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
     method = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    return picture.resize(wanted, method)
+    return picture.resize(new_size, method)
 
 
 def overlay_attention(picture: Image.Image, attention: NDArray[np.floating]) -> Image.Image:
-    """Draw attention over a picture: the more of it, the brighter and the more opaque the heat.
+    """Overlay a picture with a heat map of attention, whose brightness and opacity grow with it.
 
     Args:
         picture: RGB.
-        attention: (grid_h, grid_w), not negative; spread from its least to its largest value. A
-            constant attention draws nothing.
+        attention: (grid_h, grid_w), not negative; scaled from its minimum to its maximum. Constant
+            attention draws nothing.
     """
     heat = np.asarray(attention, dtype=np.float32)
     span = float(heat.max() - heat.min())
@@ -71,7 +71,7 @@ WIDTH, HEIGHT = 1600, 96
 
 
 def draw_window(seed: str) -> Html:
-    """Draw the strip as an SVG element; the text decides how it looks."""
+    """Draw the stained-glass banner as an SVG element, determined by the seed."""
     draw = random.Random(zlib.crc32(seed.encode("utf-8", "backslashreplace")))
     corners = {
         (column, row): _corner(column, row, draw)
@@ -98,14 +98,14 @@ def draw_window(seed: str) -> Html:
 
 
 def _corner(column: int, row: int, draw: random.Random) -> tuple[float, float]:
-    """Place a corner near its grid point; those on the rim stay on it."""
+    """Return a corner near its grid point; corners on the border stay on it."""
     x, y = column * WIDTH / COLUMNS, row * HEIGHT / ROWS
     dx, dy = draw.uniform(-13, 13), draw.uniform(-10, 10)
     return (x + dx if 0 < column < COLUMNS else x, y + dy if 0 < row < ROWS else y)
 
 
 def _cut(points: list[tuple[float, float]], draw: random.Random) -> list[list[tuple[float, float]]]:
-    """Leave a pane whole, or cut it along one of its diagonals."""
+    """Return a pane whole, or cut along one of its diagonals."""
     a, b, c, d = points
     whole = [[a, b, c, d]]
     return draw.choice([whole, [[a, b, c], [a, c, d]], [[a, b, d], [b, c, d]]])

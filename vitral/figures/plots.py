@@ -1,7 +1,7 @@
-"""Plots of a report: rows and arrays in, matplotlib figures out.
+"""Plots of a report: matplotlib figures from rows and arrays.
 
-Figures are made through matplotlib's objects: nothing here touches pyplot's global state or needs
-a display, and the caller's own matplotlib settings do not change what is drawn.
+Figures use matplotlib's object interface: nothing here touches pyplot's global state or needs a
+display, and the caller's matplotlib settings do not affect the figures.
 """
 
 import itertools
@@ -52,36 +52,36 @@ SERIES = {
     "test": ("test", EMERALD, "-"),
 }
 FEWSHOT_SERIES = ((EMERALD, "--"), (AMBER, "-."), (MUTED, "--"), (INK, "-."), (EMERALD, ":"))
-"""Colours and lines of few-shot scores, in turn."""
+"""Colours and line styles of few-shot scores, in a cycle."""
 MAX_SMALL, MAX_COUNTED, MAX_NAMED = 5, 25, 60
-"""Classes up to which a confusion matrix is small, shows the counts, and shows the names."""
+"""Maximum numbers of classes for a confusion matrix that is small, shows counts, shows names."""
 MAX_LABEL_LENGTH = 22
 DOTS_PER_INCH = 200
 MOST_CURVES = 6
-"""Panels of the curves: what rows name first."""
+"""Maximum number of panels of curves."""
 _NOT_MEASURED = ("step", "epoch", "split", "learning_rate", "grad_norm")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, by the path's ending; equal figures give equal bytes."""
-    unstated = {".svg": ("Date", "Creator")}.get(path.suffix, ("Software",))
+    """Write a figure as PNG or SVG, by the path's suffix; equal figures give equal bytes."""
+    omitted = {".svg": ("Date", "Creator")}.get(path.suffix, ("Software",))
     with mpl.rc_context(STYLE):
         figure.savefig(
             path,
             dpi=DOTS_PER_INCH,
             facecolor="white",
             bbox_inches="tight",
-            metadata=dict.fromkeys(unstated),
+            metadata=dict.fromkeys(omitted),
         )
 
 
 @mpl.rc_context(STYLE)
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw loss, and what else was measured, over the course of training: a line for each split.
+    """Draw the loss and other metrics over the course of training, with a line for each split.
 
     Args:
-        rows: `step`, `epoch`, `split`, `loss`, and figures of any name, such as `accuracy`, a share
-            that is drawn in percent; a value that is missing or not finite leaves a gap.
+        rows: `step`, `epoch`, `split`, `loss`, and figures of any name, such as `accuracy`, which
+            is a share and drawn in percent; missing or non-finite values leave a gap.
     """
     names = curve_names(rows)
     figure = Figure(figsize=(7.5, 2.5 * len(names)), layout="constrained")
@@ -115,13 +115,13 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def curve_names(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what rows measure of the model: the loss first, six at most."""
+    """Return the names of the metrics in rows: the loss first, at most MOST_CURVES."""
     measured = dict.fromkeys(name for row in rows for name in row if name not in _NOT_MEASURED)
     return ["loss", *(name for name in measured if name != "loss")][:MOST_CURVES]
 
 
 def _column(rows: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
-    """Return one value a row, NaN where it is missing or not finite."""
+    """Return one value per row, NaN if it is missing or not finite."""
     values = [row.get(key) for row in rows]
     column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     column[~np.isfinite(column)] = np.nan
@@ -131,7 +131,7 @@ def _column(rows: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
 def _draw_series(
     axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], *, label: str, color: str, line: str
 ) -> None:
-    """Draw a line; many noisy points become a pale line under their running mean."""
+    """Draw a line; many points are drawn as a pale line under their running mean."""
     if np.isnan(y).all():
         return
     window = smoothing_window(len(y))
@@ -144,12 +144,12 @@ def _draw_series(
 
 
 def smoothing_window(num_rows: int) -> int:
-    """Say how many rows the running mean of a curve spans: 1 up to 60 rows, then 1 in 30."""
+    """Return the window of a curve's running mean: 1 up to 60 rows, then 1/30 of them."""
     return 1 if num_rows <= 60 else 2 * (num_rows // 60) + 1
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Average each value with its neighbours in a centred window, which shrinks at the ends."""
+    """Return the running mean over a centred window, which is truncated at the ends."""
     known = ~np.isnan(values)
     kernel = np.ones(window)
     sums = np.convolve(np.where(known, values, 0), kernel, mode="same")
@@ -158,10 +158,10 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
 
 
 def class_labels(classes: Sequence[str]) -> list[str]:
-    """Return the classes as a plot can write them.
+    """Return the labels of classes in a plot.
 
-    Long names are cut. A class is its number, `#3`, where the font lacks a letter of its name, and
-    all are where there are more than `MAX_NAMED`.
+    Long names are shortened. A class is labelled by its index, such as `#3`, if the font lacks a
+    letter of its name; all are if there are more than `MAX_NAMED`.
     """
     if len(classes) > MAX_NAMED:
         return [f"#{index}" for index in range(len(classes))]
@@ -169,7 +169,7 @@ def class_labels(classes: Sequence[str]) -> list[str]:
 
 
 def drawable(name: str, *, instead: str = "(a name without letters of the font)") -> str:
-    """Return a name, cut, as a plot can write it: what is given instead where it can't."""
+    """Return a shortened name, or `instead` if the font can't render it."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = name.isprintable() and all(font.get_char_index(ord(c)) for c in name)
     return shorten(name, MAX_LABEL_LENGTH) if known and name.strip() else instead
@@ -177,10 +177,10 @@ def drawable(name: str, *, instead: str = "(a name without letters of the font)"
 
 @mpl.rc_context(STYLE)
 def draw_confusions(confusions: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Draw the confusion matrix: true classes down, predicted across, blue right and red wrong.
+    """Draw the confusion matrix: rows are true classes, columns predicted; correct blue, wrong red.
 
-    The colour is the share of the row; that of mistakes grows with its square root, so that rare
-    ones can be seen. Counts are written up to 25 classes and names up to 60.
+    The colour is the share of the row; for errors its square root, so that rare ones are visible.
+    Counts are shown for up to 25 classes and names for up to 60.
 
     Args:
         confusions: (K, K) images by true class (row) and predicted class (column).
@@ -209,7 +209,7 @@ def draw_confusions(confusions: NDArray[np.int64], classes: Sequence[str]) -> Fi
 
 
 def _paint_confusions(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colour each cell (K, K, 3): white to blue on the diagonal, white to red off it."""
+    """Return the colours of the cells (K, K, 3): white to blue on the diagonal, else to red."""
     paper, right, wrong = (np.array(mpl.colors.to_rgb(c)) for c in ("#f5f6f9", COBALT, RUBY))
     diagonal = np.eye(len(shares), dtype=bool)
     strength = np.where(diagonal, shares, np.sqrt(shares))[..., None]
@@ -219,7 +219,7 @@ def _paint_confusions(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _write_class_ticks(axes: Axes, labels: Sequence[str], *, size: float) -> None:
-    """Write the classes along both axes; some of them where there are too many."""
+    """Label both axes with the classes, or a subset of them if there are too many."""
     stride = 1 if len(labels) <= MAX_NAMED else 10 if len(labels) <= 150 else 20
     ticks = list(range(0, len(labels), stride))
     shown = [labels[tick] for tick in ticks]
@@ -236,7 +236,7 @@ def _write_class_ticks(axes: Axes, labels: Sequence[str], *, size: float) -> Non
 def _write_counts(
     axes: Axes, confusions: NDArray[np.int64], shares: NDArray[np.float64], *, size: float
 ) -> None:
-    """Write the counts that are not 0 into their cells."""
+    """Write the nonzero counts into their cells."""
     for true, predicted in np.argwhere(confusions).tolist():
         share = shares[true, predicted]
         strong = share > (0.5 if true == predicted else 0.4)
@@ -249,12 +249,12 @@ def _write_counts(
 def draw_reliability(
     calibration: Calibration, *, right: str = "right", counted: str = "images"
 ) -> Figure:
-    """Draw the reliability diagram: accuracy over confidence, and how many images lie where.
+    """Draw the reliability diagram: accuracy over confidence, and the number of images per bin.
 
     Args:
-        calibration: what is drawn.
-        right: what the share is of, on the axis.
-        counted: what is counted.
+        calibration: the data to draw.
+        right: label of the accuracy.
+        counted: label of the counts.
     """
     figure = Figure(figsize=(4.6, 5.4), layout="constrained")
     axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])

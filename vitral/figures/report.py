@@ -1,4 +1,4 @@
-"""The report of a run: one page that opens offline, drawn from the run's folder alone."""
+"""The report of a run: one self-contained HTML page, made only from the run's folder."""
 
 from pathlib import Path
 
@@ -14,33 +14,34 @@ from vitral.figures.report_sections import (
     usage_section,
 )
 from vitral.figures.result import result_section
+from vitral.files.layout import RunFile
 
 OF_CLASSES = (classes_section, calibration_section, mistakes_section)
-"""Sections of a run that has predictions of classes."""
+"""Sections of runs that have class predictions."""
 
 
 def write_report(run_dir: Path) -> Path:
-    """Draw the plots of a run into its folder and write `report.html` beside them.
+    """Write the plots of a run and `report.html` into its folder.
 
     Args:
-        run_dir: the folder of a finished run; needs `summary.json`, shows whatever else is there.
+        run_dir: the folder of a finished run; needs `summary.json`, other files are optional.
 
     Returns:
-        The path of the page: one file that loads nothing from anywhere.
+        The path of the page: one file without external resources.
 
     Raises:
         RequestError: the folder has no `summary.json`, or one of its files can't be read.
     """
     run = read_run_folder(run_dir)
     page = _compose(run)
-    path = run_dir / "report.html"
-    # A file name that is not valid text holds lone surrogates, which UTF-8 can't write.
+    path = run_dir / RunFile.REPORT
+    # File names that are not valid text hold lone surrogates, which UTF-8 can't encode.
     path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
     return path
 
 
 def _compose(run: FinishedRun) -> Html:
-    """Put the sections in the order in which they are read."""
+    """Render the page with its sections in reading order."""
     title = f"{run.summary.get('model', 'Model')} on {run.summary.get('data', 'data')}"
     version = run.config.get("vitral_version")
     return document(

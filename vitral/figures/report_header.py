@@ -1,4 +1,4 @@
-"""The header of a report, and what a reader must know before believing its score."""
+"""The header of a report, and warnings about its score."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from vitral.metrics import right_answers
 
 
 def head(run: FinishedRun) -> Html:
-    """Write what was trained on what, by which command, when, and how long it took."""
+    """Render the header: model, data, command, start and duration of training."""
     summary, status = run.summary, run.status
     model = str(summary.get("model", "A model"))
     data = str(run.data_report.get("name") or summary.get("data", "data"))
@@ -37,7 +37,7 @@ def head(run: FinishedRun) -> Html:
         ("Precision", summary.get("precision")),
     ]
     window = element("header", draw_window(f"{model} {data} {command}"), class_="glass")
-    told = element(
+    details = element(
         "div",
         title,
         unfinished(status),
@@ -45,11 +45,11 @@ def head(run: FinishedRun) -> Html:
         facts(rows),
         _recipe(summary),
     )
-    return join([window, told])
+    return join([window, details])
 
 
 def _training_time(run: FinishedRun) -> str | None:
-    """Say how long training took, by its own clock, else from start to last sign of life."""
+    """Format the duration of training, as recorded, else from the start to the last update."""
     if run.timings and run.timings[-1].get("seconds") is not None:
         return duration(float(run.timings[-1]["seconds"]))
     try:
@@ -60,7 +60,7 @@ def _training_time(run: FinishedRun) -> str | None:
 
 
 def moment(written: Any) -> str | None:
-    """Write an ISO time for people, in UTC; one that can't be read as it stands."""
+    """Format an ISO time readably, in UTC; an invalid one is returned unchanged."""
     if not written:
         return None
     try:
@@ -81,7 +81,7 @@ def _length(summary: Record) -> str | None:
 
 
 def _recipe(summary: Record) -> Html | None:
-    """Say which recipe was followed, and why that one."""
+    """Render the recipe and the reason for its choice."""
     recipe, reason = summary.get("recipe"), summary.get("recipe_reason")
     if not recipe:
         return None
@@ -94,7 +94,7 @@ def _maybe(record: Record, key: str, write: Callable[[Any], str]) -> str | None:
 
 
 def unfinished(status: Record) -> Html | None:
-    """Say when the folder is not that of a finished run."""
+    """Render a warning if the run is not finished."""
     state = status.get("state", "done")
     if state == "done":
         return None
@@ -105,10 +105,10 @@ def unfinished(status: Record) -> Html | None:
 
 
 def not_a_test(split: str) -> Html | None:
-    """Say plainly what a score is worth that is not measured on a test split."""
+    """Render a warning if the score is not measured on a test split."""
     if split == "test":
         return None
-    why = {
+    reason = {
         "validation": "choices made during training may have followed these images",
         "train": "the weights were fitted to these very images",
     }.get(split, "nothing here says whether training saw these images")
@@ -116,17 +116,17 @@ def not_a_test(split: str) -> Html | None:
         element("b", "This is not a test score. "),
         "It is measured on the split ",
         quoted(split),
-        f", and {why}: expect less on new images.",
+        f", and {reason}: expect less on new images.",
     )
 
 
 def num_copies(run: FinishedRun) -> int:
-    """Count the pairs of equal images of which one is in another split."""
+    """Return the number of pairs of equal images in different splits."""
     return int((run.data_report.get("duplicates") or {}).get("across", 0))
 
 
 def copies_across_splits(run: FinishedRun) -> Html | None:
-    """Warn of images that lie in two splits."""
+    """Render a warning if images are in two splits."""
     copies = num_copies(run)
     if not copies:
         return None
@@ -138,7 +138,7 @@ def copies_across_splits(run: FinishedRun) -> Html | None:
 
 
 def disagreement(run: FinishedRun) -> Html | None:
-    """Warn when the predictions on file are not those that were scored."""
+    """Render a warning if the stored predictions do not match the score."""
     if not run.predictions:
         return None
     labels = run.predictions["labels"]

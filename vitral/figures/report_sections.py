@@ -1,4 +1,4 @@
-"""Sections of a report: the course of training, confident mistakes, how to use and repeat it."""
+"""Sections of a report: training curves, confident mistakes, usage, settings and environment."""
 
 import math
 import shlex
@@ -30,7 +30,7 @@ from vitral.figures.plots import curve_names, draw_curves, save_figure, smoothin
 
 
 def training_section(run: FinishedRun) -> Html:
-    """Draw `curves.png` and write the section around it."""
+    """Draw `curves.png` and render the section around it."""
     title = "Training"
     if not run.metrics:
         return section("training", title, missing("metrics.jsonl has no rows: no curves to draw."))
@@ -42,13 +42,13 @@ def training_section(run: FinishedRun) -> Html:
         "training",
         title,
         inline_image(path.read_bytes(), alt=alt, class_="plot wide"),
-        paragraph(*_in_words(run.metrics)),
+        paragraph(*_describe_curves(run.metrics)),
         paragraph(_smoothing(run.metrics), class_="small"),
     )
 
 
-def _in_words(rows: list[Record]) -> list[str | None]:
-    """Say where the lines end, and where the validation loss was least."""
+def _describe_curves(rows: list[Record]) -> list[str | None]:
+    """Describe the last values of the curves, and the lowest validation loss."""
     train = [row for row in rows if row["split"] == "train"]
     validation = [row for row in rows if row["split"] == "validation"]
     words = [_end("training", train), _end("validation", validation)]
@@ -69,7 +69,7 @@ def _in_words(rows: list[Record]) -> list[str | None]:
 
 
 def _end(name: str, rows: list[Record]) -> str | None:
-    """Say the last loss and accuracy of a split."""
+    """Describe the last loss and accuracy of a split."""
     if not rows or not _is_number(rows[-1].get("loss")):
         return None
     last = rows[-1]
@@ -79,7 +79,7 @@ def _end(name: str, rows: list[Record]) -> str | None:
 
 
 def _smoothing(rows: list[Record]) -> str | None:
-    """Say what the bold line is where there is a pale one behind it."""
+    """Explain the bold and pale lines, if the curves are smoothed."""
     window = smoothing_window(sum(row["split"] == "train" for row in rows))
     if window == 1:
         return None
@@ -91,13 +91,13 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 NUM_SHOWN, NUM_OPEN = 24, 12
-"""Mistakes in the page, and those that need not be unfolded."""
+"""Number of mistakes in the page, and of those shown without unfolding."""
 NOTHING = "nothing"
-"""What an image of no class is, where images may have any."""
+"""Label of an image without classes, in multi-label data."""
 
 
 def mistakes_section(run: FinishedRun) -> Html:
-    """Show the mistakes that the model was surest of, most confident first."""
+    """Render the most confident mistakes, in descending order of probability."""
     title = "The most confident mistakes"
     if not run.mistakes:
         absent = "This folder has no mistakes.npz, so there are no pictures to show."
@@ -106,18 +106,18 @@ def mistakes_section(run: FinishedRun) -> Html:
     if not order:
         return section("mistakes", title, paragraph("There are none: every image is right."))
     cards = [_card(run, index) for index in order]
-    looked = "attention" in run.mistakes
-    how = (
+    has_attention = "attention" in run.mistakes
+    explanation = (
         "Beside each picture: where the last block's attention went, from dark (least) to yellow "
         "(most), on a scale of its own. "
-        if looked
+        if has_attention
         else ""
     )
     return section(
         "mistakes",
         title,
         paragraph(
-            f"The {count(len(order), 'wrong answer')} that the model was surest of. {how}"
+            f"The {count(len(order), 'wrong answer')} that the model was surest of. {explanation}"
             "Look here for wrong labels, for images of two classes at once, and for what the "
             "model takes as a sign of a class."
         ),
@@ -129,14 +129,14 @@ def mistakes_section(run: FinishedRun) -> Html:
 
 
 def _card(run: FinishedRun, index: int) -> Html:
-    """Write one mistake: picture, attention, what it is and what it was taken for."""
-    found = run.mistakes
-    true, predicted = (str(found[key][index]) or NOTHING for key in ("labels", "predictions"))
-    picture = to_picture(found["images"][index])
+    """Render one mistake: picture, attention, true and predicted class."""
+    mistakes = run.mistakes
+    true, predicted = (str(mistakes[key][index]) or NOTHING for key in ("labels", "predictions"))
+    picture = to_picture(mistakes["images"][index])
     alt = f"{true}, taken for {predicted}"
     pictures = [inline_image(to_png(picture), alt=alt)]
-    if "attention" in found:
-        heat = overlay_attention(picture, found["attention"][index])
+    if "attention" in mistakes:
+        heat = overlay_attention(picture, mistakes["attention"][index])
         pictures.append(inline_image(to_png(heat), alt="The model's attention on this picture"))
     caption = element(
         "figcaption",
@@ -145,16 +145,16 @@ def _card(run: FinishedRun, index: int) -> Html:
             "div",
             element("span", "taken for "),
             element("b", name_of(predicted), class_="wrong"),
-            element("span", f" {percent(float(found['probabilities'][index]))}"),
+            element("span", f" {percent(float(mistakes['probabilities'][index]))}"),
         ),
-        element("div", name_of(found["names"][index]), class_="file"),
+        element("div", name_of(mistakes["names"][index]), class_="file"),
     )
     return element("figure", element("div", join(pictures), class_="pair"), caption)
 
 
 def usage_section(run: FinishedRun) -> Html:
-    """Write how the model is called from the shell and from Python."""
-    model = (_from_here(run.path) / "model").as_posix()
+    """Render how to use the model from the shell and from Python."""
+    model = (_display_path(run.path) / "model").as_posix()
     shell = f"vitral predict {shlex.quote(model)} image.jpg"
     python = (
         f'import vitral\n\npredictor = vitral.Predictor({_string(model)})\npredictor(["image.jpg"])'
@@ -170,24 +170,24 @@ def usage_section(run: FinishedRun) -> Html:
 
 
 def origins_section(run: FinishedRun) -> Html:
-    """Write all settings with where each came from, and the versions of software and machine."""
+    """Render all settings with their origins, and the software and hardware environment."""
     return section(
         "again", "To train it again", _settings(run.config), _environment(run.environment)
     )
 
 
-def _from_here(path: Path) -> Path:
-    """Name a folder as one would type it: relative where it lies below the working directory."""
+def _display_path(path: Path) -> Path:
+    """Return a path as one would type it: relative if it is below the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _string(text: str) -> str:
-    """Write a Python string, in double quotes where it can be."""
+    """Return a Python string literal, in double quotes if possible."""
     return f'"{text}"' if text.isprintable() and not set(text) & {'"', "\\"} else repr(text)
 
 
 def _settings(config: dict[str, Any]) -> Html:
-    """Write one row a setting."""
+    """Render one row per setting."""
     if not config.get("settings"):
         return missing("This folder has no config.yaml with settings.")
     origin = config.get("origin") or {}
@@ -215,7 +215,7 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _value(value: Any) -> str:
-    """Write a setting as a configuration file would."""
+    """Format a value as in a configuration file."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -224,7 +224,7 @@ def _value(value: Any) -> str:
 
 
 def _environment(environment: dict[str, Any]) -> Html:
-    """Write versions and machine."""
+    """Render the versions of software and the machine."""
     if not environment:
         return missing("This folder has no environment.json.")
     rows = [row(name, value) for name, value in environment.items()]

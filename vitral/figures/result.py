@@ -1,4 +1,4 @@
-"""The result of a run: its score as a bar beside the controls, and what that means in words."""
+"""The result section of a report: the score and its controls as bars and in words."""
 
 from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
@@ -22,7 +22,7 @@ NO_SCORE = (
 
 
 def result_section(run: FinishedRun) -> Html:
-    """Write the score with its interval beside its controls, and what that means in words."""
+    """Render the score with its interval and its controls, and an explanation."""
     summary = run.summary
     if not summary["num_examples"]:
         return section("result", "Result", paragraph(NO_SCORE, class_="lead"))
@@ -42,7 +42,7 @@ def result_section(run: FinishedRun) -> Html:
         "result",
         "Result",
         element("div", big, draw_bars(summary), class_="beside"),
-        paragraph(*_in_words(run, split), class_="lead"),
+        paragraph(*_describe(run, split), class_="lead"),
         _of_several_classes(summary),
         paragraph(_against_controls(summary)),
         not_a_test(split),
@@ -53,14 +53,14 @@ def result_section(run: FinishedRun) -> Html:
 
 
 def _any_result(run: FinishedRun, split: str) -> Html:
-    """Write the figure that a run is judged by, and beside it whatever else was measured."""
+    """Render the primary metric of a run, and all other metrics."""
     summary, metric = run.summary, run.metric
     better = "larger" if summary.get("larger_is_better", True) else "smaller"
     known = summary.get(f"{metric}_interval")
     big = element(
         "div",
         element("strong", _figure(summary.get(metric))),
-        element("span", f"{split} {_words(metric)}, {better} is better"),
+        element("span", f"{split} {_plain_name(metric)}, {better} is better"),
         element("span", f"95 % interval {_figure(known[0])} to {_figure(known[1])}")
         if known
         else None,
@@ -71,7 +71,7 @@ def _any_result(run: FinishedRun, split: str) -> Html:
         "result",
         "Result",
         element("div", big, class_="beside"),
-        facts([(_words(name), _figure(summary[name])) for name in names]),
+        facts([(_plain_name(name), _figure(summary[name])) for name in names]),
         not_a_test(split),
         copies_across_splits(run),
         paragraph(_scored(summary), class_="small"),
@@ -82,7 +82,7 @@ def _is_measured(name: str, value: object) -> bool:
     return isinstance(value, float) and name not in ("epochs",)
 
 
-def _words(name: str) -> str:
+def _plain_name(name: str) -> str:
     return name.replace("_", " ")
 
 
@@ -90,8 +90,8 @@ def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "not known"
 
 
-def _in_words(run: FinishedRun, split: str) -> list[object]:
-    """Say what the score and its controls mean, the numbers first."""
+def _describe(run: FinishedRun, split: str) -> list[object]:
+    """Describe the score and its controls, starting with the numbers."""
     summary = run.summary
     unseen = split == "test" and not num_copies(run)
     low, high = summary["accuracy_interval"]
@@ -118,7 +118,7 @@ def _how_right(summary: Record) -> str:
 
 
 def _of_several_classes(summary: Record) -> Html | None:
-    """Say how the classes fare one by one, where images may have any."""
+    """Describe the scores by class of multi-label data."""
     if "f1_micro" not in summary:
         return None
     known = {
@@ -133,7 +133,7 @@ def _of_several_classes(summary: Record) -> Html | None:
 
 
 def _against_controls(summary: Record) -> str | None:
-    """Say whether the interval leaves the controls behind."""
+    """Describe whether the interval is above the controls."""
     controls = {
         "the majority class": summary.get("majority_accuracy"),
         "logistic regression on the pixels": summary.get("pixel_accuracy"),
@@ -154,7 +154,7 @@ def _against_controls(summary: Record) -> str | None:
 
 
 def _denominator(summary: Record) -> str:
-    """Say over which images the score is a share."""
+    """Describe the denominator of the score."""
     skipped = summary.get("num_skipped", 0)
     if not skipped:
         return _scored(summary)
@@ -165,19 +165,19 @@ def _denominator(summary: Record) -> str:
 
 
 def _scored(summary: Record) -> str:
-    """Say how many images were scored, and how many could not be; without the last point then."""
+    """Describe how many images were scored and skipped; if some were, without a final full stop."""
     scored, skipped = summary["num_examples"], summary.get("num_skipped", 0)
-    said = f"Denominator: {count(scored, 'scored image')}. "
+    text = f"Denominator: {count(scored, 'scored image')}. "
     if not skipped:
-        return f"{said}None was skipped."
-    return f"{said}{count(skipped)} more {'was' if skipped == 1 else 'were'} skipped (see Data)"
+        return f"{text}None was skipped."
+    return f"{text}{count(skipped)} more {'was' if skipped == 1 else 'were'} skipped (see Data)"
 
 
 BAR_HEIGHT, ROW_HEIGHT, TICK_HEIGHT = 14, 52, 26
 
 
 def draw_bars(summary: Record) -> Html:
-    """Draw the accuracy, with its interval, over its controls as bars that fit any width."""
+    """Draw the accuracy, with its interval, above its controls as bars of relative width."""
     bars: list[tuple[str, float, str]] = [
         (shorten(summary.get("model", "the model")), float(summary["accuracy"]), "bar-model")
     ]
@@ -218,13 +218,13 @@ def _ruler(height: int) -> Html:
         at = f"{tick}%"
         ticks.append(element("line", x1=at, x2=at, y1=height - 6, y2=height, class_="tick"))
         text = f"{tick} %" if tick == 100 else tick
-        place = {"x": at, "y": height + 14, "text_anchor": anchor}
-        ticks.append(element("text", text, class_="tick", **place))
+        position = {"x": at, "y": height + 14, "text_anchor": anchor}
+        ticks.append(element("text", text, class_="tick", **position))
     return element("g", *ticks)
 
 
 def _whisker(low: float, high: float, *, middle: float) -> Html:
-    """Draw the interval as a line with ends."""
+    """Draw the interval as a line with end caps."""
     left, right = f"{100 * low:.2f}%", f"{100 * high:.2f}%"
     ends = {"y1": middle - 6, "y2": middle + 6}
     return element(

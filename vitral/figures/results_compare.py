@@ -1,4 +1,4 @@
-"""Models side by side under one protocol, and each model's mean over data sets."""
+"""Comparison of models under one protocol, and the mean of each model over data sets."""
 
 import json
 from collections.abc import Sequence
@@ -35,17 +35,17 @@ class Comparison:
     """The newest row of each model under one protocol."""
 
     rows: tuple[ResultRow, ...]
-    """Two or more, the best first."""
+    """At least two, the best first."""
 
     def difference(self, row: ResultRow) -> float:
-        """Return a row's value less that of the best."""
+        """Return a row's value minus that of the best."""
         return row.value - self.rows[0].value
 
     def overlap(self, row: ResultRow) -> bool | None:
-        """Say whether a row's interval and that of the best overlap.
+        """Return whether a row's interval and that of the best overlap.
 
-        None: one is not known, or they are over different things. Intervals apart mean a
-        difference that chance does not explain; intervals that overlap do not mean equality.
+        None: one is not known, or they are over different things. Disjoint intervals mean a
+        difference that is not due to chance; overlapping intervals do not mean equality.
         """
         best = self.rows[0]
         if row.interval is None or best.interval is None:
@@ -56,10 +56,10 @@ class Comparison:
 
 
 def compare_results(rows: Sequence[ResultRow]) -> tuple[list[Comparison], int]:
-    """Return the comparisons that rows allow, and how many rows have no other to compare with.
+    """Return the possible comparisons of rows, and the number of rows without a counterpart.
 
-    Of rows that measure the same weights with the same seed the last counts. What a protocol chose
-    for a model, its setting `chosen`, is an outcome and need not be equal.
+    Of rows that measure the same weights with the same seed, the last is used. The setting
+    `chosen`, which a protocol chose for a model, is an outcome and may differ.
     """
     groups: dict[str, dict[Any, ResultRow]] = {}
     for row in rows:
@@ -76,22 +76,24 @@ def compare_results(rows: Sequence[ResultRow]) -> tuple[list[Comparison], int]:
 
 
 def format_comparisons(comparisons: Sequence[Comparison], *, format: str = "table") -> str:
-    """Return comparisons as text, as `format_rows` does: a table each, of CSV one for all."""
+    """Return comparisons as text like `format_rows`: one table each, but a single CSV for all."""
     if format == "csv":
         columns = (*csv_columns(), *COMPARED_COLUMNS)
-        records = (one for own in comparisons for one in _csv_records(own))
+        records = (item for comparison in comparisons for item in _csv_records(comparison))
         return csv_text(records, columns=columns).removesuffix("\n")
     heads = comparison_heads(comparisons)
     tables = [comparison_cells(comparison) for comparison in comparisons]
     if format == "markdown":
-        parts = [f"### {h}\n\n{markdown(t)}" for h, t in zip(heads, tables, strict=True)]
+        parts = [
+            f"### {head}\n\n{markdown(cells)}" for head, cells in zip(heads, tables, strict=True)
+        ]
     else:
-        parts = [f"{h}\n{aligned(t)}" for h, t in zip(heads, tables, strict=True)]
+        parts = [f"{head}\n{aligned(cells)}" for head, cells in zip(heads, tables, strict=True)]
     return "\n\n".join(parts)
 
 
 def comparison_heads(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return what is the same in each comparison, with the settings that tell it from others."""
+    """Return a title for each comparison, with the settings that distinguish it from others."""
     first = [comparison.rows[0] for comparison in comparisons]
     return [
         ", ".join(filter(None, (f"{row.data} {row.split}", row.protocol, settings, row.metric)))
@@ -117,7 +119,7 @@ def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison for JSON: what is the same, and a record for each model."""
+    """Return a comparison for JSON: the common fields, and a record for each model."""
     best = comparison.rows[0]
     shared = {name: getattr(best, name) for name in ("data", "split", "protocol", "metric")}
     models = [
@@ -149,16 +151,16 @@ AVERAGE_HEADINGS = ("model", "protocol", "mean", "value", "of", "paper")
 
 
 def averages(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
-    """Return a record for each model and protocol of which two data sets or more have a test score.
+    """Return a record for each model and protocol with test scores on at least two data sets.
 
-    Of one data set a mean over seeds goes before a single run, and a later row before an earlier.
-    VTAB has means of its own, and is left out.
+    For each data set, a mean over seeds is preferred to a single run, and then a later row to an
+    earlier one. VTAB has its own means, and is left out.
 
     Args:
         rows: oldest first.
 
     Returns:
-        `model`, `weights`, `protocol`, `name` of the mean ("Average-5": of the paper's five alone),
+        `model`, `weights`, `protocol`, `name` of the mean ("Average-5": only of the paper's five),
         `value` (a share), `values` by data set, `paper` (a share; None: not known).
     """
     groups: dict[tuple[str, str, str, str], dict[str, ResultRow]] = {}
@@ -166,32 +168,32 @@ def averages(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
         if row.metric != "accuracy" or row.split != "test" or row.protocol.startswith(VTAB):
             continue
         shots = str(row.settings.get("shots", ""))
-        own = groups.setdefault((row.model, row.weights, row.protocol, shots), {})
-        before = own.get(row.data)
+        by_data = groups.setdefault((row.model, row.weights, row.protocol, shots), {})
+        before = by_data.get(row.data)
         if before is None or _num_seeds(row) >= _num_seeds(before):
-            own[row.data] = row
-    return [_record(own) for own in groups.values() if len(own) > 1]
+            by_data[row.data] = row
+    return [_record(group) for group in groups.values() if len(group) > 1]
 
 
 def average_cells(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Return the headings, then a tuple of text for each mean."""
     cells = [
         (
-            own["model"],
-            own["protocol"],
-            own["name"],
-            f"{100 * own['value']:.1f} %",
-            ", ".join(f"{data} {100 * value:.1f}" for data, value in own["values"].items()),
-            "" if own["paper"] is None else f"{100 * own['paper']:.1f} %",
+            average["model"],
+            average["protocol"],
+            average["name"],
+            f"{100 * average['value']:.1f} %",
+            ", ".join(f"{data} {100 * value:.1f}" for data, value in average["values"].items()),
+            "" if average["paper"] is None else f"{100 * average['paper']:.1f} %",
         )
-        for own in records
+        for average in records
     ]
     return without_empty_columns([AVERAGE_HEADINGS, *cells])
 
 
 def _record(rows: dict[str, ResultRow]) -> dict[str, Any]:
     row = next(iter(rows.values()))
-    values = {data: own.value for data, own in rows.items()}
+    values = {data: result.value for data, result in rows.items()}
     name, value = average_five(values)
     published = []
     if name == "Average-5" and row.protocol.startswith("finetune"):

@@ -1,4 +1,4 @@
-"""Rows of results, filtered, as a table for a terminal, Markdown or CSV."""
+"""Rows of results, filtered and formatted for a terminal, as Markdown or as CSV."""
 
 import dataclasses
 import datetime
@@ -21,23 +21,23 @@ HEADINGS = (
 )  # fmt: skip
 PAPER_COLUMNS = ("paper_value", "paper_source", "paper_pretraining")
 SHOWN_SETTINGS = ("shots",)
-"""Settings that say what was done: shown even where all rows have the same."""
+"""Settings that are shown even if they are equal in all rows."""
 MAX_SETTINGS = 4
 
 
 def format_rows(
     rows: Sequence[ResultRow], *, format: str = "table", with_time: bool = False
 ) -> str:
-    """Return rows as text: what a verb prints of its fresh rows, and `vitral results` of all.
+    """Return rows as text, as commands print their new rows, and `vitral results` all rows.
 
-    Percent have one decimal. Columns that are empty in every row are left out; of the settings
-    those are shown in which rows of the same protocol and data differ.
+    Percentages have one decimal. Columns that are empty in every row are left out. Settings are
+    shown if they differ between rows of the same protocol and data.
 
     Args:
-        rows: one or more.
-        format: `table`, aligned for a terminal; `markdown`; `csv` has every field in full and the
-            most alike published figure.
-        with_time: show when each was measured.
+        rows: at least one.
+        format: `table`, aligned for a terminal; `markdown`; `csv`, which has every field in full
+            and the most similar published figure.
+        with_time: whether to show the time of each measurement.
     """
     if format == "csv":
         return csv_text(map(csv_record, rows), columns=csv_columns()).removesuffix("\n")
@@ -50,17 +50,17 @@ def result_cells(rows: Sequence[ResultRow], *, with_time: bool = True) -> list[t
     settings = setting_cells(rows)
     cells = [
         (
-            label, f"{row.data} {row.split}", protocol_cell(row), own, row.metric,
+            label, f"{row.data} {row.split}", protocol_cell(row), changed, row.metric,
             percent(row, row.value), interval_cell(row), f"{row.num_examples:,}", seed_cell(row),
             controls_cell(row), paper_cell(row), time_cell(row) if with_time else "",
         )
-        for row, label, own in zip(rows, labels(rows), settings, strict=True)
+        for row, label, changed in zip(rows, labels(rows), settings, strict=True)
     ]  # fmt: skip
     return without_empty_columns([HEADINGS, *cells])
 
 
 def percent(row: ResultRow, value: float) -> str:
-    """Return a value of a row as text: a share in percent, a loss as it is."""
+    """Return a value of a row as text: a share in percent, a loss unchanged."""
     return f"{value:.3f}" if row.metric in NOT_SHARES else f"{100 * value:.1f} %"
 
 
@@ -85,7 +85,7 @@ def seed_cell(row: ResultRow) -> str:
 
 
 def protocol_cell(row: ResultRow) -> str:
-    """Return a row's protocol, with the precision where it is not the usual one."""
+    """Return a row's protocol, with the precision if it is not float32."""
     return row.protocol + (f", {row.precision}" if row.precision != "float32" else "")
 
 
@@ -95,7 +95,7 @@ def time_cell(row: ResultRow) -> str:
 
 
 def labels(rows: Sequence[ResultRow]) -> list[str]:
-    """Return what rows are called: the model, and which one where several have its name."""
+    """Return labels of rows: the model's name, with its path or hash if it is ambiguous."""
     weights: dict[str, set[str]] = {}
     for row in rows:
         weights.setdefault(row.model, set()).add(row.weights)
@@ -106,13 +106,16 @@ def labels(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def setting_cells(rows: Sequence[ResultRow]) -> list[str]:
-    """Return of each row's settings those in which rows of its data and protocol differ."""
+    """Return for each row the settings in which rows of its data and protocol differ."""
     flat = [flat_settings(row.settings) for row in rows]
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row, own in zip(rows, flat, strict=True):
-        groups.setdefault(_task(row), []).append(own)
+    for row, settings in zip(rows, flat, strict=True):
+        groups.setdefault(_task(row), []).append(settings)
     differing = {task: _differing(group) for task, group in groups.items()}
-    return [_settings_cell(own, differing[_task(row)]) for row, own in zip(rows, flat, strict=True)]
+    return [
+        _settings_cell(settings, differing[_task(row)])
+        for row, settings in zip(rows, flat, strict=True)
+    ]
 
 
 def _settings_cell(settings: dict[str, Any], differing: set[str]) -> str:
@@ -126,13 +129,16 @@ def _settings_cell(settings: dict[str, Any], differing: set[str]) -> str:
 
 
 def _differing(group: list[dict[str, Any]]) -> set[str]:
-    """Return the names of the settings that not all of a group have alike."""
+    """Return the names of the settings that are not equal in all of a group."""
     first, *rest = group
     names = {name for settings in group for name in settings}
     return {
         name
         for name in names
-        if any((name in one) != (name in first) or one.get(name) != first.get(name) for one in rest)
+        if any(
+            (name in other) != (name in first) or other.get(name) != first.get(name)
+            for other in rest
+        )
     }
 
 
@@ -141,9 +147,9 @@ def _task(row: ResultRow) -> tuple[str, str, str]:
 
 
 def record(row: ResultRow) -> dict[str, Any]:
-    """Return a row for JSON: its fields, and the published figures beside it as `paper`."""
-    beside = [dataclasses.asdict(paper) for paper in paper_beside(row)]
-    return dataclasses.asdict(row) | {"paper": beside}
+    """Return a row for JSON: its fields, and the comparable published figures as `paper`."""
+    published = [dataclasses.asdict(paper) for paper in paper_beside(row)]
+    return dataclasses.asdict(row) | {"paper": published}
 
 
 def csv_columns() -> tuple[str, ...]:
@@ -152,17 +158,17 @@ def csv_columns() -> tuple[str, ...]:
 
 
 def csv_record(row: ResultRow) -> dict[str, Any]:
-    """Return a row for CSV: what is no text or number as JSON, in the fields' own units."""
+    """Return a row for CSV in the units of the fields; other than text and numbers as JSON."""
     fields = dataclasses.asdict(row)
     cells = {
         name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | tuple) else value
         for name, value in fields.items()
     }
-    beside = paper_beside(row)
-    if beside:
-        best = beside[0]
-        told = (f"{best.value / 100:.6g}", best.source, best.pretraining)
-        cells |= dict(zip(PAPER_COLUMNS, told, strict=True))
+    published = paper_beside(row)
+    if published:
+        best = published[0]
+        values = (f"{best.value / 100:.6g}", best.source, best.pretraining)
+        cells |= dict(zip(PAPER_COLUMNS, values, strict=True))
     return cells
 
 
@@ -180,7 +186,7 @@ def aligned(rows: Cells) -> str:
 
 
 def markdown(rows: Cells) -> str:
-    """Return rows as a Markdown table; what would end a cell or a line is escaped."""
+    """Return rows as a Markdown table, with special characters escaped."""
     headings, *rest = rows
     lines = [headings, ["---"] * len(headings), *rest]
     return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
@@ -191,10 +197,10 @@ def _escaped(cell: str) -> str:
 
 
 def without_empty_columns(rows: Cells) -> list[tuple[str, ...]]:
-    """Return rows without the columns that have a heading alone."""
+    """Return rows without the columns that are empty except for the heading."""
     _, *rest = rows
-    kept = [number for number in range(len(rows[0])) if any(row[number] for row in rest)]
-    return [tuple(row[number] for number in kept) for row in rows]
+    filled = [number for number in range(len(rows[0])) if any(row[number] for row in rest)]
+    return [tuple(row[number] for number in filled) for row in rows]
 
 
 def filter_results(
@@ -206,43 +212,43 @@ def filter_results(
     metric: str | None = None,
     since: str | None = None,
 ) -> list[ResultRow]:
-    """Return the rows that have all that is given, in their order.
+    """Return the rows that match all given criteria, in their order.
 
     Args:
         rows: all.
-        model: its name in any spelling, or a part of the model's or path's.
-        data: its name, whatever case and separators.
-        protocol: its name, or that of all its kinds (`finetune`).
+        model: its name in any spelling, or a part of the name or path.
+        data: its name, ignoring case and separators.
+        protocol: its name, or that of a family (`finetune`).
         metric: its name.
-        since: a day or time, ISO 8601; in UTC where it does not say.
+        since: a day or time, ISO 8601; in UTC if it has no time zone.
 
     Raises:
-        RequestError: nothing is left; the nearest value is named.
+        RequestError: no row matches; the message names the nearest value.
     """
-    first = _moment(since) if since else None
-    kept = list(rows)
+    earliest = _moment(since) if since else None
+    matching = list(rows)
     for name, wanted, matches in (
         ("model", model, _has_model),
         ("data", data, lambda row, text: fold(row.data) == fold(text)),
         ("protocol", protocol, lambda row, text: is_kind_of(row.protocol, text)),
         ("metric", metric, lambda row, text: fold(row.metric) == fold(text)),
     ):
-        kept = kept if wanted is None else _keep(rows, kept, name, wanted, matches)
-    if first is not None:
-        kept = [row for row in kept if parsed_time(row.time) >= first]
-        if not kept:
+        matching = matching if wanted is None else _keep(rows, matching, name, wanted, matches)
+    if earliest is not None:
+        matching = [row for row in matching if parsed_time(row.time) >= earliest]
+        if not matching:
             raise RequestError(f"no result is as new as --since {since}: give an earlier day")
-    return kept
+    return matching
 
 
 def _keep(
     rows: Sequence[ResultRow],
-    kept: list[ResultRow],
+    matching: list[ResultRow],
     name: str,
     wanted: str,
     matches: Callable[[ResultRow, str], Any],
 ) -> list[ResultRow]:
-    found = [row for row in kept if matches(row, wanted)]
+    found = [row for row in matching if matches(row, wanted)]
     if not found:
         if any(matches(row, wanted) for row in rows):
             raise RequestError(
@@ -254,7 +260,7 @@ def _keep(
 
 
 def _has_model(row: ResultRow, text: str) -> bool:
-    """Say whether a row is of a model; a full name is no part of another's."""
+    """Return whether a row is of a model; a full name does not match as part of another's."""
     try:
         return canonical_model(row.model) == parse_model_name(text)["name"]
     except RequestError:

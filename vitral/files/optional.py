@@ -1,4 +1,4 @@
-"""Files that an extra reads: Parquet and Arrow by pyarrow, MATLAB by scipy, HDF5 by h5py."""
+"""Files that need optional packages: Parquet and Arrow (pyarrow), MATLAB (scipy), HDF5 (h5py)."""
 
 import importlib
 import io
@@ -17,8 +17,8 @@ def read_parquet_rows(
 
     Args:
         content: bytes, or the path of a file.
-        where: the file, for errors.
-        columns: to be read; None: all.
+        where: the file's name for error messages.
+        columns: to read; None: all.
 
     Raises:
         DataError: it is damaged.
@@ -34,7 +34,7 @@ def read_parquet_rows(
 
 
 class ArrowFile:
-    """An Arrow file, of the form of a file or of a stream, mapped into memory."""
+    """A memory-mapped Arrow file, in the file or the stream format."""
 
     def __init__(self, path: Path) -> None:
         pyarrow = import_pyarrow()
@@ -66,14 +66,14 @@ class ArrowFile:
         if self._batches is not None:
             return [batch.select(columns) for batch in self._batches]
         ipc = import_pyarrow("pyarrow.ipc")
-        wanted = [self.schema.get_field_index(name) for name in columns]
-        reader = ipc.open_file(self._source, options=ipc.IpcReadOptions(included_fields=wanted))
+        indices = [self.schema.get_field_index(name) for name in columns]
+        reader = ipc.open_file(self._source, options=ipc.IpcReadOptions(included_fields=indices))
         batches = map(reader.get_batch, range(reader.num_record_batches))
         return [batch.select(columns) for batch in batches]
 
 
 def import_pyarrow(name: str = "pyarrow") -> ModuleType:
-    """Import pyarrow or a part of it.
+    """Import pyarrow or one of its modules.
 
     Raises:
         RequestError: it is not installed.
@@ -87,7 +87,7 @@ def import_pyarrow(name: str = "pyarrow") -> ModuleType:
 
 
 def read_mat(content: bytes, *, where: str) -> dict[str, Any]:
-    """Return the variables of a MATLAB file, of version 5.
+    """Return the variables of a MATLAB file of version 5.
 
     Raises:
         DataError: it is damaged.
@@ -96,7 +96,7 @@ def read_mat(content: bytes, *, where: str) -> dict[str, Any]:
     matlab = import_science("scipy.io")
     try:
         variables: dict[str, Any] = matlab.loadmat(io.BytesIO(content), squeeze_me=True)
-    except Exception as error:  # scipy raises what its parser happens to meet
+    except Exception as error:  # scipy's parser raises many types
         raise DataError(f"{where} can't be read as a MATLAB file: {error!r}") from None
     return variables
 

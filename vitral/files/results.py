@@ -1,4 +1,4 @@
-"""Rows of results: a score with all that is needed to read it, in one file for all models."""
+"""Rows of results: scores with their full context, in one file for all models."""
 
 import contextlib
 import dataclasses
@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from vitral.errors import RequestError
-from vitral.files.atomic import sync
+from vitral.files.atomic import lock, sync
 from vitral.files.rows import append_row, salvage_rows
 from vitral.version import __version__
 
 _log = logging.getLogger("vitral")
 RESULTS_PATH = Path("runs") / "results.jsonl"
-"""Where verbs append rows unless told otherwise, below the working directory."""
+"""Default file that commands append rows to, below the working directory."""
 ENVIRONMENT_NAME = "VITRAL_RESULTS"
 INTERVAL_OVER = ("images", "seeds")
 NOT_SHARES = ("loss",)
-"""Metrics that may be above 1."""
+"""Metrics that can exceed 1."""
 CONTROLS = ("pixels", "random_weights", "shuffled_labels", "majority", "chance")
 _ROUNDING = 1e-9
 
 
 def results_path() -> Path:
-    """Return the file that rows are kept in: `$VITRAL_RESULTS`, else `runs/results.jsonl`."""
+    """Return the file of rows: `$VITRAL_RESULTS`, else `runs/results.jsonl`."""
     return Path(os.environ.get(ENVIRONMENT_NAME) or RESULTS_PATH)
 
 
@@ -42,45 +42,46 @@ def utc_now() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """One score of one model on one split, with the protocol that it was found by.
+    """One score of one model on one split, with its protocol.
 
-    It checks itself: shares lie in 0..1, the interval around the value. Sequences become tuples,
-    and settings what JSON makes of them, so that a row equals itself read again.
+    Fields are validated: shares are in 0..1, the interval contains the value. Sequences are
+    converted to tuples, and settings to what JSON returns, so that a row equals itself after a
+    round trip.
 
     Raises:
-        RequestError: a field that can't be.
+        RequestError: an invalid field.
     """
 
     model: str
-    """Its name, such as `ViT-B/16`."""
+    """Name, such as `ViT-B/16`."""
     weights: str
     """Hash of the weights, 32 hex digits."""
     data: str
     """Name of the data set, such as `cifar10`."""
     split: str
     protocol: str
-    """How the score came about, such as `finetune/paper`, `fewshot`, `probe`, `knn`, `vtab`."""
+    """How the score was obtained, such as `finetune/paper`, `fewshot`, `probe`, `knn`, `vtab`."""
     metric: str
     value: float
-    """A share 0..1; of `NOT_SHARES` any number from 0 on."""
+    """A share 0..1; for `NOT_SHARES` any number from 0 on."""
     num_examples: int
     precision: str
-    """Of the arithmetic, such as `float32`."""
+    """Of the computation, such as `float32`."""
     seed: int | tuple[int, ...]
-    """Several for a mean."""
+    """For a mean, several."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """All settings of the protocol, preprocessing included."""
+    """All settings of the protocol, including preprocessing."""
     interval: tuple[float, float] | None = None
     """Low and high; None: not known."""
     interval_over: str | None = None
     """What the interval is over: one of `INTERVAL_OVER`; None: there is no interval."""
     controls: dict[str, float] = field(default_factory=dict)
-    """What is reached without the model, in the unit of `value`, by names of `CONTROLS`."""
+    """Scores of baselines, in the unit of `value`, by names of `CONTROLS`."""
     time: str = field(default_factory=utc_now)
     """UTC, ISO 8601."""
     vitral_version: str = __version__
     path: str = ""
-    """Of the model or run, as it was given."""
+    """Of the model or run, as given."""
     pretraining: str = ""
     """What the weights were trained on before; empty: not known."""
 
@@ -142,14 +143,14 @@ class ResultRow:
         }
 
 
-_TEXTS = tuple(own.name for own in dataclasses.fields(ResultRow) if own.type is str)
-_FIELDS = tuple(own.name for own in dataclasses.fields(ResultRow))
+_TEXTS = tuple(item.name for item in dataclasses.fields(ResultRow) if item.type is str)
+_FIELDS = tuple(item.name for item in dataclasses.fields(ResultRow))
 
 
 def append_result(path: Path, row: ResultRow) -> None:
-    """Append a row to a file of results, which is made with its folder where it lacks.
+    """Append a row to a file of results, which is created with its folder if missing.
 
-    The row survives a kill, and rows that other processes append at the same time.
+    The row survives if the process is killed, and concurrent appends of other processes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
@@ -158,7 +159,7 @@ def append_result(path: Path, row: ResultRow) -> None:
 
 
 def keep_results(path: Path, rows: Iterable[ResultRow]) -> None:
-    """Append rows; where that can't be done it is said, and no score is lost for it."""
+    """Append rows; if that fails, log a warning instead of raising."""
     try:
         for row in rows:
             append_result(path, row)
@@ -167,9 +168,9 @@ def keep_results(path: Path, rows: Iterable[ResultRow]) -> None:
 
 
 def read_results(path: Path) -> tuple[list[ResultRow], int]:
-    """Return the rows of a file, oldest first, and how many lines are damaged and were left out.
+    """Return the rows of a file, oldest first, and the number of damaged lines, which are skipped.
 
-    No file, no rows. The file stays as it is.
+    If the file does not exist, there are no rows. The file is not changed.
     """
     records, num_damaged = salvage_rows(path)
     rows: list[ResultRow] = []
@@ -182,10 +183,10 @@ def read_results(path: Path) -> tuple[list[ResultRow], int]:
 
 
 def row_from_record(record: Mapping[str, Any]) -> ResultRow:
-    """Return the row that a line of the file holds; fields of later versions are left out.
+    """Return the row of a parsed line of the file; unknown fields (of later versions) are ignored.
 
     Raises:
-        RequestError: a field is missing, or can't be.
+        RequestError: a field is missing or invalid.
     """
     missing = [name for name in _FIELDS if name not in record]
     if missing:
@@ -194,10 +195,10 @@ def row_from_record(record: Mapping[str, Any]) -> ResultRow:
 
 
 def parsed_time(text: str) -> datetime.datetime:
-    """Return a row's time.
+    """Parse the time of a row.
 
     Raises:
-        RequestError: it is no time in UTC.
+        RequestError: it is not a time in UTC.
     """
     try:
         time = datetime.datetime.fromisoformat(text)
@@ -210,16 +211,11 @@ def parsed_time(text: str) -> datetime.datetime:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from appending meanwhile."""
+    """Lock a file against appends of other processes."""
     with path.open("ab") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has none; there nothing is locked
-            yield
-            return
-        # Some network drives have no locks: a row is one write all the same.
+        # Some network drives have no locks; each row is a single write anyway.
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, wait=True)
         yield
 
 
@@ -243,7 +239,7 @@ def _seeds(seed: Any) -> int | tuple[int, ...]:
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    """Return settings as JSON gives them back."""
+    """Return settings after a round trip through JSON."""
     if not isinstance(settings, Mapping):
         raise RequestError(f"settings={settings!r}: give values by name")
     try:

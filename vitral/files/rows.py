@@ -1,4 +1,4 @@
-"""Rows of results in files: JSON lines that survive a kill, and CSV."""
+"""Rows in files: JSON lines that survive a killed process, and CSV."""
 
 import contextlib
 import csv
@@ -15,9 +15,9 @@ Row = dict[str, Any]
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Append one row as a line of JSON; a line before it that a kill cut short is ended first."""
+    """Append one row as a line of JSON; first end a line that a killed process left incomplete."""
     line = json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape") + b"\n"
-    # Unbuffered, so that a row is one write and two processes do not mix theirs.
+    # Unbuffered, so that a row is a single write and does not mix with those of other processes.
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -27,15 +27,15 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read rows, leaving out a last line that a kill cut short; no file, no rows."""
+    """Read rows without an incomplete last line; if there is no file, return no rows."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")  # what was cut may end within a letter
+    lines = path.read_bytes().split(b"\n")  # an incomplete line may end within a character
     return [json.loads(line) for line in lines[:-1]]
 
 
 def salvage_rows(path: Path) -> tuple[list[Row], int]:
-    """Read the rows that are whole, and count the lines that are not; no file, no rows."""
+    """Read the valid rows, and count the lines that are not; if there is no file, return none."""
     if not path.exists():
         return [], 0
     rows: list[Row] = []
@@ -48,14 +48,14 @@ def salvage_rows(path: Path) -> tuple[list[Row], int]:
 
 
 def keep_rows(path: Path, wanted: Callable[[Row], bool]) -> None:
-    """Cut a file of rows back to those wanted."""
+    """Remove all but the wanted rows from a file."""
     if path.exists():
         rows = [row for row in read_rows(path) if wanted(row)]
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def csv_text(rows: Iterable[Row], *, columns: Sequence[str]) -> str:
-    """Return rows as CSV with the given columns; what a row lacks is left empty."""
+    """Return rows as CSV with the given columns; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,6 +1,6 @@
-"""Looking inside a model: images in, arrays out. Drawing is `vitral.figures`'.
+"""Inspection of a model: images in, arrays out. `vitral.figures` draws them.
 
-Names are imported when they are first used.
+Names are imported on first use.
 """
 
 from typing import TYPE_CHECKING

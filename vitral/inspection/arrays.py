@@ -1,4 +1,4 @@
-"""Attention given as arrays: what it must be before anything is computed from it."""
+"""Checks and conversions of attention that is given as arrays."""
 
 from operator import index
 from typing import TypeVar
@@ -10,15 +10,15 @@ from torch import Tensor
 from vitral.errors import RequestError
 
 Array = TypeVar("Array", np.ndarray, Tensor)
-"""NumPy array or torch tensor; what comes out is of the kind that went in."""
+"""NumPy array or torch tensor; results have the type of the argument."""
 SUM_TOLERANCE = 0.02
-"""How far from 1 a row's sum may be: what bfloat16 makes of a softmax."""
+"""Largest deviation of a row's sum from 1: the error of a softmax in bfloat16."""
 
 
 def as_floats(array: np.ndarray | Tensor) -> Tensor:
-    """Return an array as a tensor of float32, or of float64 if it is."""
+    """Return an array as a float32 tensor; float64 stays float64."""
     if isinstance(array, np.ndarray):
-        # torch reads neither backwards nor what may not be written.
+        # torch accepts neither negative strides nor read-only memory.
         array = (
             array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
         )
@@ -29,7 +29,7 @@ def as_floats(array: np.ndarray | Tensor) -> Tensor:
 
 
 def as_given(result: Tensor, given: Array) -> Array:
-    """Return a result as NumPy where the array that it comes from was."""
+    """Return a result as NumPy if the given array is NumPy."""
     return result.cpu().numpy() if isinstance(given, np.ndarray) else result
 
 

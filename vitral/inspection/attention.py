@@ -1,4 +1,4 @@
-"""The attention of a model's layers, as it is applied, whatever kernel runs."""
+"""The attention of a model's layers as it is applied, independent of the kernel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ Layer = int | Literal["pool"]
 class AxialMaps:
     """Attention along the two axes of a map; rows of the last two axes sum to 1.
 
-    With a class token each line has one more place, its first.
+    With a class token, each line has one more position, its first.
     """
 
     rows: Tensor
-    """(N, rows, heads, places of a row, the same)."""
+    """(N, rows, heads, positions of a row, positions of a row)."""
     columns: Tensor
-    """(N, columns, heads, places of a column, the same)."""
+    """(N, columns, heads, positions of a column, positions of a column)."""
 
 
 @torch.no_grad()
@@ -39,30 +39,32 @@ def attention_maps(
 ) -> list[Tensor | AxialMaps]:
     """Return the attention of some layers and heads; only those are computed and kept.
 
-    (An AxialResNet's batch norm takes all heads of a layer at once: there they are computed.)
+    (An AxialResNet's batch norm takes all heads of a layer at once: there all are computed.)
 
     Args:
-        model: a ViT of any kind, or an AxialResNet; in evaluation mode for what it does there.
-        images: as the model's `preprocessing` makes them, on the model's device.
-        layers: counted from 0, from the end where negative; those of an AxialResNet are its units.
+        model: a ViT of any kind, or an AxialResNet; should be in evaluation mode.
+        images: as the model's `preprocessing` returns them, on the model's device.
+        layers: counted from 0, negative from the end; those of an AxialResNet are its units.
             "pool" is the attention of a pooling probe. None: all blocks, or all units.
         heads: counted from 0; None: all.
 
     Returns:
-        For each layer, in the order asked for: (N, heads, L, L), whose rows (the tokens that look)
-        sum to 1, prefix tokens first; `AxialMaps` where it goes along rows and columns; for
-        "pool" (N, heads, 1, L).
+        For each layer, in the given order: (N, heads, L, L), whose rows (the queries) sum to 1,
+        prefix tokens first; `AxialMaps` for attention along rows and columns; for "pool"
+        (N, heads, 1, L).
 
     Raises:
         RequestError: the model has no attention, or no such layer or head.
     """
     names = layer_names(model)
-    wanted = list(range(len(names))) if layers is None else list(layers)
-    places = [_place(model, layer, len(names)) for layer in wanted]
-    chosen = None if heads is None else _chosen_heads(model, heads)
-    asked = [_trace_names(model, names, place) for place in places]
-    found = dict(model.trace_each(images, [name for own in asked for name in own], chosen))
-    return [found[own[0]] if len(own) == 1 else _as_maps(own, found) for own in asked]
+    chosen_layers = list(range(len(names))) if layers is None else list(layers)
+    indices = [_layer_index(model, layer, len(names)) for layer in chosen_layers]
+    chosen_heads = None if heads is None else _chosen_heads(model, heads)
+    trace_names = [_trace_names(model, names, index) for index in indices]
+    found = dict(
+        model.trace_each(images, [name for group in trace_names for name in group], chosen_heads)
+    )
+    return [found[group[0]] if len(group) == 1 else _as_maps(group, found) for group in trace_names]
 
 
 def _as_maps(names: list[str], found: dict[str, Tensor]) -> AxialMaps:
@@ -71,7 +73,7 @@ def _as_maps(names: list[str], found: dict[str, Tensor]) -> AxialMaps:
 
 
 def layer_names(model: Model) -> list[str]:
-    """Return the names of the layers that attend, from input to output.
+    """Return the names of the attention layers, from input to output.
 
     Raises:
         RequestError: the model has none.
@@ -86,21 +88,21 @@ def layer_names(model: Model) -> list[str]:
 
 
 def has_attention(model: Model) -> bool:
-    """Say whether a model's layers attend."""
+    """Return whether a model has attention layers."""
     return bool(attention_steps(model))
 
 
 def num_heads(model: Model) -> int:
-    """Return the heads of each layer."""
+    """Return the number of heads per layer."""
     return attention_steps(model)[0].num_heads
 
 
 def probe_names(model: Model) -> list[str]:
-    """Return the name under which the attention of a pool's probe is traced, if there is one."""
-    return [own.name for own in model.attention_layers() if own.kind == "pool"]
+    """Return the trace names of the pooling probe's attention: one, or none."""
+    return [layer.name for layer in model.attention_layers() if layer.kind == "pool"]
 
 
-def _place(model: Model, layer: Layer, count: int) -> Layer:
+def _layer_index(model: Model, layer: Layer, count: int) -> Layer:
     if layer == "pool":
         if not probe_names(model):
             raise RequestError(f"{model.config.name} does not pool by attention: leave 'pool' out")
@@ -125,11 +127,11 @@ def _chosen_heads(model: Model, heads: Sequence[int]) -> list[int]:
     return [int(head) % count for head in heads]
 
 
-def _trace_names(model: Model, names: list[str], place: Layer) -> list[str]:
-    if place == "pool":
+def _trace_names(model: Model, names: list[str], index: Layer) -> list[str]:
+    if index == "pool":
         return probe_names(model)
-    assert isinstance(place, int)
-    return [step.name for step in attention_steps(model) if step.layer == names[place]]
+    assert isinstance(index, int)
+    return [step.name for step in attention_steps(model) if step.layer == names[index]]
 
 
 def full_attention(
@@ -139,56 +141,56 @@ def full_attention(
     axis: Literal["rows", "columns"],
     num_prefix_tokens: int = 0,
 ) -> Float[Tensor, "N heads L L"]:
-    """Write attention along one axis as attention over all tokens, mostly zeros.
+    """Expand attention along one axis to attention over all tokens, mostly zeros.
 
-    A class token stands at the beginning of every line and goes on as the mean of what they make
-    of it, so it looks at each line with an equal share.
+    A class token is the first position of every line, and its output is the mean over lines, so it
+    attends to each line with an equal share.
 
     Args:
-        lines: of `AxialMaps`.
+        lines: `rows` or `columns` of `AxialMaps`.
         grid: rows and columns of the map.
-        axis: which lines they are.
+        axis: which of the two.
         num_prefix_tokens: 1 with a class token, else 0.
 
     Raises:
         RequestError: lines that do not fit the grid.
     """
-    count, places = grid if axis == "rows" else grid[::-1]
+    count, length = grid if axis == "rows" else grid[::-1]
     prefix = num_prefix_tokens
-    length = places + prefix
-    if (lines.shape[1], *lines.shape[3:]) != (count, length, length):
+    line_length = length + prefix
+    if (lines.shape[1], *lines.shape[3:]) != (count, line_length, line_length):
         raise RequestError(
             f"attention along {axis} of shape {tuple(lines.shape)} does not fit a grid of "
             f"{grid[0]} x {grid[1]} with {prefix} prefix tokens"
         )
     num_images, _, heads = lines.shape[:3]
-    full = lines.new_zeros(num_images, heads, prefix + count * places, prefix + count * places)
-    order = torch.arange(count * places, device=lines.device)
+    full = lines.new_zeros(num_images, heads, prefix + count * length, prefix + count * length)
+    order = torch.arange(count * length, device=lines.device)
     order = order.view(grid) if axis == "rows" else order.view(grid).T
-    for number, line in enumerate(order + prefix):
-        own = lines[:, number]
-        full[:, :, line[:, None], line[None, :]] = own[:, :, prefix:, prefix:]
-        full[:, :, line, :prefix] = own[:, :, prefix:, :prefix]
-        full[:, :, :prefix, line] = own[:, :, :prefix, prefix:] / count
-        full[:, :, :prefix, :prefix] += own[:, :, :prefix, :prefix] / count
+    for index, line in enumerate(order + prefix):
+        weights = lines[:, index]
+        full[:, :, line[:, None], line[None, :]] = weights[:, :, prefix:, prefix:]
+        full[:, :, line, :prefix] = weights[:, :, prefix:, :prefix]
+        full[:, :, :prefix, line] = weights[:, :, :prefix, prefix:] / count
+        full[:, :, :prefix, :prefix] += weights[:, :, :prefix, :prefix] / count
     return full
 
 
 def pixels_per_patch(model: Model) -> tuple[int, int]:
-    """Return height and width in pixels of the image that a token stands for.
+    """Return the height and width of a token in pixels of the image.
 
-    A hybrid's patches are cut from a map: each of its places stands for `stride` pixels.
+    A hybrid's patches are cut from a map: each of its positions covers `stride` pixels.
     """
     return model.layout().stride
 
 
 def attention_steps(model: Model) -> list[AttentionLayer]:
     """Return the attentions of a model's layers, from input to output; an axial layer has two."""
-    return [own for own in model.attention_layers() if own.kind != "pool"]
+    return [layer for layer in model.attention_layers() if layer.kind != "pool"]
 
 
 def step_names(model: Model) -> list[str]:
-    """Return the names under which `attention_steps` are traced."""
+    """Return the trace names of `attention_steps`."""
     return [step.name for step in attention_steps(model)]
 
 

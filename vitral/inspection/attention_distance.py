@@ -1,4 +1,4 @@
-"""How far attention reaches and how spread it is: of one map, and of a model over many images."""
+"""Attention distance and entropy: of one map, and of a model averaged over images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from vitral.models.model import Model
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """What the attention of each layer and head does, on average over images."""
+    """Attention distance and entropy of each layer and head, averaged over images."""
 
     layers: tuple[str, ...]
-    """Names of the layers, from input to output; an axial layer is two, rows and columns."""
+    """Names of the layers, from input to output; an axial layer has two, rows and columns."""
     distances: np.ndarray
     """(layers, heads) float64, pixels: `mean_attention_distance`, averaged over the images."""
     entropies: np.ndarray
@@ -28,7 +28,7 @@ class Reach:
 
 
 class ReachMeter:
-    """Takes attention as it is traced, batch by batch; keeps sums alone."""
+    """Accumulates sums over traced attention, batch by batch."""
 
     def __init__(self, model: Model, *, renormalize: bool = False) -> None:
         layer_names(model)
@@ -40,16 +40,16 @@ class ReachMeter:
 
     @torch.no_grad()
     def add_images(self, images: Tensor) -> None:
-        """Look at the attention of all layers on images (N, C, H, W), one layer at a time."""
+        """Add the attention of all layers on images (N, C, H, W), one layer at a time."""
         for name, attention in self._model.trace_each(images, self.names):
             self.add(name, attention)
 
     def add(self, name: str, attention: Tensor) -> None:
-        """Take the attention of one layer on a batch, under the name it is traced by."""
+        """Add the attention of one layer on a batch, by its trace name."""
         distance, entropy = self._measure(name, attention)
-        own = (distance.cpu().double().sum(dim=0), entropy.cpu().double().sum(dim=0))
+        sums = (distance.cpu().double().sum(dim=0), entropy.cpu().double().sum(dim=0))
         before = self._sums.get(name)
-        self._sums[name] = own if before is None else (before[0] + own[0], before[1] + own[1])
+        self._sums[name] = sums if before is None else (before[0] + sums[0], before[1] + sums[1])
         if name == self.names[0]:
             self._num_images += len(attention)
 
@@ -99,7 +99,7 @@ def attention_reach(model: Model, batches: Iterable[Tensor], *, renormalize: boo
 
     Args:
         model: with attention.
-        batches: of images (N, C, H, W) as the model's `preprocessing` makes them, on its device.
+        batches: of images (N, C, H, W) as the model's `preprocessing` returns them, on its device.
         renormalize: as for `mean_attention_distance`.
 
     Raises:
@@ -123,17 +123,17 @@ def mean_attention_distance(
 ) -> Array:
     """Average, per image and head, the distance in pixels between a patch and what it attends to.
 
-    The prefix tokens' rows and columns are left out. Whether what is left of a row is made to sum
-    to 1 again, the paper does not say: what goes to the class token counts as distance 0 unless
+    The prefix tokens' rows and columns are left out. The paper does not say whether the rest of a
+    row is renormalised to sum to 1: weight on the class token counts as distance 0 unless
     `renormalize` is set.
 
     Args:
         attention: (N, heads, L, L); rows sum to 1, prefix tokens come first.
         grid: patches down and across; need not be square.
-        patch_size: pixels of the input image per patch side, or (height, width); of a hybrid, those
-            of a place of its ResNet's map (`pixels_per_patch`).
+        patch_size: pixels of the input image per patch side, or (height, width); for a hybrid,
+            those of a position of its ResNet's map (`pixels_per_patch`).
         num_prefix_tokens: class token and registers.
-        renormalize: whether a patch's weights on the patches are made to sum to 1.
+        renormalize: whether a patch's weights on the patches are renormalised to sum to 1.
 
     Returns:
         (N, heads), pixels.
@@ -147,7 +147,7 @@ def mean_attention_distance(
     weights = check_attention(attention, num_tokens=num_tokens)
     weights = weights[:, :, num_prefix_tokens:, num_prefix_tokens:]
     distances = patch_distances(tuple(grid), patch_size=pair(patch_size)).to(weights)
-    # In one pass over the weights, without a copy of them.
+    # One pass over the weights, without a copy.
     reached = torch.einsum("nhij,ij->nhi", weights, distances)
     if renormalize:
         reached = reached / weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
@@ -172,7 +172,7 @@ def attention_entropy(attention: Array) -> Array:
         attention: (N, heads, L, L); rows sum to 1.
 
     Returns:
-        (N, heads), in nats: 0 where each token looks at one, log L where all look everywhere.
+        (N, heads), in nats: 0 if each token attends to one, log L if all attend uniformly.
 
     Raises:
         RequestError: another shape, or rows that do not sum to 1.

@@ -1,4 +1,4 @@
-"""What the first layer knows: principal components of its filters, likeness of its positions."""
+"""Embeddings: principal components of filters, similarity of positions and of features."""
 
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -22,21 +22,21 @@ class PrincipalFilters:
     components: np.ndarray
     """(components, height, width, C) float32, of length 1 each; the largest entry is positive."""
     singular_values: np.ndarray
-    """Of all components, in falling order."""
+    """Of all components, in descending order."""
     shares: np.ndarray
-    """Share of the filters' variance that each component explains, of all components."""
+    """Share of the filters' variance that each component explains, for all components."""
     mean: np.ndarray
     """(height, width, C): the mean filter."""
 
 
 def embedding_filters(model: Model, components: int = 28, *, centred: bool = True) -> np.ndarray:
-    """Return the principal components of the filters that a model sees an image through.
+    """Return the principal components of the filters of a model's first layer.
 
     Args:
-        model: a ViT's patch embedding; of a ResNet, an AxialResNet and a hybrid, whose patches
-            are cut from a map, the convolution of the root.
-        components: how many, 28 in Figure 7; less where there are less.
-        centred: whether the mean filter is taken away before; the paper does not say.
+        model: for a ViT the filters are its patch embedding; for a ResNet, an AxialResNet and a
+            hybrid, whose patches are cut from a map, the convolution of the root.
+        components: maximum number, 28 in Figure 7.
+        centred: whether the mean filter is subtracted first; the paper does not say.
 
     Returns:
         (components, height, width, C) float32, C the channels of the image; each of length 1.
@@ -54,7 +54,7 @@ def embedding_filters(model: Model, components: int = 28, *, centred: bool = Tru
 def principal_filters(
     filters: Tensor, *, components: int = 28, centred: bool = True
 ) -> PrincipalFilters:
-    """Return the principal components of filters (D, C, height, width), each of them a sample.
+    """Return the principal components of filters (D, C, height, width), each one a sample.
 
     Raises:
         RequestError: components is not positive.
@@ -64,11 +64,11 @@ def principal_filters(
     samples = filters.permute(0, 2, 3, 1).flatten(1).cpu().double()
     shape = (filters.shape[2], filters.shape[3], filters.shape[1])
     mean = samples.mean(dim=0)
-    found = torch.linalg.svd(samples - mean if centred else samples, full_matrices=False)
-    strengths = found.S.square()
+    svd = torch.linalg.svd(samples - mean if centred else samples, full_matrices=False)
+    strengths = svd.S.square()
     return PrincipalFilters(
-        turned(found.Vh[:components]).unflatten(1, shape).float().numpy(),
-        found.S.numpy(),
+        turned(svd.Vh[:components]).unflatten(1, shape).float().numpy(),
+        svd.S.numpy(),
         (strengths / strengths.sum().clamp_min(1e-300)).numpy(),
         mean.unflatten(0, shape).float().numpy(),
     )
@@ -78,13 +78,14 @@ def principal_filters(
 def position_similarity(model: Model, *, block: int = 0) -> np.ndarray:
     """Return the cosine similarity of the position embeddings of any two patches.
 
-    Of positions by offset there is no embedding of a place. There it is the similarity of the key
-    for the offset between two patches with the key for no offset, averaged over tables of heads:
-    1 at the patch itself too, and the same in all tiles but for its place.
+    Relative positions have no embedding of a position. For these it is the similarity of the key
+    for the offset between two patches with the key for offset 0, averaged over the heads' tables:
+    also 1 at the patch itself, and the same in all tiles except for a shift.
 
     Args:
-        model: a ViT with position embeddings: learned, waves, also interpolated to another grid.
-        block: whose table, where each block has its own.
+        model: a ViT with position embeddings: learned, sinusoidal or relative, possibly
+            interpolated to another grid.
+        block: whose table, if each block has its own.
 
     Returns:
         (rows, columns, rows, columns) float32 in -1..1: [r, c] is the tile of patch r, c. The
@@ -104,19 +105,19 @@ def position_similarity(model: Model, *, block: int = 0) -> np.ndarray:
     if isinstance(position, RelativePosition):
         alike = _offset_similarity(position.offsets, model.config.num_patches)
     else:
-        places = F.normalize(place_vectors(model, block).cpu().double(), dim=1)
-        alike = places @ places.T
+        directions = F.normalize(place_vectors(model, block).cpu().double(), dim=1)
+        alike = directions @ directions.T
     tiles: np.ndarray = alike.float().unflatten(1, grid).unflatten(0, grid).cpu().numpy()
     return tiles
 
 
 def has_positions(model: Model) -> TypeGuard[ViT]:
-    """Say whether a model has position embeddings."""
+    """Return whether a model has position embeddings."""
     return isinstance(model, ViT) and model.config.position != "none"
 
 
 def place_vectors(model: ViT, block: int = 0) -> Tensor:
-    """Return what is added to each patch (P, D) for its place."""
+    """Return the position embedding that is added to each patch (P, D)."""
     config = model.config
     tokens = model.norm.weight.new_zeros(
         1, config.num_prefix_tokens + config.num_patches, config.embed_dim
@@ -126,11 +127,11 @@ def place_vectors(model: ViT, block: int = 0) -> Tensor:
 
 
 def _offset_similarity(offsets: Tensor, num_patches: int) -> Tensor:
-    """Return how alike the key of each offset q - k is to that of offset 0: (P, P)."""
+    """Return the similarity of the key of each offset q - k to that of offset 0: (P, P)."""
     keys = F.normalize(offsets.cpu().double(), dim=-1)
     alike = (keys @ keys[:, num_patches - 1, :, None])[..., 0].mean(dim=0)
-    place = torch.arange(num_patches)
-    return alike[place[:, None] - place[None, :] + num_patches - 1]
+    positions = torch.arange(num_patches)
+    return alike[positions[:, None] - positions[None, :] + num_patches - 1]
 
 
 def feature_colors(tokens: Array, *, grid: tuple[int, int]) -> Array:
@@ -138,12 +139,12 @@ def feature_colors(tokens: Array, *, grid: tuple[int, int]) -> Array:
 
     Args:
         tokens: (N, P, D) of one or several images, without prefix tokens; the components are those
-            of all of them, so that equal colours mean alike features in all images.
+            of all images, so that equal colours mean similar features across images.
         grid: patches down and across.
 
     Returns:
-        (N, rows, columns, 3) in 0..1: each component spread from its least to its largest value;
-        one that does not vary is 0.5.
+        (N, rows, columns, 3) in 0..1: each component scaled from its minimum to its maximum; a
+        constant one is 0.5.
 
     Raises:
         RequestError: tokens that do not fit the grid.
@@ -172,7 +173,7 @@ def patch_similarity(tokens: Array, *, grid: tuple[int, int]) -> Array:
         grid: patches down and across.
 
     Returns:
-        (N, rows, columns, rows, columns) in -1..1: [n, r, c] is the map of what is like patch r, c.
+        (N, rows, columns, rows, columns) in -1..1: [n, r, c] is the similarity map of patch r, c.
 
     Raises:
         RequestError: tokens that do not fit the grid.
@@ -194,6 +195,6 @@ def _patch_features(tokens: Array, grid: tuple[int, int]) -> Tensor:
 
 
 def turned(axes: Tensor) -> Tensor:
-    """Turn each row so that its entry of largest magnitude is positive: a sign is arbitrary."""
+    """Fix the arbitrary sign of each row: its entry of largest magnitude becomes positive."""
     largest = axes.abs().argmax(dim=1, keepdim=True)
     return axes * axes.gather(1, largest).sign()

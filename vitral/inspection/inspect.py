@@ -1,4 +1,4 @@
-"""Everything about a model and some images, as arrays that the figures are drawn from."""
+"""Measurements of a model on some images, as arrays that the figures are drawn from."""
 
 import json
 import logging
@@ -29,31 +29,31 @@ from vitral.inspection.per_image import Kept, Look, gallery_size, kept_steps, lo
 from vitral.models.model import Model
 
 REACH_IMAGES = 128
-"""Images over which attention distance is averaged at most (Figure 11)."""
+"""Maximum number of images over which attention distance is averaged (Figure 11)."""
 Arrays = dict[str, np.ndarray]
 _log = logging.getLogger("vitral")
 
 
 @dataclass(frozen=True)
 class InspectSettings:
-    """What shall be looked at."""
+    """Settings of `inspect_model`."""
 
     gallery: int = 8
-    """Images, the first ones, that are looked at one by one."""
+    """Number of images, the first ones, that are measured one by one."""
     layers: Sequence[int] | None = None
-    """Whose heads are kept; None: all, or as many as `ATTENTION_BUDGET` allows."""
+    """Layers whose heads are kept; None: all, or as many as `ATTENTION_BUDGET` allows."""
     class_name: str | None = None
-    """The class that occlusion follows; None: each image's most probable one."""
+    """Target class of occlusion; None: the most probable class of each image."""
     occlusion: bool = True
-    """Whether parts are blanked, a forward pass a part."""
+    """Whether to measure occlusion: one forward pass per blanked part."""
     top: int = 5
-    """Classes named with each image."""
+    """Number of classes named with each image."""
     batch_size: int = 64
-    """Blanked images at once."""
+    """Number of blanked images per forward pass."""
     source: str = ""
-    """Where the model is from, which tells it from others of its name."""
+    """Where the model is from, which distinguishes it from others of the same name."""
     credit: str = ""
-    """Who made the images, to be said beside them."""
+    """Credit for the images, shown with them."""
 
 
 def inspect_model(
@@ -69,21 +69,21 @@ def inspect_model(
 
     Args:
         model: in evaluation mode, on its device, in float32.
-        examples: images; the first `REACH_IMAGES` of them, or the gallery, count for attention
-            distance. One that can't be read is left out, and said in a warning.
+        examples: images; attention distance is averaged over the first `REACH_IMAGES` of them, or
+            over the gallery. Images that can't be read are skipped with a warning.
         preprocessing: of the images.
         device: of the model.
-        settings: what shall be looked at; None: the defaults.
-        progress: called with the forward passes done and their number.
+        settings: what is measured; None: the defaults.
+        progress: called with the number of forward passes done and the total.
 
     Returns:
-        Arrays by name, as docs/inspect.md lists them; those that the model does not have are
+        Arrays by name, as listed in docs/inspect.md; those that the model does not have are
         absent.
 
     Raises:
         RequestError: a layer or class that the model does not have.
         DataError: no image can be read.
-        ModelFileError: what the model gives is not finite.
+        ModelFileError: the model's outputs are not finite.
     """
     settings = settings or InspectSettings()
     target = class_number(model, settings.class_name)
@@ -143,7 +143,7 @@ def _say_nothing(done: int, total: int) -> None:
 
 
 def model_arrays(model: Model) -> Arrays:
-    """Measure what needs no image: filters and positions."""
+    """Measure filters and positions, which need no image."""
     filters = principal_filters(model.first_filters())
     found: Arrays = {"filters/components": filters.components, "filters/shares": filters.shares}
     if has_positions(model):
@@ -152,7 +152,7 @@ def model_arrays(model: Model) -> Arrays:
 
 
 def class_number(model: Model, name: str | None) -> int | None:
-    """Return the number of a class that is asked for by name or number.
+    """Return the index of a class given by name or index.
 
     Raises:
         RequestError: the model has no such class.
@@ -170,7 +170,7 @@ def class_number(model: Model, name: str | None) -> int | None:
 
 
 def class_names(model: Model) -> list[str]:
-    """Return the names of a model's classes, their numbers where names are not known."""
+    """Return the names of a model's classes, or their indices if names are not known."""
     return list(model.classes or map(str, range(model.config.num_classes)))
 
 
@@ -186,7 +186,7 @@ class _Seen:
 def _images(
     examples: Examples, total: int, preprocessing: Preprocessing, device: torch.device
 ) -> Iterator[_Seen | str]:
-    """Give images one by one; of one that can't be read its name and the reason."""
+    """Yield images one by one; for one that can't be read, its name and the reason."""
     errors: dict[int, str] = {}
     batches = evaluation_batches(
         examples,
@@ -215,7 +215,7 @@ def _checked(look: Look, model: Model) -> Look:
 
 
 def _about(model: Model, keep: Kept, settings: InspectSettings) -> dict[str, Any]:
-    """Say what was looked at: plain data."""
+    """Return facts about the model and the settings as plain data."""
     config = model.config
     about: dict[str, Any] = {
         "model": config.name,
@@ -242,7 +242,7 @@ def _about(model: Model, keep: Kept, settings: InspectSettings) -> dict[str, Any
 
 
 def _answers(model: Model, looks: Sequence[Look], top: int) -> Arrays:
-    """Return the most probable classes of each image, as far as the head tells classes apart."""
+    """Return the most probable classes of each image; empty if the model is no classifier."""
     if not model.is_classifier:
         return {}
     shares = model.probabilities(torch.from_numpy(np.stack([look.logits for look in looks])))
@@ -266,7 +266,9 @@ def _reach_arrays(reach: Reach) -> Arrays:
 def _feature_arrays(looks: Sequence[Look]) -> Arrays:
     grid = looks[0].grid
     features = np.stack([look.features for look in looks])
-    alike = [patch_similarity(own[None], grid=grid)[0].astype(np.float16) for own in features]
+    alike = [
+        patch_similarity(patches[None], grid=grid)[0].astype(np.float16) for patches in features
+    ]
     return {
         "features/colors": feature_colors(features, grid=grid).astype(np.float32),
         "features/similarity": np.stack(alike),
@@ -274,17 +276,19 @@ def _feature_arrays(looks: Sequence[Look]) -> Arrays:
 
 
 def _attention_arrays(looks: Sequence[Look], keep: Kept) -> Arrays:
-    """Put the attention of all images side by side."""
-    own = [look.attention for look in looks if look.attention is not None]
-    if not own:
+    """Stack the attention of all images."""
+    attentions = [look.attention for look in looks if look.attention is not None]
+    if not attentions:
         return {}
     found: Arrays = {
-        "attention/means": np.stack([np.stack([one.means[n] for n in keep.means]) for one in own]),
-        "attention/rollouts": np.stack([one.rollouts for one in own]),
-        "attention/rollout": np.stack([one.rollout for one in own]),
-        "attention/of_pool": np.stack([one.of_pool for one in own]),
+        "attention/means": np.stack(
+            [np.stack([one.means[n] for n in keep.means]) for one in attentions]
+        ),
+        "attention/rollouts": np.stack([one.rollouts for one in attentions]),
+        "attention/rollout": np.stack([one.rollout for one in attentions]),
+        "attention/of_pool": np.stack([one.of_pool for one in attentions]),
     }
     if keep.heads:
-        heads = [np.stack([one.heads[name] for name in keep.heads]) for one in own]
+        heads = [np.stack([one.heads[name] for name in keep.heads]) for one in attentions]
         found["attention/heads"] = np.stack(heads)
     return found

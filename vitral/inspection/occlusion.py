@@ -1,4 +1,4 @@
-"""What an answer depends on: the class's probability with parts of the image blanked."""
+"""Occlusion sensitivity: the class's probability with parts of the image blanked."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from vitral.inspection.arrays import pair
 from vitral.models.model import Model
 
 CONVOLUTION_CELLS = 14
-"""Parts of the shorter side where the model has no patches: of 16 pixels at 224."""
+"""Cells along the shorter side if the model has no patches: 16 pixels each at 224."""
 
 
 @torch.no_grad()
@@ -26,16 +26,16 @@ def occlusion_sensitivity(
 ) -> Float[Tensor, "N rows columns"]:
     """Return by how much a class's probability falls when a part of the image is blanked.
 
-    A blank part has the image's mean colour.
+    A blanked part has the image's mean colour.
 
     Args:
         model: a classifier.
-        images: as the model's `preprocessing` makes them, on the model's device.
-        classes: the class of each image whose probability is followed.
+        images: as the model's `preprocessing` returns them, on the model's device.
+        classes: the target class of each image.
         cell: pixels of a part, or (height, width); the last ones, right and bottom, may be
-            smaller. None: a ViT's patches; of other models a fourteenth of the shorter side.
-        batch_size: blanked images at once.
-        progress: called with the number of blanked images done and their total.
+            smaller. None: a ViT's patches; for other models a fourteenth of the shorter side.
+        batch_size: number of blanked images per forward pass.
+        progress: called with the number of blanked images done and the total.
 
     Returns:
         (N, rows, columns) of the cells, float32: probability before minus probability after. Above
@@ -56,22 +56,22 @@ def occlusion_sensitivity(
     total = len(images) * count
     for start in range(0, total, batch_size):
         numbers = range(start, min(start + batch_size, total))
-        own = [number // count for number in numbers]
-        blanked = images[own]
-        for place, number in enumerate(numbers):
+        image_indices = [number // count for number in numbers]
+        blanked = images[image_indices]
+        for position, number in enumerate(numbers):
             row, column = divmod(number % count, grid[1])
-            down = slice(row * height, (row + 1) * height)
-            across = slice(column * width, (column + 1) * width)
-            blanked[place, :, down, across] = fill[own[place]]
-        after = _probability(model, blanked, target[own])
-        fall.view(-1)[start : numbers.stop] = (before[own] - after).cpu()
+            rows = slice(row * height, (row + 1) * height)
+            columns = slice(column * width, (column + 1) * width)
+            blanked[position, :, rows, columns] = fill[image_indices[position]]
+        after = _probability(model, blanked, target[image_indices])
+        fall.view(-1)[start : numbers.stop] = (before[image_indices] - after).cpu()
         if progress:
             progress(numbers.stop, total)
     return fall.unflatten(1, grid)
 
 
 def cells(model: Model) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the parts that images are blanked in: (height, width) and (rows, columns)."""
+    """Return the default cells of occlusion: their (height, width) and the (rows, columns)."""
     layout = model.layout()
     if layout.has_tokens:
         return layout.stride, layout.grid

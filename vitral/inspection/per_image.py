@@ -1,4 +1,4 @@
-"""One look at one image: all that a single forward pass gives, as much as a page can hold."""
+"""Measurements of one image from a single forward pass, as many as a page can hold."""
 
 import logging
 import math
@@ -36,47 +36,46 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class AttentionLook:
-    """Where the attention of one image goes."""
+    """The attention of one image."""
 
     means: dict[str, np.ndarray]
     """(L, L) float16 by step: averaged over heads."""
     heads: dict[str, np.ndarray]
     """(heads, L, L) float16 by step."""
     rollouts: np.ndarray
-    """(steps, rows, columns): how much of each patch reaches what the head reads, up to each."""
+    """(steps, rows, columns): rollout up to each step, from each patch to the head's input."""
     rollout: np.ndarray
     """(L, L) float16: the rollout through all steps, from every token."""
     of_pool: np.ndarray
-    """(heads, rows, columns): where each head looks from what the model's head reads: those of the
-    last block, or of the pool's probe."""
+    """(heads, rows, columns): attention of the head's input to the patches, of the last block or of
+    the pooling probe."""
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a model makes of one image."""
+    """Outputs of a model for one image."""
 
     logits: np.ndarray
     """(K,)."""
     features: np.ndarray
-    """(P, D): the patches' tokens at the end of the encoder; of a convolutional model, its last
-    map."""
+    """(P, D): patch tokens at the end of the encoder; for a convolutional model, its last map."""
     grid: tuple[int, int]
     """Of the features."""
     attention: AttentionLook | None
-    """None where there is none over all patches."""
+    """None if the model has no attention over all patches."""
 
 
 @torch.no_grad()
 def look_at(
     model: Model, image: Tensor, *, keep: Kept | None = None, meter: ReachMeter | None = None
 ) -> Look:
-    """Look at one image.
+    """Measure one image.
 
     Args:
         model: in evaluation mode.
-        image: (1, C, H, W) as the model's `preprocessing` makes it, on its device.
+        image: (1, C, H, W) as the model's `preprocessing` returns it, on its device.
         keep: the steps whose attention is kept; None: none.
-        meter: takes the attention of all layers too.
+        meter: if given, the attention of all layers is added to it.
     """
     if model.layout().has_tokens:
         return _look_at_tokens(model, image, keep or Kept(), meter)
@@ -90,59 +89,59 @@ def _look_at_tokens(model: Model, image: Tensor, keep: Kept, meter: ReachMeter |
     probes = probe_names(model)
     means: dict[str, np.ndarray] = {}
     heads: dict[str, np.ndarray] = {}
-    held: dict[str, Tensor] = {}
+    traced: dict[str, Tensor] = {}
 
     def attention() -> Iterator[Tensor]:
-        asked = [*steps, "tokens", "logits"]
-        for name, value in model.trace_each(image, [*asked, *probes]):
+        names = [*steps, "tokens", "logits"]
+        for name, value in model.trace_each(image, [*names, *probes]):
             if name not in steps:
-                held[name] = value
+                traced[name] = value
                 continue
             if meter:
                 meter.add(name, value)
-            held["last"] = full_step(steps[name], value)
+            traced["last"] = full_step(steps[name], value)
             if name in keep.means:
-                means[name] = _half(held["last"].mean(dim=1)[0])
+                means[name] = _half(traced["last"].mean(dim=1)[0])
             if name in keep.heads:
-                heads[name] = _half(held["last"][0])
-            yield held["last"]
+                heads[name] = _half(traced["last"][0])
+            yield traced["last"]
 
-    # What a probe reads is known after all blocks, what else is read at once.
-    waiting: list[Tensor] = []
+    # The pooling by a probe is known only after all blocks, other pooling at once.
+    pending: list[Tensor] = []
     maps: list[Tensor] = []
     rollout = None
     for rollout in attention_rollouts(attention(), num_prefix_tokens=prefix):
         if probes:
-            waiting.append(rollout)
+            pending.append(rollout)
         else:
             maps.append(pooled_rollout(rollout, grid=grid, pool=pool, num_prefix_tokens=prefix))
-    probe = held[probes[0]] if probes else None
-    for own in waiting:
+    probe = traced[probes[0]] if probes else None
+    for partial in pending:
         maps.append(
             pooled_rollout(
-                own, grid=grid, pool=pool, num_prefix_tokens=prefix, pool_attention=probe
+                partial, grid=grid, pool=pool, num_prefix_tokens=prefix, pool_attention=probe
             )
         )
     assert rollout is not None
     return Look(
-        logits=_floats(held["logits"][0]),
-        features=_floats(held["tokens"][0, prefix:]),
+        logits=_floats(traced["logits"][0]),
+        features=_floats(traced["tokens"][0, prefix:]),
         grid=grid,
         attention=AttentionLook(
             means=means,
             heads=heads,
             rollouts=_floats(torch.cat(maps)),
             rollout=_half(rollout[0]),
-            of_pool=_floats(_of_pool(layout, held["last"] if probe is None else probe)),
+            of_pool=_floats(_of_pool(layout, traced["last"] if probe is None else probe)),
         ),
     )
 
 
 def _of_pool(layout: Layout, attention: Tensor) -> Tensor:
-    """Return where each head looks (heads, rows, columns) from what the model's head reads.
+    """Return each head's attention (heads, rows, columns) from the head's input to the patches.
 
     Args:
-        layout: whose pool says that: the class token, the mean over patches, or the probe.
+        layout: its pool is the head's input: the class token, the mean over patches, or the probe.
         attention: (1, heads, L, L) of the last block, or (1, heads, 1, L) of the probe.
     """
     prefix = layout.num_prefix_tokens
@@ -152,18 +151,18 @@ def _of_pool(layout: Layout, attention: Tensor) -> Tensor:
 
 
 def _look_at_maps(model: Model, image: Tensor, meter: ReachMeter | None) -> Look:
-    """Look with a network that ends in a map (ResNet, AxialResNet)."""
+    """Measure an image with a network that ends in a map (ResNet, AxialResNet)."""
     last = [name for name in model.trace_names if name.rpartition("/")[2].startswith("unit")][-1]
     steps = step_names(model) if meter else []
-    held = {}
+    traced = {}
     for name, value in model.trace_each(image, [*steps, last, "logits"]):
         if meter and name in steps:
             meter.add(name, value)
         else:
-            held[name] = value
-    maps = held[last][0]
+            traced[name] = value
+    maps = traced[last][0]
     return Look(
-        logits=_floats(held["logits"][0]),
+        logits=_floats(traced["logits"][0]),
         features=_floats(maps.flatten(1).T),
         grid=(maps.shape[1], maps.shape[2]),
         attention=None,
@@ -181,16 +180,16 @@ def _half(tensor: Tensor) -> np.ndarray:
 
 
 ATTENTION_BUDGET = 32_000_000
-"""Weights that are kept, over all images, averaged over heads and once more of heads."""
+"""Number of weights kept over all images: of means over heads, and again of single heads."""
 FEWEST_MAPS = 6
-"""Maps of all tokens over all tokens that each image of the gallery shall have at least."""
+"""Minimum number of attention maps (L, L) for each image of the gallery."""
 _log = logging.getLogger("vitral")
 
 
 def gallery_size(model: Model, wanted: int) -> int:
-    """Return how many images are looked at one by one; fewer than wanted are said.
+    """Return how many images are measured one by one; log a warning if fewer than wanted.
 
-    A page holds for each of them its rollout, the similarity of its patches and the attention of
+    For each of them, a page holds its rollout, the similarity of its patches and the attention of
     some steps.
     """
     if not model.layout().has_tokens:
@@ -211,8 +210,8 @@ def gallery_size(model: Model, wanted: int) -> int:
 def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -> Kept:
     """Choose the steps whose attention is kept, so that a page of them opens quickly.
 
-    Averaged over heads all steps are kept, or as many, evenly, as the budget allows; of heads those
-    of the layers that are asked for, or again as many as fit.
+    Means over heads are kept for all steps, or for as many, evenly spaced, as the budget allows.
+    Single heads are kept for the given layers, or again for as many steps as fit.
 
     Raises:
         RequestError: a layer that does not exist.
@@ -238,7 +237,7 @@ def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -
                 f"there is no layer {layer}: {model.config.name} has {depth}, 0 to {depth - 1}"
             )
     wanted = {layer % depth for layer in layers}
-    heads = [step for place, step in enumerate(steps) if place // each in wanted]
+    heads = [step for index, step in enumerate(steps) if index // each in wanted]
     return Kept([step for step in steps if step in means or step in heads], heads)
 
 
@@ -247,8 +246,8 @@ def _num_tokens(layout: Layout) -> int:
 
 
 def _evenly(steps: Sequence[str], count: int) -> list[str]:
-    """Return `count` of the steps at most, spread evenly, the last one among them."""
+    """Return at most `count` of the steps, evenly spaced, including the last one."""
     if count < 1:
         return []
-    places = np.linspace(len(steps) - 1, 0, min(len(steps), count)).round().astype(int)
-    return [steps[place] for place in sorted(set(places.tolist()))]
+    indices = np.linspace(len(steps) - 1, 0, min(len(steps), count)).round().astype(int)
+    return [steps[index] for index in sorted(set(indices.tolist()))]

@@ -1,8 +1,8 @@
 """Attention rollout: how much of each input token reaches an output, through all layers.
 
 Source: Abnar and Zuidema (arXiv 2005.00928), section 3, as the ViT paper uses it (D.8, Figures 6
-and 14): averaged over heads, half of it the residual connection, multiplied from the first layer
-to the last.
+and 14): attention averaged over heads, mixed equally with the residual connection, and multiplied
+from the first layer to the last.
 """
 
 from collections import deque
@@ -28,13 +28,13 @@ def attention_rollout(
         attention: (N, heads, L, L) of each layer, the first layer first; a generator is read layer
             by layer.
         residual: share r of the identity in (1 - r) A + r I, 0..1. 0.5 is Abnar and Zuidema's, 0
-            what the ViT paper's text alone says.
+            what the text of the ViT paper says.
         discard: share of the smallest entries of each image's head-averaged matrix that are set to
-            0 before, 0..1; the rows are then made to sum to 1 again.
-        num_prefix_tokens: class token and registers, whose columns nothing is discarded from.
+            0 first, 0..1; the rows are then renormalised to sum to 1.
+        num_prefix_tokens: class token and registers, in whose columns nothing is discarded.
 
     Returns:
-        (N, L, L): row i says how much of each input token is in output token i; rows sum to 1.
+        (N, L, L): row i is the share of each input token in output token i; rows sum to 1.
 
     Raises:
         RequestError: no layer, shapes that differ, rows that do not sum to 1, a share out of
@@ -56,7 +56,7 @@ def attention_rollouts(
     discard: float = 0.0,
     num_prefix_tokens: int = 1,
 ) -> Iterator[Array]:
-    """Give the rollout up to each layer, as it is read; arguments as for `attention_rollout`."""
+    """Yield the rollout up to each layer; arguments as for `attention_rollout`."""
     for name, share in (("residual", residual), ("discard", discard)):
         if not 0 <= share <= 1:
             raise RequestError(f"{name}={share} is a share: use 0 to 1")
@@ -69,7 +69,7 @@ def attention_rollouts(
 def _onwards(
     before: Tensor | None, layer: Tensor, residual: float, discard: float, prefix: int
 ) -> Tensor:
-    """Take a rollout (N, L, L) through one more layer (N, heads, L, L)."""
+    """Extend a rollout (N, L, L) by one more layer (N, heads, L, L)."""
     mixed = _discard(layer.mean(dim=1), discard, prefix)
     mixed = (1 - residual) * mixed
     mixed.diagonal(dim1=1, dim2=2).add_(residual)
@@ -88,19 +88,19 @@ def _onwards(
 
 
 def _discard(matrix: Tensor, share: float, prefix: int) -> Tensor:
-    """Set the smallest entries of each matrix (N, L, L) to 0, those of prefix columns never.
+    """Set the smallest entries of each matrix (N, L, L) to 0, except in prefix columns.
 
-    What is left of a row is made to sum to 1 again, as far as anything is.
+    Rows that are not all 0 are renormalised to sum to 1.
     """
     count = int(share * matrix.shape[-1] ** 2)
     if not count:
         return matrix
     smallest = matrix.flatten(1).topk(count, dim=1, largest=False).indices
-    kept = torch.ones_like(matrix).flatten(1).scatter(1, smallest, 0).view_as(matrix)
-    kept[:, :, :prefix] = 1
-    left = matrix * kept
-    sums = left.sum(dim=-1, keepdim=True)
-    return left / torch.where(sums > 0, sums, 1)
+    mask = torch.ones_like(matrix).flatten(1).scatter(1, smallest, 0).view_as(matrix)
+    mask[:, :, :prefix] = 1
+    rest = matrix * mask
+    sums = rest.sum(dim=-1, keepdim=True)
+    return rest / torch.where(sums > 0, sums, 1)
 
 
 def pooled_rollout(
@@ -111,22 +111,22 @@ def pooled_rollout(
     num_prefix_tokens: int = 1,
     pool_attention: Array | None = None,
 ) -> Array:
-    """Return how much of each patch reaches what the head reads.
+    """Return the share of each patch in the head's input.
 
     Args:
         rollout: (N, L, L) of `attention_rollout`.
         grid: patches down and across.
-        pool: as in the model's config. "token", also with something beside it: the class token's
-            row; "gap": the mean over the patches' rows; "map": the rows weighted by the attention
-            of the pool's probe.
-        num_prefix_tokens: class token and registers; their columns are left out by this count.
-        pool_attention: (N, heads, 1, L) of the probe, with "map": averaged over its heads.
+        pool: as in the model's config. "token" (or any other name, if there is a class token): the
+            class token's row; "gap": the mean over the patches' rows; "map": the rows weighted by
+            the attention of the pooling probe.
+        num_prefix_tokens: class token and registers; their columns are left out.
+        pool_attention: (N, heads, 1, L) of the probe, for "map": averaged over its heads.
 
     Returns:
-        (N, rows, columns) of the grid. What is left out makes the sum less than 1.
+        (N, rows, columns) of the grid. The sum is less than 1 by the columns left out.
 
     Raises:
-        RequestError: tokens that do not fit the grid, or a pool without what it reads.
+        RequestError: tokens that do not fit the grid, or a pool whose input is missing.
     """
     weights = as_floats(rollout)
     prefix, num_tokens = num_prefix_tokens, num_prefix_tokens + grid[0] * grid[1]

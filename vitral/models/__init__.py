@@ -1,1 +1,1 @@
-"""Networks and their files: one file per box of the paper's Figure 1."""
+"""Models, their layers, and reading and writing of weights."""

@@ -11,9 +11,8 @@ from vitral.models.position import Heads
 class AxialBlock(nn.Module):
     """Row self-attention and MLP, then column self-attention and MLP.
 
-    The paper does not say how a class token takes part. Where the model has one, it stands at the
-    beginning of every row, and then of every column, and goes on as the mean of what they make of
-    it.
+    The paper does not say how a class token takes part. Here it is put at the beginning of every
+    row, and then of every column, and continues as the mean over those lines' outputs.
     """
 
     def __init__(
@@ -34,52 +33,62 @@ class AxialBlock(nn.Module):
         self.column.init_weights()
 
     def forward(
-        self, tokens: Float[Tensor, "N L D"], keep: Float[Tensor, "N 4"] | None = None
+        self, tokens: Float[Tensor, "N L D"], drop_path_scale: Float[Tensor, "N 4"] | None = None
     ) -> Float[Tensor, "N L D"]:
         """Pass the tokens along rows, then along columns."""
-        keep_row, keep_column = (None, None) if keep is None else (keep[:, :2], keep[:, 2:])
-        after_row = self._along(self.row, tokens, keep_row, axis=2)
-        return self._along(self.column, after_row, keep_column, axis=1)
+        row_scale, column_scale = (
+            (None, None)
+            if drop_path_scale is None
+            else (drop_path_scale[:, :2], drop_path_scale[:, 2:])
+        )
+        after_row = self._along(self.row, tokens, row_scale, axis=2)
+        return self._along(self.column, after_row, column_scale, axis=1)
 
     def with_attention(
         self,
         tokens: Float[Tensor, "N L D"],
-        keep: Float[Tensor, "N 4"] | None = None,
+        drop_path_scale: Float[Tensor, "N 4"] | None = None,
         heads: Heads = None,
     ) -> tuple[
         Float[Tensor, "N L D"], Float[Tensor, "N H heads A A"], Float[Tensor, "N W heads B B"]
     ]:
-        """Return what `forward` gives, and the attention along rows of A and columns of B places.
+        """Return `forward`'s output, and the attention of some heads along rows and columns.
 
-        Of the heads asked for. A class token is one more place at the beginning of each row and
-        column.
+        Rows have A positions, columns B; a class token adds one at the beginning of each.
         """
-        keep_row, keep_column = (None, None) if keep is None else (keep[:, :2], keep[:, 2:])
+        row_scale, column_scale = (
+            (None, None)
+            if drop_path_scale is None
+            else (drop_path_scale[:, :2], drop_path_scale[:, 2:])
+        )
         lines = (tokens.shape[0], -1)
         along_rows = self._lines(tokens, axis=2)
         rows = self.row.attention_weights(along_rows, heads=heads).unflatten(0, lines)
-        after_row = self._along(self.row, tokens, keep_row, axis=2)
+        after_row = self._along(self.row, tokens, row_scale, axis=2)
         down_columns = self._lines(after_row, axis=1)
         columns = self.column.attention_weights(down_columns, heads=heads).unflatten(0, lines)
-        return self._along(self.column, after_row, keep_column, axis=1), rows, columns
+        return self._along(self.column, after_row, column_scale, axis=1), rows, columns
 
     def _along(
-        self, block: EncoderBlock, tokens: Tensor, keep: Tensor | None, *, axis: int
+        self, block: EncoderBlock, tokens: Tensor, drop_path_scale: Tensor | None, *, axis: int
     ) -> Tensor:
-        """Run a block on every line of the grid: axis 2, rows; axis 1, columns."""
+        """Run a block on every line of the grid: rows for axis 2, columns for axis 1."""
         lines = self._lines(tokens, axis=axis)
         num_lines = lines.shape[0] // tokens.shape[0]
-        if keep is not None:
-            keep = keep.repeat_interleave(num_lines, dim=0)
-        done = block(lines, keep).unflatten(0, (tokens.shape[0], num_lines))
-        prefix, places = done[:, :, : self.num_prefix_tokens], done[:, :, self.num_prefix_tokens :]
+        if drop_path_scale is not None:
+            drop_path_scale = drop_path_scale.repeat_interleave(num_lines, dim=0)
+        outputs = block(lines, drop_path_scale).unflatten(0, (tokens.shape[0], num_lines))
+        prefix, patches = (
+            outputs[:, :, : self.num_prefix_tokens],
+            outputs[:, :, self.num_prefix_tokens :],
+        )
         if axis == 1:
-            places = places.transpose(1, 2)
-        patches = places.flatten(1, 2)
+            patches = patches.transpose(1, 2)
+        patches = patches.flatten(1, 2)
         return torch.cat([prefix.mean(dim=1), patches], dim=1) if prefix.shape[2] else patches
 
     def _lines(self, tokens: Tensor, *, axis: int) -> Tensor:
-        """Cut the tokens into lines (N lines, places, D), each with the prefix tokens first."""
+        """Split the tokens into lines (N lines, positions, D), prefix tokens first in each."""
         prefix, patches = (
             tokens[:, : self.num_prefix_tokens],
             tokens[:, self.num_prefix_tokens :].unflatten(1, self.grid),

@@ -39,10 +39,10 @@ class AxialAttention(nn.Module):
         """Build it.
 
         Args:
-            in_channels: of the lines that come in.
-            out_channels: of those that go out.
+            in_channels: of the input.
+            out_channels: of the output.
             groups: attention heads.
-            length: places of a line; the table has the offsets of all pairs.
+            length: positions of a line; the table has the offsets of all pairs.
             norm_eps: of the batch norms.
         """
         super().__init__()
@@ -54,7 +54,7 @@ class AxialAttention(nn.Module):
         self.logits_norm = nn.BatchNorm2d(3 * groups, eps=norm_eps)
         self.content_norm = nn.BatchNorm1d(out_channels, eps=norm_eps)
         self.offset_norm = nn.BatchNorm1d(out_channels, eps=norm_eps)
-        # The vectors of an offset for queries, keys and values, one below the other.
+        # The vectors of an offset for queries, keys and values, concatenated.
         self.offsets = nn.Parameter(torch.empty(2 * self.value_dim, 2 * length - 1))
 
     def init_weights(self) -> None:
@@ -65,11 +65,11 @@ class AxialAttention(nn.Module):
             norm.reset_parameters()
 
     def no_weight_decay(self) -> set[str]:
-        """Name the table."""
+        """Return the name of the table."""
         return {"offsets"}
 
     def forward(self, lines: Float[Tensor, "M C A"]) -> Float[Tensor, "M K A"]:
-        """Mix the places of each line."""
+        """Apply attention along each line."""
         query, key, value = self._project(lines)
         _, _, value_offsets = self._offset_vectors(lines.shape[2])
         attention = self._attention(query, key)
@@ -80,7 +80,7 @@ class AxialAttention(nn.Module):
     def weights(
         self, lines: Float[Tensor, "M C A"], heads: Heads = None
     ) -> Float[Tensor, "M groups A A"]:
-        """Return the attention of the groups asked for; rows (the places that ask) sum to 1."""
+        """Return the attention of some groups (None: all); rows are queries and sum to 1."""
         query, key, _ = self._project(lines)
         attention = self._attention(query, key)
         return attention if heads is None else attention[:, list(heads)]
@@ -95,16 +95,16 @@ class AxialAttention(nn.Module):
         logits = [
             torch.einsum("mgci,mgcj->mgij", query, key),
             torch.einsum("mgci,cij->mgij", query, query_offsets),
-            # Key place i, query place j: turned to query first.
+            # Key i, query j: transposed to put the query first.
             torch.einsum("mgci,cij->mgji", key, key_offsets),
         ]
         normed = self.logits_norm(torch.cat(logits, dim=1))
         return normed.unflatten(1, (3, self.groups)).sum(dim=1).softmax(dim=-1)
 
     def _offset_vectors(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the vectors (c, A, A) of the offset from place i to place j."""
-        place = torch.arange(length, device=self.offsets.device)
-        offset = place[None, :] - place[:, None] + self.offsets.shape[1] // 2
+        """Return the vectors (c, A, A) of the offset from position i to position j."""
+        position = torch.arange(length, device=self.offsets.device)
+        offset = position[None, :] - position[:, None] + self.offsets.shape[1] // 2
         vectors = self.offsets[:, offset]
         query, key, value = vectors.split([self.key_dim, self.key_dim, self.value_dim])
         return query, key, value
@@ -160,13 +160,13 @@ class AxialUnit(nn.Module):
             branch = F.avg_pool2d(branch, self.stride)
         branch = self.norm2(self.conv2(F.relu(branch)))
         shortcut = maps if self.projection is None else self.projection(maps)
-        # An odd last row or column is left out by the average, so by the shortcut too.
+        # The average leaves out an odd last row or column, so the shortcut does too.
         return F.relu(shortcut[:, :, : branch.shape[2], : branch.shape[3]] + branch)
 
     def attention_weights(
         self, maps: Float[Tensor, "N C H W"], heads: Heads = None
     ) -> tuple[Float[Tensor, "N H groups W W"], Float[Tensor, "N W groups H H"]]:
-        """Return the attention along rows and down columns, of the groups asked for."""
+        """Return the attention along rows and down columns, of some groups (None: all)."""
         maps = F.relu(self.norm1(self.conv1(maps)))
         lines = (maps.shape[0], -1)
         columns = self.column.weights(_columns(maps), heads).unflatten(0, lines)
@@ -223,8 +223,8 @@ class AxialResNet(Model):
 
     def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
         if self.gradient_checkpointing and self.training and not torch.compiler.is_compiling():
-            # What is computed again must not count twice in the running statistics; compiled code
-            # computes again what gradients need, which statistics are not.
+            # Recomputation must not update the running statistics twice; compiled code recomputes
+            # only what gradients need, which excludes statistics.
             again: Tensor = checkpoint(
                 block,
                 *inputs,
@@ -236,12 +236,12 @@ class AxialResNet(Model):
         return super()._run(block, *inputs, **options)
 
     def units(self) -> Iterator[AxialUnit]:
-        """Give all units from input to output."""
+        """Yield all units from input to output."""
         for units in self.stages:
             yield from units  # type: ignore[misc]
 
     def layout(self) -> Layout:
-        """Say what an image becomes: the last map."""
+        """Return the layout of the last map."""
         return Layout(self.config.grids[-1], _stride(len(self.config.stages) - 1))
 
     def attention_layers(self) -> tuple[AttentionLayer, ...]:
@@ -261,7 +261,7 @@ class AxialResNet(Model):
         )
 
     def layer_depth(self, name: str) -> int:
-        """Say how far up in the network a parameter is, counted in units."""
+        """Return the depth of a parameter in the network, counted in units."""
         return stage_depth(name, self.config.stages)
 
     def block_modules(self) -> tuple[nn.Module, ...]:
@@ -324,16 +324,16 @@ class AxialResNet(Model):
 
 @contextmanager
 def _without_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch norms use a batch's statistics without taking them into the running ones."""
-    # SyncBatchNorm, which takes their place on several devices, is no BatchNorm2d.
+    """Let batch norms use a batch's statistics without updating the running ones."""
+    # SyncBatchNorm, which replaces BatchNorm2d on several devices, is not a subclass of it.
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
+        for norm, (momentum, count) in zip(norms, saved, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
@@ -354,15 +354,15 @@ def _build_stages(config: AxialResNetConfig, *, in_width: int) -> list[nn.Module
 
 
 def _stride(stage: int) -> tuple[int, int]:
-    """Return the pixels of a place of a stage's map: root and pool quarter the image."""
+    """Return the stride of a stage's map in pixels; root and pool have stride 4."""
     return (4 << stage, 4 << stage)
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """Cut maps (N, C, H, W) into rows (N H, C, W)."""
+    """Split maps (N, C, H, W) into rows (N H, C, W)."""
     return maps.permute(0, 2, 1, 3).flatten(0, 1)
 
 
 def _columns(maps: Tensor) -> Tensor:
-    """Cut maps (N, C, H, W) into columns (N W, C, H)."""
+    """Split maps (N, C, H, W) into columns (N W, C, H)."""
     return maps.permute(0, 3, 1, 2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Models by name and by config."""
+"""Build models by name and by config."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ def build_model(
     """Build the model that a config describes, with fresh weights.
 
     Args:
-        config: what it is.
-        preprocessing: what its images must become; None: the family's default.
+        config: of the model.
+        preprocessing: of its images; None: the family's default.
         classes: the names of its outputs in order.
         output: "softmax" or "sigmoid": how logits become probabilities.
 

@@ -1,4 +1,4 @@
-"""Stochastic depth: which branches of which example are skipped, and by which numbers."""
+"""Stochastic depth: which branches of each example are skipped, from which random numbers."""
 
 import torch
 from jaxtyping import Float
@@ -7,20 +7,20 @@ from torch import Tensor
 from vitral.errors import RequestError
 
 GOLDEN_SHARE = 0.618033988749895
-"""The golden ratio's fraction: its multiples, modulo 1, lie as evenly as they can (Weyl)."""
+"""The golden ratio's fraction: its multiples, modulo 1, are as evenly spaced as possible (Weyl)."""
 
 
 def stochastic_depth(
     uniforms: Float[Tensor, "N depth branches"], *, drop_path: float
 ) -> Float[Tensor, "N depth branches"]:
-    """Turn uniform numbers into factors: 0 where a branch is skipped, else 1 / (share kept).
+    """Return the factor of each branch: 0 where it is skipped, else 1 / (share kept).
 
     Args:
         uniforms: in [0, 1), for each example, block and branch of a block.
         drop_path: share skipped in the last block; it grows linearly from 0 in the first.
 
-    Source: arXiv 1603.09382, section 3 (linear decay), here for each example by itself; the
-    factor keeps the mean.
+    Source: arXiv 1603.09382, section 3 (linear decay), here for each example separately; the
+    factor preserves the mean.
     """
     share = torch.linspace(0, drop_path, uniforms.shape[1], device=uniforms.device).view(1, -1, 1)
     return (uniforms >= share).float() / (1 - share)
@@ -29,8 +29,8 @@ def stochastic_depth(
 class DropPathUniforms:
     """Uniform numbers for N examples, dealt to one forward pass after another.
 
-    Slice k of the examples' rows is their view k; where there are no more views, a view used
-    before, moved by the golden ratio: still a function of the example and of k alone.
+    Slice k of the examples' rows is their view k. When the views are used up they are reused,
+    shifted by the golden ratio, so a slice is still a function of the example and of k alone.
     """
 
     def __init__(self, uniforms: Float[Tensor, "N views paths"]) -> None:
@@ -41,10 +41,10 @@ class DropPathUniforms:
         """Return the numbers of the next pass of `num_rows` rows.
 
         Args:
-            num_rows: the examples, or a multiple of them: slices one after the other.
+            num_rows: the number of examples, or a multiple of it: consecutive slices.
 
         Raises:
-            RequestError: no multiple.
+            RequestError: it is no multiple.
         """
         num_examples = self._uniforms.shape[0]
         if num_rows % num_examples:

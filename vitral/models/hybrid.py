@@ -1,4 +1,4 @@
-"""The stem of a hybrid: patches are cut from a ResNet's last map. Source: ViT paper, 3.1, 4.1."""
+"""The stem of a hybrid: patches of a ResNet's last map. Source: ViT paper, 3.1, 4.1."""
 
 from collections.abc import Iterator
 
@@ -27,12 +27,12 @@ class HybridEmbedding(nn.Module):
         self.projection.init_weights()
 
     def filters(self) -> Float[Tensor, "D C H W"]:
-        """Return the filters that read the image, as they act."""
+        """Return the root's filters, standardised."""
         return self.resnet.root.kernel().detach()
 
     @property
     def trace_names(self) -> tuple[str, ...]:
-        """The names that `walk` gives."""
+        """The names that `walk` yields."""
         return (*self.resnet.trace_names, "embedding")
 
     def forward(self, images: Float[Tensor, "N C H W"], run: Run = call) -> Float[Tensor, "N P D"]:
@@ -40,7 +40,7 @@ class HybridEmbedding(nn.Module):
         return self.projection(self.resnet(images, run))
 
     def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Give the ResNet's maps and the projected patches by name."""
+        """Yield the ResNet's maps and the projected patches by name."""
         maps = images
         for name, maps in self.resnet.walk(images):
             yield name, maps

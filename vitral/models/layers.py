@@ -1,4 +1,4 @@
-"""The boxes of the paper's Figure 1, right: attention, MLP and the block that joins them."""
+"""Attention, MLP and encoder block (the paper's Figure 1, right), patch embedding, pooling."""
 
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ class Attention(nn.Module):
         """Build it.
 
         Args:
-            embed_dim: D.
-            num_heads: divides D.
+            embed_dim: width of the tokens, D.
+            num_heads: number of heads; divides D.
             norm_heads: whether each head's queries and keys are LayerNorm-ed (arXiv 2302.05442).
-            norm_eps: of those norms.
+            norm_eps: epsilon of those norms.
         """
         super().__init__()
         self.num_heads = num_heads
@@ -49,7 +49,7 @@ class Attention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "N L D"], relative: Relative | None = None
     ) -> Float[Tensor, "N L D"]:
-        """Mix the tokens by their attention, which `relative` may add to by offset."""
+        """Apply self-attention; `relative` adds a bias by offset."""
         query, key, value = self._split_heads(tokens)
         bias = relative(query) if relative is not None else None
         return self._mix(query, key, value, bias)
@@ -57,7 +57,7 @@ class Attention(nn.Module):
     def attend(
         self, queries: Float[Tensor, "N M D"], tokens: Float[Tensor, "N L D"]
     ) -> Float[Tensor, "N M D"]:
-        """Mix the tokens as other inputs, or some of them, ask for it."""
+        """Apply cross-attention from the queries to the tokens."""
         query, key, value = self._project(queries, tokens)
         return self._mix(query, key, value)
 
@@ -67,7 +67,7 @@ class Attention(nn.Module):
         tokens: Float[Tensor, "N L D"],
         heads: Heads = None,
     ) -> Float[Tensor, "N heads M L"]:
-        """Return the attention that `attend` applies, of the heads asked for; rows sum to 1."""
+        """Return the attention that `attend` applies, of some heads (None: all); rows sum to 1."""
         query, key, _ = self._project(queries, tokens)
         return _softmax_scores(_choose(query, heads), _choose(key, heads))
 
@@ -79,7 +79,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "N heads L L"]:
         """Return the attention that `forward` applies, whatever kernel it runs; rows sum to 1.
 
-        Only the heads asked for are computed.
+        Only the given heads are computed; None: all.
         """
         query, key, _ = self._split_heads(tokens)
         query, key = _choose(query, heads), _choose(key, heads)
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         return self.query_norm(query), self.key_norm(key), value
 
     def _heads(self, projected: Tensor, *, parts: int) -> tuple[Tensor, ...]:
-        """Cut (N, L, parts D) into `parts` of (N, heads, L, d)."""
+        """Split (N, L, parts D) into `parts` of (N, heads, L, d)."""
         split = projected.unflatten(-1, (parts, self.num_heads, -1))
         return split.permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -119,7 +119,7 @@ def _softmax_scores(query: Tensor, key: Tensor, bias: Tensor | None = None) -> T
 
 
 class MLP(nn.Module):
-    """Two dense layers with GELU between them, or a gate. Source: ViT paper, section 3.1.
+    """Two dense layers with a GELU or a gate between them. Source: ViT paper, section 3.1.
 
     With "swiglu" the first layer is twice as wide, and its first half, through SiLU, multiplies
     its second (arXiv 2002.05202).
@@ -140,7 +140,7 @@ class MLP(nn.Module):
             nn.init.normal_(layer.bias, std=MLP_BIAS_STD)
 
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """Transform each token by itself."""
+        """Transform each token independently."""
         hidden = self._activate(self.hidden(tokens))
         return self.dropout(self.out(self.dropout(hidden)))
 
@@ -164,7 +164,7 @@ class LayerScale(nn.Module):
         nn.init.constant_(self.scale, self.start)
 
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """Multiply."""
+        """Multiply by the factors."""
         return tokens * self.scale
 
 
@@ -208,7 +208,7 @@ class EncoderBlock(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "N L D"],
-        keep: Float[Tensor, "N 2"] | None = None,
+        drop_path_scale: Float[Tensor, "N 2"] | None = None,
         relative: Relative | None = None,
         *,
         cls_only: bool = False,
@@ -217,13 +217,13 @@ class EncoderBlock(nn.Module):
 
         Args:
             tokens: of N examples.
-            keep: factors on each example's two branches (`stochastic_depth`).
-            relative: what offsets add to the attention.
-            cls_only: whether only the first token, a class token, is wanted: the work for the
-                others is left out. `relative` adds nothing to it, which has no offset.
+            drop_path_scale: factors on each example's two branches (`stochastic_depth`).
+            relative: attention bias by offset.
+            cls_only: whether to compute only the first token, a class token. `relative` does not
+                apply to it, as it has no offset.
 
         Returns:
-            All L tokens, or the first alone.
+            All L tokens, or only the first.
         """
         normed = self.norm1(tokens)
         if cls_only:
@@ -231,9 +231,11 @@ class EncoderBlock(nn.Module):
             attended = self.attention.attend(normed[:, :1], normed)
         else:
             attended = self.attention(normed, relative)
-        tokens = tokens + scale_branch(self.dropout(self.scale1(attended)), keep, branch=0)
+        tokens = tokens + scale_branch(
+            self.dropout(self.scale1(attended)), drop_path_scale, branch=0
+        )
         transformed = self.scale2(self.mlp(self.norm2(tokens)))
-        return tokens + scale_branch(transformed, keep, branch=1)
+        return tokens + scale_branch(transformed, drop_path_scale, branch=1)
 
     def attention_weights(
         self,
@@ -241,15 +243,15 @@ class EncoderBlock(nn.Module):
         relative: Relative | None = None,
         heads: Heads = None,
     ) -> Float[Tensor, "N heads L L"]:
-        """Return the attention that the block applies to these inputs, of the heads asked for."""
+        """Return the attention that the block applies to its input, of some heads (None: all)."""
         return self.attention.weights(self.norm1(tokens), relative, heads)
 
 
-def scale_branch(branch_output: Tensor, keep: Tensor | None, *, branch: int) -> Tensor:
-    """Multiply each example's branch (N, L, D) by its factor in `keep` (N, branches)."""
-    if keep is None:
+def scale_branch(branch_output: Tensor, scale: Tensor | None, *, branch: int) -> Tensor:
+    """Multiply each example's branch (N, L, D) by its factor in `scale` (N, branches)."""
+    if scale is None:
         return branch_output
-    return branch_output * keep[:, branch].to(branch_output.dtype).view(-1, 1, 1)
+    return branch_output * scale[:, branch].to(branch_output.dtype).view(-1, 1, 1)
 
 
 class AttentionPool(nn.Module):
@@ -272,24 +274,24 @@ class AttentionPool(nn.Module):
         self.mlp.init_weights()
 
     def no_weight_decay(self) -> set[str]:
-        """Name the probe, a token."""
+        """Return the name of the probe, a token."""
         return {"probe"}
 
     def forward(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N D"]:
-        """Pool."""
+        """Pool the tokens."""
         pooled = self.attention.attend(self.probe.expand(tokens.shape[0], -1, -1), tokens)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
     def attention_weights(
         self, tokens: Float[Tensor, "N L D"], heads: Heads = None
     ) -> Float[Tensor, "N heads 1 L"]:
-        """Return how much the probe looks at each token; rows sum to 1."""
+        """Return the probe's attention to each token, of some heads (None: all); rows sum to 1."""
         probe = self.probe.expand(tokens.shape[0], -1, -1)
         return self.attention.attend_weights(probe, tokens, heads)
 
 
 class PatchEmbedding(nn.Module):
-    """Cut an image into patches and project each. Source: ViT paper, equation 1."""
+    """Split an image into patches and project each. Source: ViT paper, equation 1."""
 
     def __init__(self, in_channels: int, embed_dim: int, *, patch_size: tuple[int, int]) -> None:
         super().__init__()
@@ -298,12 +300,12 @@ class PatchEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.empty(embed_dim))
 
     def init_weights(self) -> None:
-        """Draw the kernel LeCun-normal: truncated at two sigma, variance 1 / fan-in (jax's)."""
+        """Draw the kernel LeCun-normal, as jax: truncated at two sigma, variance 1 / fan-in."""
         init_lecun_normal(self.weight.flatten(1))
         nn.init.zeros_(self.bias)
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N P D"]:
-        """Project the patches, row by row; pixels right and bottom that fill none are left out."""
+        """Project the patches, row by row, without pixels at right and bottom that fill none."""
         height, width = self.patch_size
         rows, columns = images.shape[2] // height, images.shape[3] // width
         tiled = images[:, :, : rows * height, : columns * width]
@@ -312,21 +314,21 @@ class PatchEmbedding(nn.Module):
         return F.linear(patches, self.weight.flatten(1), self.bias)
 
     def filters(self) -> Float[Tensor, "D C H W"]:
-        """Return the filters that read the image, as they act."""
+        """Return the filters that read the image."""
         return self.weight.detach()
 
     @property
     def trace_names(self) -> tuple[str, ...]:
-        """The names that `walk` gives."""
+        """The names that `walk` yields."""
         return ("embedding",)
 
     def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Give the projected patches by name."""
+        """Yield the projected patches by name."""
         yield "embedding", self(images)
 
 
 def init_lecun_normal(weight: Tensor) -> None:
-    """Draw a matrix (out, in) as jax's lecun_normal does: cut at two sigma, variance 1 / in."""
+    """Draw a matrix (out, in) as jax's lecun_normal: truncated at two sigma, variance 1 / in."""
     # The standard deviation of a unit normal truncated at two sigma, as in jax.nn.initializers.
     truncated_std = 0.87962566103423978
     std = weight.shape[1] ** -0.5 / truncated_std

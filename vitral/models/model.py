@@ -1,4 +1,4 @@
-"""What every family of models shares: what it is, how it is called, traced and checked."""
+"""The base class of all models: calling, tracing and checking them."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from vitral.models.weights.source import LoadReport
 
 OUTPUTS = ("softmax", "sigmoid")
-"""How logits become probabilities: shares of 1, or each class by itself."""
+"""How logits become probabilities: over all classes, or for each class independently."""
 VERIFY_TOLERANCE = 1e-4
 Run = Callable[..., Tensor]
-"""Calls a module with its inputs."""
+"""Type of a function that calls a module with its inputs."""
 _log = logging.getLogger("vitral")
 _UNTILED: set[str] = set()
-"""What has been said of pixels that no patch covers."""
+"""Warnings already given of pixels that no patch covers."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How a model's logits on its reference images compare with those stored beside its weights."""
+    """Comparison of a model's logits on its reference images with those stored with its weights."""
 
     max_difference: float
     """The largest absolute difference of a logit."""
     tolerance: float
-    """What is still taken for the rounding of another machine."""
+    """The largest difference that still counts as another machine's rounding."""
 
     @property
     def agrees(self) -> bool:
@@ -48,7 +48,7 @@ class Verification:
         return self.max_difference <= self.tolerance
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return a summary in one line."""
         verdict = "agree" if self.agrees else "do NOT agree"
         return (
             f"logits on the reference images {verdict} with the stored ones: largest difference "
@@ -57,23 +57,23 @@ class Verification:
 
 
 class Model(nn.Module, ABC):
-    """An image classifier, or what is below its head.
+    """An image classifier, or its backbone without a head.
 
-    A family gives `features`, `trace_names`, `_walk`, what can be asked of it (`layout`,
+    A subclass implements `features`, `trace_names`, `_walk`, descriptions of itself (`layout`,
     `attention_layers`, `layer_depth`, `no_weight_decay`, `block_modules`, `first_filters`) and
     `head`, which is the identity where `config.num_classes` is 0.
 
     Attributes:
-        config: what it is.
-        preprocessing: what its images must become first.
-        classes: the names of its outputs in order, or None when they are not known.
+        config: its architecture.
+        preprocessing: how its images must be prepared.
+        classes: the names of its outputs in order, or None if unknown.
         output: "softmax" or "sigmoid": how logits become probabilities.
-        gradient_checkpointing: whether training computes each block again in the backward pass
+        gradient_checkpointing: whether training recomputes each block in the backward pass
             instead of keeping its activations.
         reference: `images` and `logits` that came with the weights, or None.
         load_report: what loading did, or None for fresh weights.
-        provenance: of loaded weights, as far as known: their `licence`, the `data` and `command`
-            that they come from; written with the model.
+        provenance: of loaded weights, as far as known: their `licence`, and the `data` and
+            `command` that they come from; written with the model.
     """
 
     config: ModelConfig
@@ -112,26 +112,26 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def layout(self) -> Layout:
-        """Say what an image of the model's own size becomes: grid, stride, prefix tokens."""
+        """Return the grid, stride and prefix tokens for images of the model's own size."""
 
     def attention_layers(self) -> tuple[AttentionLayer, ...]:
-        """Return the attentions that can be traced, in the order of `trace_names`."""
+        """Return the attention layers that can be traced, in the order of `trace_names`."""
         return ()
 
     @abstractmethod
     def layer_depth(self, name: str) -> int:
-        """Say how far up in the network a parameter is, counted in blocks and units.
+        """Return the depth of a parameter in the network, counted in blocks and units.
 
-        0 is what meets the image: a ResNet's root, or a ViT's patch embedding with its tokens and
-        positions, which in a hybrid come after the ResNet. Each unit of a ResNet and each block
-        of a ViT is one deeper; final norm, pooling and head are the deepest (as in arXiv
-        2106.08254).
+        Depth 0 is a ResNet's root, or a ViT's patch embedding with its tokens and positions, which
+        in a hybrid come after the ResNet. Each unit of a ResNet and each block of a ViT is one
+        deeper; final norm, pooling and head are the deepest (as in arXiv 2106.08254).
         """
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that are tables or tokens.
 
-        Those are added or looked up, not multiplied, and so not decayed, as in the official code.
+        They are added or looked up, not multiplied, so they are not decayed, as in the official
+        code.
         """
         return {
             f"{prefix}.{name}"
@@ -141,17 +141,17 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def block_modules(self) -> tuple[nn.Module, ...]:
-        """Return what is compiled, checkpointed or sharded one by one, from input to output."""
+        """Return the modules to compile, checkpoint or shard one by one, from input to output."""
 
     @abstractmethod
     def first_filters(self) -> Tensor:
-        """Return the filters (D, C, height, width) that read the image, as they act."""
+        """Return the filters (D, C, height, width) that read the image, as applied."""
 
     @abstractmethod
     def _walk(
         self, images: Tensor, wanted: Collection[str], heads: Heads
     ) -> Iterator[tuple[str, Tensor]]:
-        """Give named results in the order of `trace_names`, those that cost extra if wanted."""
+        """Yield named values in the order of `trace_names`, costly ones only if wanted."""
 
     def forward(
         self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
@@ -160,29 +160,29 @@ class Model(nn.Module, ABC):
 
         Args:
             images: in the range and size that `preprocessing` states.
-            any_size: whether images of another size are taken as well; positions then follow them
-                to their grid as they do on load (`image_size`), at each call.
+            any_size: whether to accept images of another size. Positions are then interpolated to
+                their grid at each call, as `image_size` does on load.
 
         Returns:
             The logits; without a head, the features (N, D).
 
         Raises:
             RequestError: the images do not have the size or channels that the model is made for,
-                or another size is asked of a model that can't take one.
+                or have another size, which the model can't take.
         """
         return self.classify(self.features(images, any_size=any_size))
 
     def classify(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N K"]:
-        """Apply the head; the identity, where there is none."""
+        """Apply the head, the identity if there is none."""
         logits: Tensor = self.head(features)
         return logits
 
     def probabilities(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-        """Return what the logits say: shares of 1, or each class's own if there may be several."""
+        """Return probabilities: the softmax of the logits, or the sigmoid of each (`output`)."""
         return logits.sigmoid() if self.output == "sigmoid" else logits.softmax(dim=1)
 
     def trace(self, images: Float[Tensor, "N C H W"], names: Iterable[str]) -> dict[str, Tensor]:
-        """Return intermediate results by name; work ends at the last one asked for.
+        """Return intermediate values by name; computes no further than the last one.
 
         Args:
             images: as for `forward`.
@@ -202,12 +202,12 @@ class Model(nn.Module, ABC):
     def trace_each(
         self, images: Float[Tensor, "N C H W"], names: Iterable[str], heads: Heads = None
     ) -> Iterator[tuple[str, Tensor]]:
-        """Give what `trace` returns one by one, as it is computed: none is kept here.
+        """Yield each traced value as it is computed; keeps none.
 
         Args:
             images: as for `forward`.
             names: as for `trace`.
-            heads: of each attention asked for, the heads that are computed; None: all.
+            heads: the heads of each attention that are computed; None: all.
 
         Yields:
             Name and value, in the order of `trace_names`.
@@ -238,15 +238,15 @@ class Model(nn.Module, ABC):
         return 0
 
     def use_drop_path(self, uniforms: Tensor | None) -> None:
-        """Say from what the forward passes that follow draw their stochastic depth.
+        """Set the random numbers that later forward passes use for stochastic depth.
 
-        A pass of N images in training mode takes the numbers of the next view; one of m N images,
-        views one after the other along the batch, those of the next m. After the last view they
-        begin again, moved by the golden ratio. In evaluation mode none are taken.
+        A pass of N images in training mode uses the numbers of the next view; a pass of m N images,
+        with views consecutive along the batch, those of the next m. After the last view they start
+        over, shifted by the golden ratio. Evaluation mode uses none.
 
         Args:
             uniforms: (N, num_drop_paths) or (N, views, num_drop_paths) in [0, 1), on the model's
-                device; None: torch's generator draws, as when nothing was said.
+                device; None: draw from torch's generator, the default.
 
         Raises:
             RequestError: another shape, or the model skips nothing. A later pass raises it for
@@ -270,8 +270,8 @@ class Model(nn.Module, ABC):
 
     @property
     def is_classifier(self) -> bool:
-        """Whether there is a head that tells classes apart: one of zeros does not."""
-        return any(bool(own.any()) for own in self.head.parameters() if own.ndim > 1)
+        """Whether there is a head whose weights are not all zero."""
+        return any(bool(weight.any()) for weight in self.head.parameters() if weight.ndim > 1)
 
     @torch.no_grad()
     def verify(
@@ -280,11 +280,12 @@ class Model(nn.Module, ABC):
         against: Mapping[str, Tensor] | None = None,
         tolerance: float = VERIFY_TOLERANCE,
     ) -> Verification:
-        """Compute the reference images' logits here and compare them with the stored ones.
+        """Recompute the reference images' logits and compare them with the stored ones.
 
         Args:
-            against: other `images` (N, C, H, W) and `logits` (N, K) than came with the weights.
-            tolerance: the largest difference that still passes for rounding.
+            against: `images` (N, C, H, W) and `logits` (N, K) to use instead of those that came
+                with the weights.
+            tolerance: the largest difference that still counts as rounding.
 
         Raises:
             RequestError: the model did not come with reference images, or was changed on load.
@@ -307,12 +308,12 @@ class Model(nn.Module, ABC):
         was_training = self.training
         logits = self.eval()(images).float().cpu()
         self.train(was_training)
-        # What is not a number is no agreement.
+        # NaN counts as a difference.
         difference = (logits - reference["logits"]).abs().nan_to_num(nan=float("inf")).max().item()
         return Verification(difference, tolerance)
 
     def check_images(self, images: Tensor, *, any_size: bool = False) -> None:
-        """Make sure that images (N, C, H, W) are what the model is made for.
+        """Check that images (N, C, H, W) fit the model.
 
         Raises:
             RequestError: they do not have its size or channels; with `any_size`, they have a size
@@ -336,14 +337,14 @@ class Model(nn.Module, ABC):
         raise RequestError(f"{message}: resize them, or load the model with image_size={shape[2:]}")
 
     def _check_size(self, image_hw: tuple[int, int]) -> None:
-        """Make sure that the model can take images of another size than its own."""
+        """Check that the model can take images of another size than its own."""
         if 0 in image_hw:
             raise RequestError(
                 f"images of {show_size(image_hw)} pixels are empty: give larger ones"
             )
 
     def _run(self, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
-        """Call a block, keeping or computing again what its backward pass needs."""
+        """Call a block, with gradient checkpointing if it is on."""
         if self.gradient_checkpointing and self.training:
             again: Tensor = checkpoint(block, *inputs, use_reentrant=False, **options)
             return again
@@ -352,16 +353,16 @@ class Model(nn.Module, ABC):
 
 @contextmanager
 def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]:
-    """Have the models in a module that train draw their stochastic depth from `uniforms`.
+    """Let the models in a module that are in training use `uniforms` for stochastic depth.
 
     Args:
-        module: a model, or what owns one or more, such as an objective, also wrapped.
+        module: a model, or a module that contains models, such as an objective, also wrapped.
         uniforms: as for `Model.use_drop_path`; None changes nothing.
     """
     models = [
-        own
-        for own in (module.modules() if uniforms is not None else ())
-        if isinstance(own, Model) and own.training and own.num_drop_paths
+        submodule
+        for submodule in (module.modules() if uniforms is not None else ())
+        if isinstance(submodule, Model) and submodule.training and submodule.num_drop_paths
     ]
     for model in models:
         if uniforms is not None:  # as many as the deepest model has
@@ -374,7 +375,7 @@ def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]
 
 
 def note_uncovered_pixels(model: Model) -> None:
-    """Warn, once for each kind of model, of pixels that no patch covers."""
+    """Warn of pixels that no patch covers, once for each kind of model."""
     note = model.config.uncovered_pixels_note()
     if note and note not in _UNTILED:
         _UNTILED.add(note)
@@ -382,12 +383,12 @@ def note_uncovered_pixels(model: Model) -> None:
 
 
 def call(module: Run, *inputs: Any) -> Tensor:
-    """Call a module, the plain way."""
+    """Call a module directly."""
     return module(*inputs)
 
 
 def check_classifier(model: Model, name: object) -> None:
-    """Make sure that a model has a head; warn of one that tells no classes apart, and of guesses.
+    """Check that a model has a head; warn if it is zero, and of assumptions made on loading.
 
     Raises:
         ModelFileError: it has no head.
@@ -408,14 +409,14 @@ def check_classifier(model: Model, name: object) -> None:
 
 
 def build_head(config: ModelConfig) -> nn.Module:
-    """Return the layer from features to logits; for no classes the identity."""
+    """Return the layer from features to logits; the identity for no classes."""
     if not config.num_classes:
         return nn.Identity()
     return nn.Linear(config.feature_dim, config.num_classes)
 
 
 def zero_head(head: nn.Module) -> None:
-    """Start a head at zero, as the official code does for fine-tuning (ViT paper, 3.1)."""
+    """Set a head to zero, as the official code does for fine-tuning (ViT paper, 3.1)."""
     if isinstance(head, nn.Linear):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)

@@ -1,4 +1,4 @@
-"""Position embeddings: the kinds of the paper's Table 8 and fixed waves."""
+"""Position embeddings: those of the paper's Table 8 and fixed sines and cosines."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,19 +11,19 @@ from vitral.config.vit import ViTConfig
 from vitral.errors import RequestError
 
 Heads = Sequence[int] | None
-"""Some of an attention's heads by number; None: all."""
+"""Indices of some attention heads; None: all."""
 Grid = tuple[int, int] | None
-"""Patches down and across, of another grid than the config's; None: that one."""
+"""Patches down and across, if not those of the config; None: the config's grid."""
 Visible = Int[Tensor, "N V"] | None
-"""The patches, by their place in the grid, that are there at all; None: all in order."""
+"""Indices in the grid of the patches that are present; None: all in order."""
 Relative = Callable[..., Tensor]
-"""Gives what offsets add to the attention of queries, and of some heads: `RelativePosition`."""
+"""Returns the attention bias by offset for queries, and for some heads: `RelativePosition`."""
 POSITION_STD = 0.02
 WAVE_TEMPERATURE = 10_000.0
 
 
 class PositionEmbedding(nn.Module):
-    """One learned vector a token, counted along one axis. Source: ViT paper, section 3.1."""
+    """One learned vector per token, counted along one axis. Source: ViT paper, section 3.1."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -38,13 +38,13 @@ class PositionEmbedding(nn.Module):
         nn.init.normal_(self.table, std=POSITION_STD)
 
     def no_weight_decay(self) -> set[str]:
-        """Name the table."""
+        """Return the name of the table."""
         return {"table"}
 
     def forward(
         self, tokens: Float[Tensor, "N L D"], grid: Grid = None, visible: Visible = None
     ) -> Float[Tensor, "N L D"]:
-        """Add to each token the vector of its place; registers have none."""
+        """Add to each token the vector of its position; registers have none."""
         first = int(self.has_class_token)
         table: Tensor = self.table
         if grid is not None:
@@ -57,14 +57,14 @@ class PositionEmbedding(nn.Module):
             )
         if visible is None and first == self.num_prefix_tokens:
             return tokens + table
-        places = choose_places(table[:, first:], visible)
-        return tokens + with_prefix(places, table[:, :first], length=self.num_prefix_tokens)
+        positions = choose_places(table[:, first:], visible)
+        return tokens + with_prefix(positions, table[:, :first], length=self.num_prefix_tokens)
 
 
 class PositionEmbedding2d(nn.Module):
-    """One learned vector a column and one a row, side by side. Source: ViT paper, D.4.
+    """One learned vector per column and per row, concatenated. Source: ViT paper, D.4.
 
-    The paper does not say where the class token sits: it has a vector of its own.
+    The paper does not say which position the class token has: here it has a vector of its own.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -84,7 +84,7 @@ class PositionEmbedding2d(nn.Module):
             nn.init.normal_(table, std=POSITION_STD)
 
     def no_weight_decay(self) -> set[str]:
-        """Name the tables."""
+        """Return the names of the tables."""
         return {"columns", "rows", "class_place"}
 
     def forward(
@@ -96,8 +96,8 @@ class PositionEmbedding2d(nn.Module):
         rows = resize_axis_table(self.rows, num_rows)
         by_column = columns.unsqueeze(1).expand(-1, num_rows, -1, -1)
         by_row = rows.unsqueeze(2).expand(-1, -1, num_columns, -1)
-        places = choose_places(torch.cat([by_column, by_row], dim=-1).flatten(1, 2), visible)
-        return tokens + with_prefix(places, self.class_place, length=self.num_prefix_tokens)
+        positions = choose_places(torch.cat([by_column, by_row], dim=-1).flatten(1, 2), visible)
+        return tokens + with_prefix(positions, self.class_place, length=self.num_prefix_tokens)
 
 
 class SinCosPosition(nn.Module):
@@ -112,25 +112,25 @@ class SinCosPosition(nn.Module):
         self.register_buffer("places", wave_table(self.grid, self.embed_dim), persistent=False)
 
     def init_weights(self) -> None:
-        """Compute the waves, also where memory was given after the model was built without."""
+        """Compute the table, also when memory was allocated after the model was built."""
         self.places.copy_(wave_table(self.grid, self.embed_dim))
 
     def forward(
         self, tokens: Float[Tensor, "N L D"], grid: Grid = None, visible: Visible = None
     ) -> Float[Tensor, "N L D"]:
-        """Add to each patch the waves of its place; the class token has none."""
-        places = self.places
+        """Add to each patch the vector of its position; the class token has none."""
+        positions = self.places
         if grid is not None:
-            places = wave_table(grid, self.embed_dim).to(places)
-        places = choose_places(places, visible)
-        return tokens + with_prefix(places, None, length=self.num_prefix_tokens)
+            positions = wave_table(grid, self.embed_dim).to(positions)
+        positions = choose_places(positions, visible)
+        return tokens + with_prefix(positions, None, length=self.num_prefix_tokens)
 
 
 class RelativePosition(nn.Module):
     """A learned key for each offset p_q - p_k, which queries attend to. Source: ViT paper, D.4.
 
-    Places are counted along one axis, row by row. A class token or register has no offset: its
-    attention, and that to it, stays as it is.
+    Positions are counted along one axis, row by row. Class token and registers have no offset:
+    attention from and to them is unchanged.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -145,7 +145,7 @@ class RelativePosition(nn.Module):
         nn.init.normal_(self.offsets, std=POSITION_STD)
 
     def no_weight_decay(self) -> set[str]:
-        """Name the table."""
+        """Return the name of the table."""
         return {"offsets"}
 
     def forward(
@@ -155,13 +155,13 @@ class RelativePosition(nn.Module):
         grid: Grid = None,
         visible: Visible = None,
     ) -> Float[Tensor, "N heads L L"]:
-        """Return what is added to the attention's logits.
+        """Return the bias of the attention's logits.
 
         Args:
-            query: of all heads, or of those asked for.
-            heads: which they are; None: all.
-            grid: of the patches, if it is another than the config's.
-            visible: the patches that are there, if not all.
+            query: of the given heads.
+            heads: their indices; None: all.
+            grid: of the patches, if it is not the config's.
+            visible: the patches that are present, if not all.
         """
         query = query[:, :, self.num_prefix_tokens :]
         prefix = self.num_prefix_tokens
@@ -171,34 +171,36 @@ class RelativePosition(nn.Module):
         last = tables.shape[1] // 2  # the largest offset: the number of patches less one
         tables = tables if heads is None or len(tables) == 1 else tables[list(heads)]
         by_offset = query @ tables.to(query.dtype).transpose(1, 2) * query.shape[-1] ** -0.5
-        place = torch.arange(last + 1, device=query.device)
-        place = place.unsqueeze(0) if visible is None else visible
-        offset = place[:, None, :, None] - place[:, None, None, :] + last
+        position = torch.arange(last + 1, device=query.device)
+        position = position.unsqueeze(0) if visible is None else visible
+        offset = position[:, None, :, None] - position[:, None, None, :] + last
         bias = by_offset.gather(3, offset.expand(*by_offset.shape[:2], -1, -1))
         return nn.functional.pad(bias, (prefix, 0, prefix, 0))
 
 
-def choose_places(places: Float[Tensor, "1 P D"], visible: Visible) -> Float[Tensor, "M V D"]:
-    """Return the rows of the visible patches, for each example; those of all for all alike."""
-    return places if visible is None else F.embedding(visible, places[0])
+def choose_places(positions: Float[Tensor, "1 P D"], visible: Visible) -> Float[Tensor, "M V D"]:
+    """Return the vectors of each example's visible patches; M = 1 if all are visible."""
+    return positions if visible is None else F.embedding(visible, positions[0])
 
 
 def with_prefix(
-    places: Float[Tensor, "M P D"], class_place: Tensor | None, *, length: int
+    positions: Float[Tensor, "M P D"], class_place: Tensor | None, *, length: int
 ) -> Float[Tensor, "M L D"]:
-    """Put the rows of `length` prefix tokens before those of the patches: zeros but the class's.
+    """Prepend the vectors of `length` prefix tokens: zeros except for the class token.
 
     Args:
-        places: of the patches, for each example or, M = 1, for all.
-        class_place: (1, 1, D) of the class token, or (1, 0, D) or None where there is none.
-        length: of class token and registers.
+        positions: vectors of the patches, for each example or, M = 1, for all.
+        class_place: the class token's, (1, 1, D); (1, 0, D) or None if there is none.
+        length: number of prefix tokens: class token and registers.
     """
     if not length:
-        return places
-    count = places.shape[0]
+        return positions
+    count = positions.shape[0]
     first = [] if class_place is None else [class_place.expand(count, -1, -1)]
-    none = places.new_zeros(count, length - sum(own.shape[1] for own in first), places.shape[-1])
-    return torch.cat([*first, none, places], dim=1)
+    none = positions.new_zeros(
+        count, length - sum(tensor.shape[1] for tensor in first), positions.shape[-1]
+    )
+    return torch.cat([*first, none, positions], dim=1)
 
 
 def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
@@ -206,7 +208,7 @@ def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
 
     Source: big_vision, models/vit.py (posemb_sincos_2d); x counts columns, y rows.
     """
-    # On the CPU whatever the default device: a model that is built without memory has it too.
+    # On the CPU whatever the default device, so a model that is built on "meta" has values too.
     quarter = embed_dim // 4
     power = torch.arange(quarter, dtype=torch.float64, device="cpu") / max(quarter - 1, 1)
     frequency = WAVE_TEMPERATURE**-power
@@ -214,8 +216,8 @@ def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
         *(torch.arange(side, dtype=torch.float64, device="cpu") for side in grid), indexing="ij"
     )
     angles = [side.reshape(-1, 1) * frequency for side in (x, y)]
-    waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
-    return torch.cat(waves, dim=1).float().unsqueeze(0)
+    parts = [function(angle) for angle in angles for function in (torch.sin, torch.cos)]
+    return torch.cat(parts, dim=1).float().unsqueeze(0)
 
 
 ADDED_POSITIONS = {"1d": PositionEmbedding, "2d": PositionEmbedding2d, "sincos2d": SinCosPosition}
@@ -231,14 +233,14 @@ def resize_position_table(
     num_prefix_tokens: int,
     method: str = "bilinear_corners",
 ) -> Float[Tensor, "1 M D"]:
-    """Interpolate a table to another grid of patches; the rows of prefix tokens stay as they are.
+    """Interpolate a table to another grid of patches, leaving the rows of prefix tokens unchanged.
 
     Args:
         table: a row for each prefix token, then for each patch, row by row.
         old_grid: patches down and across that the table is for.
-        new_grid: those wanted; the table itself is returned when they are the same.
-        num_prefix_tokens: rows that are not resized.
-        method: of `ViTConfig.position_resize`.
+        new_grid: those wanted; the table itself is returned if they are the same.
+        num_prefix_tokens: number of first rows that are not resized.
+        method: one of `ViTConfig.position_resize`.
 
     Raises:
         RequestError: the table does not have the rows of the old grid.
@@ -255,14 +257,14 @@ def resize_position_table(
         )
     if old_grid == new_grid:
         return table
-    prefix, places = table[:, :num_prefix_tokens], table[:, num_prefix_tokens:]
-    image_like = places.transpose(1, 2).unflatten(2, old_grid)
+    prefix, positions = table[:, :num_prefix_tokens], table[:, num_prefix_tokens:]
+    image_like = positions.transpose(1, 2).unflatten(2, old_grid)
     resized = _interpolate(image_like, new_grid, method=method)
     return torch.cat([prefix, resized.to(table.dtype).flatten(2).transpose(1, 2)], dim=1)
 
 
 def resize_axis_table(table: Float[Tensor, "1 A D"], length: int) -> Float[Tensor, "1 B D"]:
-    """Interpolate a table of one axis to another length, linearly, its ends kept."""
+    """Interpolate a table of one axis linearly to another length, with corners aligned."""
     if table.shape[1] == length:
         return table
     resized = F.interpolate(
@@ -276,9 +278,9 @@ def resize_offset_table(
 ) -> Float[Tensor, "heads Q d"]:
     """Interpolate a table of offsets in reading order to another grid.
 
-    An offset in reading order stands for steps down and across, and for one row more and a width
-    less: each pair of steps is scaled from the new grid to the old, its vector interpolated there
-    between whole steps, and what pairs with the same new offset give is averaged.
+    An offset in reading order is ambiguous: it stands for steps down and across, and also for one
+    row more and a width less. Each such pair of steps is scaled from the new grid to the old, where
+    its vector is interpolated; the vectors of all pairs with the same new offset are averaged.
 
     Args:
         table: a row for each offset from -(P - 1) to P - 1, of P = old rows x old columns.
@@ -311,7 +313,7 @@ def _offset_rows(
     """Return the vectors (heads, steps, d) at one new step down and all new steps across."""
     limits = [side - 1 for side in old_grid]
     scales = [limit / max(new - 1, 1) for limit, new in zip(limits, new_grid, strict=True)]
-    # By way of float32, as the tables that lie on file were resized.
+    # Through float32, as the tables in existing files were resized.
     y = torch.tensor([step_down * scales[0]], device=table.device).to(table.dtype)
     x = across.to(table.dtype) * scales[1]
     num_places = old_grid[0] * old_grid[1]
@@ -327,7 +329,7 @@ def _offset_rows(
 
 
 def _precise(table: Tensor) -> Tensor:
-    """Return a table in float64, as scipy: float32 places the new points up to 3e-6 away.
+    """Return a table in float64, as scipy; float32 shifts the new points by up to 3e-6.
 
     Apple's GPUs have no float64.
     """

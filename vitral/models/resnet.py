@@ -18,18 +18,18 @@ from vitral.models.layout import Layout, stage_depth
 from vitral.models.model import Model, Run, build_head, call, zero_head
 from vitral.models.position import Heads
 
-# Keeps a constant filter and its gradient from a division by zero, and changes no other.
+# Prevents division by zero for a constant filter and its gradient; does not affect others.
 _NO_EPS = 1e-30
-# Values of a weight that are compared to see whether it was changed unseen by torch.
+# Number of a weight's values that are compared to detect changes that torch does not count.
 _SAMPLE = 64
 
 
 class StandardizedConv(nn.Module):
     """A convolution without bias whose filters have mean 0 and variance 1 over their inputs.
 
-    Where no gradient is wanted the standardised kernel is kept from call to call, until the weight
-    changes or the module is switched between training and evaluation. torch counts changes but for
-    writes through `weight.data`, as of an average of weights: those are seen on a few values.
+    Without gradients the standardised kernel is cached between calls, until the weight changes or
+    the module is switched between training and evaluation. torch counts changes except for writes
+    through `weight.data`, such as by an average of weights; a few values are compared for those.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class StandardizedConv(nn.Module):
         self.eps = config.standardization_eps
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.gain = nn.Parameter(torch.empty(out_channels)) if gain else None
-        self._kept: Tensor | None = None
-        self._kept_for: tuple[tuple[int, int, int], ...] | None = None
-        self._kept_sample: Tensor | None = None
+        self._cached: Tensor | None = None
+        self._cached_state: tuple[tuple[int, int, int], ...] | None = None
+        self._cached_sample: Tensor | None = None
 
     def init_weights(self) -> None:
         """Draw a LeCun-normal kernel; its scale has no effect."""
@@ -68,26 +68,26 @@ class StandardizedConv(nn.Module):
 
     def kernel(self) -> Float[Tensor, "K C k k"]:
         """Return the standardised kernel."""
-        own = [self.weight] if self.gain is None else [self.weight, self.gain]
-        wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
+        tensors = [self.weight] if self.gain is None else [self.weight, self.gain]
+        wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if wants_gradient or torch.compiler.is_compiling() or self.weight.is_inference():
             return self.standardize(self.weight)
-        state = tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in own)
-        if self._kept is None or self._kept_for != state or not self._is_as_kept():
-            # Not an inference tensor, which could not be part of a later backward pass.
+        state = tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors)
+        if self._cached is None or self._cached_state != state or not self._is_cache_valid():
+            # An inference tensor could not be part of a later backward pass.
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._kept, self._kept_for = self.standardize(self.weight), state
-                self._kept_sample = self._sample().clone()
-        return self._kept
+                self._cached, self._cached_state = self.standardize(self.weight), state
+                self._cached_sample = self._sample().clone()
+        return self._cached
 
-    def _is_as_kept(self) -> bool:
-        """Say whether some of the weight's values are those that the kept kernel was made of."""
+    def _is_cache_valid(self) -> bool:
+        """Return whether a sample of the weight equals that of the cached kernel's weight."""
         sample = self._sample()
         return (
-            self._kept_sample is not None
-            and sample.dtype == self._kept_sample.dtype
-            and sample.device == self._kept_sample.device
-            and torch.equal(sample, self._kept_sample)
+            self._cached_sample is not None
+            and sample.dtype == self._cached_sample.dtype
+            and sample.device == self._cached_sample.device
+            and torch.equal(sample, self._cached_sample)
         )
 
     def _sample(self) -> Tensor:
@@ -95,33 +95,33 @@ class StandardizedConv(nn.Module):
         return values[:: max(1, len(values) // _SAMPLE)]
 
     def standardize(self, weight: Float[Tensor, "K C k k"]) -> Float[Tensor, "K C k k"]:
-        """Give each filter mean 0 and variance 1 (biased), in float32 whatever the precision."""
+        """Normalise each filter to mean 0 and variance 1 (biased), in float32."""
         rows = weight.float().flatten(1)
         if self.adds_to_deviation:
             deviation = (rows.var(dim=1, correction=0, keepdim=True) + _NO_EPS).sqrt()
-            own = _normalise(rows, eps=_NO_EPS) * (deviation / (deviation + self.eps))
+            kernel = _normalise(rows, eps=_NO_EPS) * (deviation / (deviation + self.eps))
         else:
-            own = _normalise(rows, eps=self.eps)
+            kernel = _normalise(rows, eps=self.eps)
         if self.gain is not None:
-            own = own * self.gain.float().view(-1, 1)
-        return own.view_as(weight).to(weight.dtype)
+            kernel = kernel * self.gain.float().view(-1, 1)
+        return kernel.view_as(weight).to(weight.dtype)
 
     def train(self, mode: bool = True) -> "StandardizedConv":
-        """Switch between training and evaluation, and forget the kept kernel."""
-        self._kept = self._kept_for = self._kept_sample = None
+        """Switch between training and evaluation, and clear the cached kernel."""
+        self._cached = self._cached_state = self._cached_sample = None
         super().train(mode)
         return self
 
 
 def _normalise(rows: Tensor, *, eps: float) -> Tensor:
-    """Give each row mean 0 and variance 1: the fused kernel of LayerNorm does just that."""
+    """Normalise each row to mean 0 and variance 1, with LayerNorm's fused kernel."""
     return F.layer_norm(rows, rows.shape[1:], eps=eps)
 
 
 def pad_to_same(
     maps: Float[Tensor, "N C H W"], *, kernel_size: int, stride: int, filling: float = 0.0
 ) -> Float[Tensor, "N C h w"]:
-    """Pad as TensorFlow's SAME does: to ceil(side / stride) outputs, more at the end if uneven."""
+    """Pad as TensorFlow's SAME: for ceil(side / stride) outputs, more at the end if uneven."""
     padding: list[int] = []
     for side in (maps.shape[3], maps.shape[2]):
         needed = max((-(-side // stride) - 1) * stride + kernel_size - side, 0)
@@ -130,7 +130,7 @@ def pad_to_same(
 
 
 class Bottleneck(nn.Module):
-    """A bottleneck unit: 1x1, 3x3 (which strides) and 1x1 convolutions beside a shortcut.
+    """A bottleneck unit: 1x1, 3x3 (strided) and 1x1 convolutions and a shortcut.
 
     Version v2 normalises before each convolution, and its projection reads the normalised input;
     version v1 normalises after each, and after the projection.
@@ -155,7 +155,7 @@ class Bottleneck(nn.Module):
             self.projection_norm = _norm(config, out_width) if self.is_v1 else None
 
     def init_weights(self) -> None:
-        """Draw fresh weights; version v1 starts as its shortcut alone, as the official code."""
+        """Draw fresh weights; version v1 starts as its shortcut alone, as in the official code."""
         for module in self.children():
             if isinstance(module, StandardizedConv):
                 module.init_weights()
@@ -216,7 +216,7 @@ class ResNetTrunk(nn.Module):
             unit.init_weights()
 
     def units(self) -> Iterator[Bottleneck]:
-        """Give all units from input to output."""
+        """Yield all units from input to output."""
         for units in self.stages:
             yield from units  # type: ignore[misc]
 
@@ -236,8 +236,8 @@ class ResNetTrunk(nn.Module):
         """Return the last map, normalised.
 
         Args:
-            images: of the model's input.
-            run: calls a unit, and may compute it again in the backward pass.
+            images: the model's input.
+            run: calls a unit, perhaps with gradient checkpointing.
         """
         maps = self.begin(images)
         for unit in self.units():
@@ -245,7 +245,7 @@ class ResNetTrunk(nn.Module):
         return self.finish(maps)
 
     def walk(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Give the maps after the root and after each unit by name."""
+        """Yield the maps after the root and after each unit by name."""
         names = iter(self.trace_names)
         maps = self.begin(images)
         yield next(names), maps
@@ -295,11 +295,11 @@ class ResNet(Model):
         zero_head(self.head)
 
     def layout(self) -> Layout:
-        """Say what an image becomes: the last map."""
+        """Return the layout of the last map."""
         return Layout(self.config.grid, (self.config.stride, self.config.stride))
 
     def layer_depth(self, name: str) -> int:
-        """Say how far up in the network a parameter is, counted in units."""
+        """Return the depth of a parameter in the network, counted in units."""
         return stage_depth(name.removeprefix("trunk."), self.config.stages)
 
     def block_modules(self) -> tuple[nn.Module, ...]:
@@ -339,5 +339,5 @@ def _norm(config: ResNetConfig, channels: int) -> nn.GroupNorm:
 
 
 def _relu(fresh: Tensor) -> Tensor:
-    """Apply ReLU in place: to what a norm or a sum has just made, which nobody else reads."""
+    """Apply ReLU in place, to the fresh output of a norm or a sum, which nothing else reads."""
     return F.relu(fresh, inplace=True)

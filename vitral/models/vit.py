@@ -1,4 +1,4 @@
-"""The Vision Transformer: the left half of the paper's Figure 1."""
+"""The Vision Transformer (the paper's Figure 1, left)."""
 
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -28,8 +28,8 @@ from vitral.models.position import ADDED_POSITIONS, Grid, Heads, Relative, Relat
 class ViT(Model):
     """A Vision Transformer. Source: ViT paper (arXiv 2010.11929v2), section 3.1.
 
-    With `config.resnet` its patches are cut from a ResNet's map (a hybrid), with
-    `config.attention="axial"` its blocks look along rows, then along columns (AxialViT).
+    With `config.resnet` its patches are cut from a ResNet's map (a hybrid). With
+    `config.attention="axial"` its blocks attend along rows, then along columns (AxialViT).
     """
 
     config: ViTConfig
@@ -72,7 +72,7 @@ class ViT(Model):
         if self.config.class_token:
             nn.init.zeros_(self.cls_token)
         if self.config.num_registers:
-            # As DINOv2 draws them; zeros would leave several registers equal for ever.
+            # As in DINOv2; zeros would leave several registers equal forever.
             nn.init.normal_(self.registers, std=1e-6)
         for module in (*self.positions, *self.blocks):
             module.init_weights()
@@ -90,7 +90,7 @@ class ViT(Model):
         return self.config.num_prefix_tokens
 
     def layout(self) -> Layout:
-        """Say what an image becomes: patches, after prefix tokens."""
+        """Return the layout of the patches and prefix tokens."""
         config = self.config
         return Layout(
             grid=config.grid,
@@ -102,7 +102,7 @@ class ViT(Model):
         )
 
     def attention_layers(self) -> tuple[AttentionLayer, ...]:
-        """Return the blocks' attentions, of an axial one rows before columns, and the pool's."""
+        """Return the blocks' attention layers (axial: rows before columns), and the pool's."""
         config = self.config
         kinds: dict[str, Kind] = {"attention": "full"}
         if config.attention == "axial":
@@ -128,7 +128,7 @@ class ViT(Model):
         )
 
     def layer_depth(self, name: str) -> int:
-        """Say how far up in the network a parameter is, counted in units and blocks."""
+        """Return the depth of a parameter in the network, counted in units and blocks."""
         stages = self.config.resnet.stages if self.config.resnet else ()
         embedding = stage_depth("", stages)
         part, _, rest = name.partition(".")
@@ -158,8 +158,8 @@ class ViT(Model):
     def trace_names(self) -> tuple[str, ...]:
         """The names that `trace` knows, from input to output."""
         by_layer: dict[str, list[str]] = {}
-        for own in self.attention_layers():
-            by_layer.setdefault(own.layer, []).append(own.name)
+        for attention in self.attention_layers():
+            by_layer.setdefault(attention.layer, []).append(attention.name)
         pool = by_layer.pop("pool", [])
         blocks = [name for layer, names in by_layer.items() for name in (*names, layer)]
         return (*self.embedding.trace_names, *blocks, "tokens", *pool, "features", "logits")
@@ -173,9 +173,9 @@ class ViT(Model):
         self, images: Float[Tensor, "N C H W"], *, any_size: bool = False
     ) -> Float[Tensor, "N F"]:
         """Return what the head reads: `pool(tokens(images))`; arguments as for `forward`."""
-        # The class token is all that is read of the last block: the others are not computed there.
-        # With offsets they are: a class token has none, and the last block's table would be left
-        # without the gradient of zero that training on several devices waits for.
+        # Only the class token of the last block is read, so other tokens are not computed there.
+        # With offsets they are: a class token has none, so the last block's table would have no
+        # gradient instead of zeros, and training on several devices would wait for it.
         reads_first = self.config.pool == "token" and self.config.attention == "full"
         cls_only = reads_first and self.config.position != "relative"
         patches, grid = self.embed(images, any_size=any_size), self._grid_of(images)
@@ -186,8 +186,8 @@ class ViT(Model):
     ) -> Float[Tensor, "N L D"]:
         """Return the tokens after the last norm: prefix tokens first, then patches row by row.
 
-        With `norm_pooled` they have no last norm, which follows the pooling. Arguments as for
-        `forward`.
+        With `norm_pooled` the last norm follows the pooling and is not applied here. Arguments as
+        for `forward`.
         """
         patches = self.embed(images, any_size=any_size)
         return self.encode(patches, grid=self._grid_of(images))
@@ -197,8 +197,8 @@ class ViT(Model):
     ) -> Float[Tensor, "N P D"]:
         """Project the patches (equation 1, before positions), row by row.
 
-        With `any_size` images may have another size than the config's; `encode` is then told the
-        grid, `config.grid_at((height, width))`.
+        With `any_size` images may have another size than the config's; then pass `encode` the grid,
+        `config.grid_at((height, width))`.
 
         Raises:
             RequestError: the images do not have the size or channels that the model is made for.
@@ -220,15 +220,15 @@ class ViT(Model):
         Args:
             patches: of the whole grid, from `embed`; some may have been replaced.
             grid: patches down and across, to which positions are interpolated; None: the config's.
-            visible: int64, for each example those of its patches, 0 to P - 1, that are encoded,
-                in this order, each with the position of its place; None: all.
+            visible: int64, for each example the indices, 0 to P - 1, of the patches to encode, in
+                this order, each with the position of its index; None: all.
 
         Returns:
             Prefix tokens, then the (visible) patches.
 
         Raises:
-            RequestError: patches or numbers that do not fit, or blocks that attend along the lines
-                of the grid and so need all of its patches.
+            RequestError: patches or indices that do not fit, or axial blocks, which need all
+                patches of the config's grid.
         """
         return self._encode(patches, grid=grid, visible=visible)
 
@@ -242,11 +242,11 @@ class ViT(Model):
     ) -> Float[Tensor, "N L D"]:
         """Add positions to prefix tokens and patches, as `encode` does before a block.
 
-        Where they enter at the stem it does so before block 0 alone. Positions by offset are no
-        part of the tokens.
+        Positions that enter at the stem are added before block 0 only. Relative positions are not
+        added to tokens.
 
         Args:
-            tokens: with their prefix.
+            tokens: prefix tokens, then patches.
             block: counted from 0.
             grid: as for `encode`.
             visible: as for `encode`.
@@ -266,27 +266,27 @@ class ViT(Model):
         visible: Tensor | None = None,
         cls_only: bool = False,
     ) -> Tensor:
-        """Encode; with `cls_only` the last block gives the class token alone, (N, 1, D)."""
+        """Encode; with `cls_only` the last block returns only the class token, (N, 1, D)."""
         grid = None if grid == self.config.grid else grid
         self._check_patches(patches, grid, visible)
         if visible is not None:
             patches = patches.gather(1, visible.unsqueeze(2).expand(-1, -1, patches.shape[2]))
         tokens = self._assemble(patches, grid, visible)
-        keep = self._draw_keep(tokens)
+        drop_path_scale = self._draw_drop_path_scale(tokens)
         last = self.config.depth - 1
         for index in range(self.config.depth):
             options = {"cls_only": True} if cls_only and index == last else {}
             tokens = self._run(
                 self.blocks[index],
                 self._add_position(index, tokens, grid, visible),
-                None if keep is None else keep[:, index],
+                None if drop_path_scale is None else drop_path_scale[:, index],
                 *self._extra(index, grid, visible),
                 **options,
             )
         return tokens if self.config.norm_pooled else self.norm(tokens)
 
     def pool(self, tokens: Float[Tensor, "N L D"]) -> Float[Tensor, "N F"]:
-        """Pool as the config says, through `pre_logits` if there is one."""
+        """Pool as configured, and apply `pre_logits` if there is one."""
         pooled = self._pool(tokens)
         if self.config.norm_pooled:
             pooled = self.norm(pooled)
@@ -314,21 +314,21 @@ class ViT(Model):
         for name, patches in self.embedding.walk(images):
             yield name, patches
         tokens = self._assemble(patches)
-        keep = self._draw_keep(tokens)
+        drop_path_scale = self._draw_drop_path_scale(tokens)
         for index, block in enumerate(self.blocks):
             name = f"block{index:02}"
             tokens = self._add_position(index, tokens)
-            own = None if keep is None else keep[:, index]
+            scale = None if drop_path_scale is None else drop_path_scale[:, index]
             parts = {f"{name}/row_attention", f"{name}/column_attention"}
             if isinstance(block, AxialBlock) and parts & set(wanted):
-                tokens, rows, columns = block.with_attention(tokens, own, heads)
+                tokens, rows, columns = block.with_attention(tokens, scale, heads)
                 yield f"{name}/row_attention", rows
                 yield f"{name}/column_attention", columns
             else:
                 if isinstance(block, EncoderBlock) and f"{name}/attention" in wanted:
                     weights = block.attention_weights(tokens, self._relative(index), heads)
                     yield f"{name}/attention", weights
-                tokens = block(tokens, own, *self._extra(index))
+                tokens = block(tokens, scale, *self._extra(index))
             yield name, tokens
         tokens = tokens if self.config.norm_pooled else self.norm(tokens)
         yield "tokens", tokens
@@ -378,7 +378,7 @@ class ViT(Model):
     def _assemble(
         self, patches: Tensor, grid: Grid = None, visible: Tensor | None = None
     ) -> Tensor:
-        """Put the prefix tokens before the patches and add positions."""
+        """Prepend the prefix tokens to the patches and add positions."""
         prefix = []
         if self.config.class_token:
             prefix.append(self.cls_token)
@@ -386,9 +386,9 @@ class ViT(Model):
             prefix.append(self.registers)
         tokens = patches
         if prefix:
-            # Not len(patches), which an export would take for a constant.
+            # Not len(patches), which an export would treat as a constant.
             count = patches.shape[0]
-            before = [own.to(patches.dtype).expand(count, -1, -1) for own in prefix]
+            before = [tensor.to(patches.dtype).expand(count, -1, -1) for tensor in prefix]
             tokens = torch.cat([*before, patches], dim=1)
         if self.config.position_at == "stem":
             tokens = self.add_positions(tokens, grid=grid, visible=visible)
@@ -397,7 +397,7 @@ class ViT(Model):
     def _add_position(
         self, index: int, tokens: Tensor, grid: Grid = None, visible: Tensor | None = None
     ) -> Tensor:
-        """Add positions where they enter before each block."""
+        """Add positions if they enter before each block."""
         if self.config.position_at == "stem":
             return tokens
         return self.add_positions(tokens, block=index, grid=grid, visible=visible)
@@ -420,8 +420,8 @@ class ViT(Model):
     ) -> tuple[Relative | None, ...]:
         return () if self.config.attention == "axial" else (self._relative(index, grid, visible),)
 
-    def _draw_keep(self, tokens: Tensor) -> Tensor | None:
-        """Return the factors (N, depth, branches) of a pass's stochastic depth, if it has any."""
+    def _draw_drop_path_scale(self, tokens: Tensor) -> Tensor | None:
+        """Return the factors (N, depth, branches) of stochastic depth; None: it is off."""
         if not (self.training and self.num_drop_paths):
             return None
         num_rows = tokens.shape[0]
@@ -440,7 +440,7 @@ def _build_embedding(config: ViTConfig) -> PatchEmbedding | HybridEmbedding:
 
 
 def _build_positions(config: ViTConfig) -> list[nn.Module]:
-    """Return a module for each table: one, or one a block."""
+    """Return a module for each table: one, or one per block."""
     if config.position == "none":
         return []
     kind = RelativePosition if config.position == "relative" else ADDED_POSITIONS[config.position]

@@ -1,1 +1,1 @@
-"""A trained model at work on images."""
+"""Predictions and features of a trained model for images."""

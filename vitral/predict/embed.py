@@ -1,4 +1,4 @@
-"""The features of images, what a model's head reads, written as they come."""
+"""Features of images (the input of a model's head), written batch by batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Embedded:
     """The features of some images, in input order."""
 
     paths: list[str]
-    """The files, or the places in the input for arrays."""
+    """Paths of files; for arrays their index in the input."""
     features: np.ndarray
     """(N, D) float32; NaN for an image that could not be read."""
     errors: list[str]
@@ -32,16 +32,16 @@ class Embedded:
 def embed(
     prepared: ModelRunner, images: Sequence[Any], *, batch_size: int = 64
 ) -> Iterator[Embedded]:
-    """Give the features of images, batch by batch; memory does not grow with their number.
+    """Yield the features of images batch by batch; memory use is independent of their number.
 
     Args:
-        prepared: of any model, with a head or without.
+        prepared: runner of any model, with or without a head.
         images: paths, arrays (H, W) or (H, W, C) uint8, or PIL images.
-        batch_size: images at once.
+        batch_size: images per batch.
 
     Raises:
         RequestError: a bad batch size.
-        ModelFileError: the model gives features that are not finite.
+        ModelFileError: the model's features are not finite.
     """
     check_batch_size(batch_size)
     names = given_names(images)
@@ -49,16 +49,16 @@ def embed(
     backend = prepared.backend(prepared.model.features)
     outputs = prepared.outputs(backend, images, batch_size=batch_size, errors=errors)
     for loaded, features in outputs:
-        places, valid = loaded["index"].tolist(), loaded["valid"].numpy()
-        paths = [names[place] for place in places]
+        indices, valid = loaded["index"].tolist(), loaded["valid"].numpy()
+        paths = [names[index] for index in indices]
         values = np.where(valid[:, None], features.numpy(), np.float32(0))
         check_finite(values, paths)
         values[~valid] = np.nan
-        yield Embedded(paths, values, [errors.pop(place, "") for place in places])
+        yield Embedded(paths, values, [errors.pop(index, "") for index in indices])
 
 
 def check_output(path: Path) -> None:
-    """Make sure that features can be written to a file, before anything is computed.
+    """Check that features can be written to a file, before anything is computed.
 
     Raises:
         RequestError: another ending, no such folder, or Parquet without pyarrow.
@@ -72,14 +72,14 @@ def check_output(path: Path) -> None:
 
 
 def write_features(batches: Iterable[Embedded], path: Path, *, dimension: int) -> None:
-    """Write features to a file that gets its name when all of them are there.
+    """Write features to a file, which gets its name once complete.
 
-    An `.npz` holds `paths`, `features` and `errors`, and all of it is in memory before; a
+    An `.npz` holds `paths`, `features` and `errors`, which are all collected in memory first. A
     `.parquet` has the columns `path`, `features` and `error`, written in groups of rows.
 
     Args:
         batches: in order, at least one.
-        path: replaced; its ending chooses the form.
+        path: replaced if it exists; its suffix chooses the format.
         dimension: D.
     """
     with new_file(path) as aside:
@@ -94,9 +94,9 @@ def _write_npz(batches: Iterable[Embedded], path: Path) -> None:
     with path.open("wb") as file:
         np.savez(
             file,
-            paths=np.array([own for part in whole for own in part.paths], np.str_),
+            paths=np.array([name for part in whole for name in part.paths], np.str_),
             features=np.concatenate([part.features for part in whole]),
-            errors=np.array([own for part in whole for own in part.errors], np.str_),
+            errors=np.array([error for part in whole for error in part.errors], np.str_),
         )
 
 
@@ -116,25 +116,25 @@ def _write_parquet(batches: Iterable[Embedded], path: Path, *, dimension: int) -
 
 
 def _in_groups(batches: Iterable[Embedded]) -> Iterator[Embedded]:
-    """Give the same rows, at least _ROWS_A_GROUP at once but for the last."""
-    waiting: list[Embedded] = []
+    """Yield the same rows in groups of at least _ROWS_A_GROUP, except for the last."""
+    pending: list[Embedded] = []
     for batch in batches:
-        waiting.append(batch)
-        if sum(len(own.paths) for own in waiting) >= _ROWS_A_GROUP:
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
+        pending.append(batch)
+        if sum(len(part.paths) for part in pending) >= _ROWS_A_GROUP:
+            yield _joined(pending)
+            pending = []
+    if pending:
+        yield _joined(pending)
 
 
 def _joined(parts: Sequence[Embedded]) -> Embedded:
     return Embedded(
-        [own for part in parts for own in part.paths],
+        [path for part in parts for path in part.paths],
         np.concatenate([part.features for part in parts]),
-        [own for part in parts for own in part.errors],
+        [error for part in parts for error in part.errors],
     )
 
 
 def _valid_text(path: str) -> str:
-    """Return a path as Unicode: a file's name may be none, and holds lone surrogates then."""
+    """Return a path as valid Unicode: the name of a file may hold lone surrogates."""
     return path.encode(errors="backslashreplace").decode()

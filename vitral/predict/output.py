@@ -1,4 +1,4 @@
-"""Predictions as a table, CSV, JSON lines or Parquet."""
+"""Output of predictions as a table, CSV, JSON lines or Parquet."""
 
 import contextlib
 import csv
@@ -20,9 +20,9 @@ _ROWS_A_GROUP = 10_000
 
 
 def find_images(paths: Iterable[str]) -> tuple[list[str], int]:
-    """Return the images that paths name, in folders to the bottom, and how many files are none.
+    """Return the images at paths, in folders recursively, and the number of other files.
 
-    A file that is named itself is always returned: if it is no image, its row says so.
+    A file that is named itself is always returned: if it is no image, its row has an error.
 
     Raises:
         RequestError: a path at which nothing is.
@@ -36,14 +36,14 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], int]:
             images.append(str(path))
             continue
         names, _ = walk_files(path)
-        shown = [name for name in names if _is_image(path / name)]
-        images += [str(path / name) for name in shown]
-        num_others += len(names) - len(shown)
+        image_names = [name for name in names if _is_image(path / name)]
+        images += [str(path / name) for name in image_names]
+        num_others += len(names) - len(image_names)
     return images, num_others
 
 
 def list_images(paths: Sequence[str]) -> list[str]:
-    """Return the images that paths name, and say on standard error how many files are none.
+    """Return the images at paths, and print the number of other files on standard error.
 
     Raises:
         RequestError: a path at which nothing is.
@@ -61,13 +61,13 @@ def list_images(paths: Sequence[str]) -> list[str]:
 def write_predictions(
     predictions: Iterable[Prediction], *, format: str, path: Path | None, top: int
 ) -> None:
-    """Write rows as they come, to a file or to standard output.
+    """Write rows one by one to a file or to standard output.
 
     Args:
         predictions: in input order.
         format: one of FORMATS.
-        path: replaced when all rows are there; None: standard output.
-        top: how many classes a row has in CSV.
+        path: replaced once all rows are written; None: standard output.
+        top: number of classes per row in CSV.
 
     Raises:
         RequestError: Parquet without a file, or without pyarrow.

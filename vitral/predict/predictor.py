@@ -1,4 +1,4 @@
-"""Class names and probabilities for images, from a model that says itself what it must be fed."""
+"""Class names and probabilities for images, from a model that knows its preprocessing."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,10 @@ from vitral.predict.runner import given_names, open_runner
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image."""
+    """The prediction of a model for one image."""
 
     path: str
-    """The file, or the place in the input for arrays."""
+    """Path of the file; for an array its index in the input."""
     top: tuple[tuple[str, float], ...]
     """Class names with probabilities, most probable first; empty when the image has an error."""
     error: str = ""
@@ -48,7 +48,7 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model: call it with images.
+    """A loaded classifier: call it with images.
 
     >>> predictor = Predictor("runs/birds")                          # doctest: +SKIP
     >>> predictor(["a.jpg", array, pil_image])[0].class_name         # doctest: +SKIP
@@ -72,11 +72,11 @@ class Predictor:
             model: a run folder, a model folder or file, or a loaded model.
             device: "auto", "cpu", "cuda" or "mps".
             precision: "auto", "float32" or "bfloat16".
-            batch_size: images at once.
-            top: how many classes a prediction names.
-            format: read the model's file as this format, where its content does not tell.
-            preprocessing: fields of `model.preprocessing` that shall differ, such as
-                {"crop_share": 1.0}; both are then printed. None: the model's own.
+            batch_size: images per batch.
+            top: number of classes in a prediction.
+            format: format of the model's file, if it can't be detected from the content.
+            preprocessing: fields of `model.preprocessing` to override, such as
+                {"crop_share": 1.0}; both versions are then printed. None: the model's own.
 
         Raises:
             RequestError: nothing is there, or a bad value.
@@ -108,14 +108,14 @@ class Predictor:
                 them.
 
         Returns:
-            One prediction an image, in order; an image that can't be read has an `error`.
+            One prediction per image, in order; an image that can't be read has an `error`.
         """
         if isinstance(images, str | os.PathLike) or not isinstance(images, Sequence):
             images = [images]
         return list(self.predict(images))
 
     def prepare(self, image: Any) -> np.ndarray:
-        """Return an image as the back end is given it.
+        """Return an image as the backend takes it.
 
         Args:
             image: a path, a file's bytes, an array (H, W) or (H, W, C) uint8, or a PIL image.
@@ -129,7 +129,7 @@ class Predictor:
         return self._prepared.prepare(image)
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the logits (N, K) float32 of images that `prepare` gave, (N, C, H, W).
+        """Return the logits (N, K) float32 of images (N, C, H, W) from `prepare`.
 
         Raises:
             RequestError: pixels of another shape.
@@ -145,17 +145,21 @@ class Predictor:
         return outputs
 
     def predict(self, images: Sequence[Any]) -> Iterator[Prediction]:
-        """Give the predictions one by one; memory does not grow with the number of images."""
+        """Yield predictions one by one; memory use is independent of the number of images."""
         names = given_names(images)
         errors: dict[int, str] = {}
         for loaded, logits in self._prepared.outputs(
             self.backend, images, batch_size=self._batch_size, errors=errors
         ):
             shares = self.model.probabilities(logits)
-            values, places = shares.topk(self._top, dim=1)
-            for index, own_values, own_places in zip(
-                loaded["index"].tolist(), values.tolist(), places.tolist(), strict=True
+            values, class_indices = shares.topk(self._top, dim=1)
+            for index, probabilities, indices in zip(
+                loaded["index"].tolist(), values.tolist(), class_indices.tolist(), strict=True
             ):
                 error = errors.pop(index, "")
-                named = zip((self.classes[place] for place in own_places), own_values, strict=True)
+                named = zip(
+                    (self.classes[class_index] for class_index in indices),
+                    probabilities,
+                    strict=True,
+                )
                 yield Prediction(names[index], () if error else tuple(named), error)

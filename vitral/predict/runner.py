@@ -1,4 +1,4 @@
-"""A model made ready for images: loaded, on its device, with its precision and preprocessing."""
+"""A model ready to run on images: on its device, with its precision and preprocessing."""
 
 import os
 import sys
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from vitral.config.preprocessing import Preprocessing, change_preprocessing, describe_change
+from vitral.config.preprocessing import describe_change
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError
 from vitral.data.examples import Examples
 from vitral.data.loader import evaluation_batches
@@ -20,31 +19,27 @@ from vitral.data.sources.store import Content
 from vitral.data.transforms import preprocess
 from vitral.data.workers import Batch, decode
 from vitral.errors import DataError, RequestError
-from vitral.evaluate.forward import forward_batches
+from vitral.evaluate.forward import OpenedModel, forward_batches, open_model
 from vitral.models.model import Model
-from vitral.models.weights.load import load_model
 from vitral.predict.backends import Backend
 from vitral.predict.backends.torch_eager import TorchBackend
-from vitral.runtime.device import choose_device, choose_precision
 
 
 @dataclass(frozen=True)
-class ModelRunner:
-    """A model in evaluation mode, and how it is run."""
-
-    model: Model
-    device: torch.device
-    precision: torch.dtype
-    preprocessing: Preprocessing
+class ModelRunner(OpenedModel):
+    """An opened model that takes images of any kind."""
 
     def backend(self, apply: Callable[[Tensor], Tensor]) -> Backend:
-        """Return what runs the model, or a method of it: images (N, C, H, W) to (N, ...)."""
+        """Return a backend of the model or of a method of it: images (N, C, H, W) to (N, ...)."""
         return TorchBackend(
-            apply, device=self.device, precision=self.precision, preprocessing=self.preprocessing
+            apply,
+            device=self.device,
+            precision=self.precision,
+            preprocessing=self.preprocessing,
         )
 
     def prepare(self, image: Any) -> np.ndarray:
-        """Return an image as the model is given it, before it is brought into range.
+        """Return an image as the model takes it, before normalisation.
 
         Args:
             image: a path, a file's bytes, an array (H, W) or (H, W, C) uint8, or a PIL image.
@@ -73,13 +68,13 @@ class ModelRunner:
         batch_size: int,
         errors: dict[int, str],
     ) -> Iterator[tuple[Batch, Tensor]]:
-        """Give batches of images as they were loaded, and what the model makes of them.
+        """Yield batches of images as they were loaded, and the outputs for them.
 
         Args:
             backend: from `backend`.
             images: paths, arrays (H, W) or (H, W, C) uint8, or PIL images.
-            batch_size: images at once.
-            errors: gets, by place in `images`, why one could not be read.
+            batch_size: images per batch.
+            errors: receives by index in `images` why an image could not be read.
         """
         batches = evaluation_batches(
             given_examples(images, channels=self.model.config.in_channels),
@@ -96,54 +91,38 @@ class ModelRunner:
 
 
 def open_runner(
-    model: str | Path | Model,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    format: str | None = None,
-    preprocessing: Mapping[str, Any] | None = None,
-    check: Callable[[Model, object], None] | None = None,
+    model: str | Path | Model, *, preprocessing: Mapping[str, Any] | None = None, **options: Any
 ) -> ModelRunner:
-    """Load a model and choose how it is run.
+    """Load a model for prediction.
 
     Args:
         model: a run folder, a model folder or file, or a loaded model.
-        device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto", "float32" or "bfloat16".
-        format: read the model's file as this format, where its content does not tell.
-        preprocessing: fields of `model.preprocessing` that shall differ; both are then printed.
-        check: called with the model and its name before anything else is done with it.
+        preprocessing: fields of `model.preprocessing` to override; both versions are then printed.
+        options: of `open_model`.
 
     Raises:
         RequestError: nothing is there, or a bad value.
         ModelFileError: it can't be used.
     """
-    chosen = choose_device(device)
-    loaded = model if isinstance(model, Model) else load_model(model, format=format)
-    config = loaded.config
-    if check:
-        check(loaded, config.name if isinstance(model, Model) else model)
-    loaded = loaded.to(chosen).eval()
-    own = loaded.preprocessing
-    changed = change_preprocessing(own, preprocessing) if preprocessing else own
+    opened = open_model(model, preprocessing=preprocessing, **options)
     if preprocessing:
-        print(f"note: {describe_change(own, changed)}", file=sys.stderr)
-    chosen_precision = choose_precision(precision, device=chosen, width=config.feature_dim)
-    return ModelRunner(loaded, chosen, chosen_precision, changed)
+        change = describe_change(opened.model.preprocessing, opened.preprocessing)
+        print(f"note: {change}", file=sys.stderr)
+    return ModelRunner(**vars(opened))
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Make sure that there is something in a batch.
+    """Check that a batch size is positive.
 
     Raises:
-        RequestError: there is not.
+        RequestError: it is not.
     """
     if batch_size < 1:
         raise RequestError(f"batch_size={batch_size} must be 1 or more")
 
 
 def given_examples(images: Sequence[Any], *, channels: int) -> Examples:
-    """Return images as examples of label 0, named by path, or by their place for arrays.
+    """Return images as examples of label 0, named by path, or by index for arrays.
 
     Args:
         images: paths, arrays (H, W) or (H, W, C) uint8, or PIL images.
@@ -155,15 +134,15 @@ def given_examples(images: Sequence[Any], *, channels: int) -> Examples:
 
 
 def given_names(images: Sequence[Any]) -> list[str]:
-    """Return the paths of images, or for arrays their places."""
+    """Return the paths of images, or for arrays their indices."""
     return [
-        os.fspath(image) if isinstance(image, str | os.PathLike) else str(number)
-        for number, image in enumerate(images)
+        os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
+        for index, image in enumerate(images)
     ]
 
 
 class _GivenImages:
-    """Images that a caller gave, as a store."""
+    """A store of the images that a caller gave."""
 
     def __init__(self, images: Sequence[Any], *, channels: int) -> None:
         self._images = images
@@ -171,7 +150,7 @@ class _GivenImages:
         self.names: Sequence[str] = given_names(images)
 
     def read(self, number: int) -> Content:
-        """Return a file's bytes, or pixels."""
+        """Return the bytes of a file, or the pixels of an array."""
         image = self._images[number]
         if not isinstance(image, str | os.PathLike):
             return as_pixels(image, channels=self._channels)
@@ -183,9 +162,9 @@ class _GivenImages:
             raise DataError(f"can't be read: {error.strerror or error}") from None
 
     def stamp(self, number: int) -> str | None:
-        """Nothing is cached."""
+        """Return None: nothing is cached."""
         return None
 
     def blocks(self) -> np.ndarray | None:
-        """Each image is read by itself."""
+        """Return None: each image is read by itself."""
         return None

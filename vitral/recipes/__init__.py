@@ -1,4 +1,4 @@
-"""Recipes: named settings, which follow from the facts of a task."""
+"""Recipes: named settings that are derived from facts about a task."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ from vitral.config.model import ModelConfig
 
 @dataclass(frozen=True)
 class Facts:
-    """A task, as far as recipes look at it."""
+    """Facts about a task that recipes use."""
 
     num_images: int
     """Training images."""
     num_classes: int
     image_size: tuple[int, int]
-    """Of the model's input, pixels."""
+    """Height and width of the model's input, in pixels."""
     model: str
     embed_dim: int
     """Width of the model; 0 when it is the caller's own."""
     data: str = ""
-    """A named data set's name; else where the data is."""
+    """Name of a named data set, else the location of the data."""
     image_area: int = 224 * 224
     """Median of the images' pixels."""
     config: ModelConfig | None = None
-    """Of a pretrained model; None: weights are fresh, or the model is the caller's own."""
+    """Config of a pretrained model; None: fresh weights, or the model is the caller's own."""

@@ -1,4 +1,4 @@
-"""Recipes: each is a function from the facts of a task to settings by path."""
+"""Recipes: each is a function from facts about a task to settings by path."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Recipe:
 
 
 def choose_recipe(facts: Facts, *, name: str | None = None) -> Recipe:
-    """Return the recipe of a name, or the one that the task calls for.
+    """Return the recipe of a name, or by default the one that suits the task.
 
     Raises:
         RequestError: an unknown name.
@@ -62,8 +62,8 @@ def _reason(name: str, facts: Facts) -> str:
 
 
 def _scratch_small(facts: Facts) -> dict[str, Any]:
-    """Fresh weights on some hundred to some ten thousand images; found on the built-in data."""
-    # Steps grow with the root of the number of images, from 1,000 at least.
+    """Return settings for fresh weights on 100s to 10,000s of images; tuned on built-in data."""
+    # Steps grow with the square root of the number of images; at least 1,000.
     steps = max(1000.0, 3500 * math.sqrt(facts.num_images / 10_000))
     batch_size = 64
     return {
@@ -79,7 +79,7 @@ def _scratch_small(facts: Facts) -> dict[str, Any]:
 
 
 def _scratch_medium(facts: Facts) -> dict[str, Any]:
-    """From fresh weights on some hundred thousand images."""
+    """Return settings for fresh weights on some hundred thousand images."""
     return {
         "train.epochs": 60.0,
         "train.batch_size": 256,
@@ -95,7 +95,7 @@ def _scratch_medium(facts: Facts) -> dict[str, Any]:
 
 
 def _scratch_large(facts: Facts) -> dict[str, Any]:
-    """Fresh weights on ImageNet's size.
+    """Return settings for fresh weights on data of ImageNet's size.
 
     Source: Steiner et al. (arXiv 2106.10270), section 3, and big_vision `vit_s16_i1k.py`: 300
     epochs, batch 4096 there; here 90 epochs at batch 1024, as Beyer et al. (arXiv 2205.01580) found
@@ -117,7 +117,7 @@ def _scratch_large(facts: Facts) -> dict[str, Any]:
 
 
 def _paper_imagenet(facts: Facts) -> dict[str, Any]:
-    """The paper's own for ImageNet from fresh weights: Table 3, last row, and section B.1."""
+    """Return the paper's for ImageNet from fresh weights: Table 3, last row, and section B.1."""
     return {
         "train.epochs": 300.0,
         "train.batch_size": 4096,
@@ -133,7 +133,7 @@ def _paper_imagenet(facts: Facts) -> dict[str, Any]:
 
 
 def _scaled_rate(rate: float, facts: Facts) -> float:
-    """Lower the rate of wide models, which small batches upset: as 1 / width above 384."""
+    """Scale the rate by 1 / width above 384: wide models are unstable with small batches."""
     return rate * min(1.0, 384 / facts.embed_dim) if facts.embed_dim else rate
 
 
@@ -153,8 +153,8 @@ RECIPES: dict[str, Callable[[Facts], dict[str, Any]]] = {
 def default_model(image_side: int) -> tuple[str, int]:
     """Return the model and image size for data whose images are about `image_side` pixels.
 
-    A width and a number of patches that a laptop trains in minutes: 4 x 4 patches up to the 28
-    pixels of MNIST and its kin, 8 x 8 or a few more above.
+    The width and number of patches let a laptop train it in minutes: 4 x 4 patches up to the 28
+    pixels of MNIST-like data, 8 x 8 or a few more above.
     """
     if image_side <= 28:
         return (f"ViT-Mi/{max(2, image_side // 4)}", image_side)

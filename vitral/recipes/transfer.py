@@ -6,7 +6,7 @@ from typing import Any
 from vitral.config.cost import images_at_once
 from vitral.recipes import Facts
 
-# Table 4, for its data sets under the names that they have here.
+# Steps of Table 4, by Vitral's names of the data sets.
 TABLE_4_STEPS = {
     "imagenet": 20_000,
     "cifar100": 10_000,
@@ -17,7 +17,7 @@ TABLE_4_STEPS = {
 SMALL_BELOW, MEDIUM_BELOW = 20_000, 500_000
 TRANSFER_BATCH = 512
 SMALL_IMAGES_AREA = 96 * 96
-"""Images of less area than this are enlarged less by BiT's HyperRule."""
+"""Images of less area than this, in pixels, are enlarged less by BiT's HyperRule."""
 USUAL_DEPTH = 12
 """Blocks of the models that layer-wise decay was found on (arXiv 2106.08254)."""
 _AS_TENSORFLOW = {
@@ -28,11 +28,11 @@ _AS_TENSORFLOW = {
     "preprocessing.rounding": "none",
     "preprocessing.geometry": "tensorflow",
 }
-"""Both sides to the model's size, as vit_jax and big_transfer score; values as they come."""
+"""Both sides to the model's size, values not rounded, as vit_jax and big_transfer score."""
 
 
 def steps_by_size(facts: Facts) -> int:
-    """Return Table 4's steps; for other data BiT's by size: 500, 10,000 or 20,000."""
+    """Return Table 4's steps; for other data those of BiT by size: 500, 10,000 or 20,000."""
     if facts.data in TABLE_4_STEPS:
         return TABLE_4_STEPS[facts.data]
     if facts.num_images < SMALL_BELOW:
@@ -41,9 +41,9 @@ def steps_by_size(facts: Facts) -> int:
 
 
 def paper_finetune(facts: Facts) -> dict[str, Any]:
-    """Return the paper's fine-tuning: Table 4 and B.1.1; what they leave open as in vit_jax.
+    """Return the paper's fine-tuning (Table 4 and B.1.1), with vit_jax's settings for the rest.
 
-    That is warm-up (500 steps, 100 of 500), crop, and scoring without a crop
+    Those are warm-up (500 steps; 100 if there are 500 in all), crop, and scoring without a crop
     (`vit_jax/configs/common.py`, `input_pipeline.py`). The rate is the middle of Table 4's.
     """
     steps = steps_by_size(facts)
@@ -59,7 +59,7 @@ def paper_finetune(facts: Facts) -> dict[str, Any]:
 
 
 def paper_table2(facts: Facts) -> dict[str, Any]:
-    """Return what the paper fine-tunes for ImageNet in Table 2: weights averaged at 0.9999."""
+    """Return the paper's fine-tuning on ImageNet for Table 2: weights averaged with 0.9999."""
     return paper_finetune(facts) | {"train.ema_decay": 0.9999}
 
 
@@ -146,9 +146,9 @@ def _sgd(facts: Facts, *, steps: int, learning_rate: float) -> dict[str, Any]:
 
 
 def _micro_batch(facts: Facts, batch_size: int) -> int:
-    """Return how many images are passed at once; 0: all of a batch.
+    """Return the number of images per forward pass; 0: the whole batch.
 
-    A power of two by a rule, not by the memory that is free: equal commands do the same everywhere.
+    It is a power of two, and independent of the free memory: equal commands do the same everywhere.
     """
     if facts.config is None:
         return 0

@@ -1,1 +1,1 @@
-"""The machine: device, precision, processes. torch is imported from here up."""
+"""Device, precision and processes. From this package upwards, torch is imported."""

@@ -1,6 +1,7 @@
-"""Which device and which precision, chosen by rules that give the same answer each time."""
+"""Deterministic choice of device, precision and compilation."""
 
 import contextlib
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +12,18 @@ from vitral.config.checks import check_choice
 from vitral.config.run import PRECISIONS
 from vitral.errors import RequestError
 
-# Below this width the matrix products are too small for bfloat16 to pay for its conversions on a
+# Below this width the matrix products are too small for bfloat16 to outweigh its conversions on a
 # CPU.
 MIN_BFLOAT16_WIDTH_ON_CPU = 192
-# Compiling a training step takes about a minute; a run of fewer steps would end before it paid.
+# Compiling a training step takes about a minute; in shorter runs it does not pay off.
 MIN_STEPS_TO_COMPILE = 2000
 
 
 def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """Return the device that a name asks for; "auto" takes CUDA, then MPS, then the CPU.
+    """Return the device of a name; "auto" prefers CUDA, then MPS, then the CPU.
 
     Raises:
-        RequestError: the device is not there.
+        RequestError: the device is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -42,7 +43,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(name: str, *, device: torch.device, width: int) -> torch.dtype:
-    """Return the type of the matrix products; "auto" is bfloat16 where it is there and pays.
+    """Return the dtype of matrix products; "auto" is bfloat16 where available and faster.
 
     Raises:
         RequestError: an unknown name, or float16, which needs loss scaling.
@@ -56,7 +57,7 @@ def choose_precision(name: str, *, device: torch.device, width: int) -> torch.dt
 
 
 def choose_compile(name: str, *, device: torch.device, steps: int) -> bool:
-    """Say whether to compile; "auto": on CUDA, for runs long enough to pay for it."""
+    """Return whether to compile; "auto": on CUDA, for runs that are long enough to benefit."""
     if name == "auto":
         return device.type == "cuda" and steps >= MIN_STEPS_TO_COMPILE
     return name == "on"
@@ -64,7 +65,7 @@ def choose_compile(name: str, *, device: torch.device, steps: int) -> bool:
 
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
-    """Run matrix products in a lower precision; norms and softmax keep float32 statistics."""
+    """Run matrix products in lower precision; norms and softmax keep float32 statistics."""
     with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
         yield
 
@@ -79,8 +80,16 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def free_memory_bytes() -> int:
+    """Return the memory that is free; 2 GB where the system does not report it."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 2**31
+
+
 def machine_facts(device: torch.device) -> dict[str, str | int]:
-    """Return what the bits of a result depend on beside the settings."""
+    """Return the facts besides the settings that the bits of a result depend on."""
     facts: dict[str, str | int] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -103,7 +112,7 @@ def _bfloat16_pays(device: torch.device, width: int) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    # The public torch.cpu functions do not tell avx512_bf16, so the kernel is asked.
+    # The public torch.cpu functions do not report avx512_bf16, so the kernel's flags are read.
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun starts them, and the tensors that they share."""
+"""The processes of a run as started by torchrun, and collectives between them."""
 
 import contextlib
 import datetime
@@ -17,24 +17,24 @@ from torch.distributed.rendezvous import rendezvous
 from vitral.config.run import TrainSettings
 from vitral.runtime.watch import Watch
 
-# Others wait while the first process looks at the images or draws the report. A process that dies
-# or hangs is noticed by the watch, not by this.
+# Long, since others wait while the first process scans the images or draws the report. Dead or
+# hanging processes are detected by `Watch`, not by this timeout.
 _TIMEOUT = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process and how many there are."""
+    """This process and the number of processes."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     watch: Watch | None = field(default=None, compare=False, repr=False)
-    """Of the others; None: there are none."""
+    """Watches the other processes; None: there are none."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -45,21 +45,21 @@ class Distributed:
         return values
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the largest of each of a tensor's numbers over all processes."""
+        """Return the elementwise maximum of a tensor over all processes."""
         if self.world_size > 1:
             with self.waiting():
                 dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
     def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give tensors the values that they have on the first process."""
+        """Set tensors to their values on the first process."""
         if self.world_size > 1:
             with self.waiting():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Return every process's tensor, of one shape in all, in the order of ranks."""
+        """Return the tensors of all processes by rank; their shapes must be equal."""
         if self.world_size == 1:
             return [tensor]
         found = [torch.empty_like(tensor) for _ in range(self.world_size)]
@@ -68,7 +68,7 @@ class Distributed:
         return found
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Return every process's value, in the order of ranks; sent with pickle among our own."""
+        """Return the values of all processes by rank; they are pickled."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -77,7 +77,7 @@ class Distributed:
         return values
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the first process's value in all of them."""
+        """Return the value of the first process in all processes."""
         if self.world_size == 1:
             return value
         box = [value]
@@ -86,9 +86,9 @@ class Distributed:
         return box[0]
 
     def run_on_main(self, function: Callable[[], object]) -> None:
-        """Call a function on the first process; all wait for it, and all raise what it raises.
+        """Call a function on the first process; all wait for it and raise its exception.
 
-        It may take as long as it takes: see `patient`.
+        Its duration is not limited: see `patient`.
         """
         error: Exception | None = None
         if self.is_main:
@@ -108,32 +108,32 @@ class Distributed:
                 dist.barrier()
 
     def mark_progress(self) -> None:
-        """Tell the others that this process comes on; all that is said to all tells it as well."""
+        """Tell the others that this process makes progress; every collective does so too."""
         if self.watch:
             self.watch.mark_progress()
 
     def patient(self) -> contextlib.AbstractContextManager[None]:
-        """Do work of unknown length while the others wait: only a dead or stopped process counts.
+        """Do work of unknown duration while others wait: only dead or stopped processes count.
 
-        Elsewhere a process that does not come on for `timeout_seconds` ends the run.
+        Otherwise a process without progress for `timeout_seconds` ends the run.
         """
         return self.watch.patient() if self.watch else contextlib.nullcontext()
 
     def guard(
         self, *, timeout_seconds: float, on_loss: Callable[[str], str]
     ) -> contextlib.AbstractContextManager[None]:
-        """Do work that all processes share, and end all when one is lost: see `Watch.guard`."""
+        """Do work shared by all processes, and end all if one is lost: see `Watch.guard`."""
         if self.watch is None:
             return contextlib.nullcontext()
         return self.watch.guard(timeout_seconds=timeout_seconds, on_loss=on_loss)
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
-        """Wait for what the others have a part in: who waits is not at fault."""
+        """Wait for other processes: a waiting process is not at fault."""
         return self.watch.waiting() if self.watch else contextlib.nullcontext()
 
 
 def ranks_from_environment() -> Distributed:
-    """Read the place of this process that torchrun put into the environment."""
+    """Read the ranks and world size that torchrun has set in the environment."""
     return Distributed(
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
@@ -148,12 +148,12 @@ def process_group(
     device: torch.device,
     timeout_seconds: float = TrainSettings.timeout_seconds,
 ) -> Iterator[Distributed]:
-    """Connect the processes for the time of a run, and watch them.
+    """Connect the processes for the duration of a run, and watch them.
 
     Args:
-        ranks: the place of this process.
+        ranks: of this process.
         device: of the tensors that the processes exchange.
-        timeout_seconds: how long a process may hang before it ends the others, outside of `guard`.
+        timeout_seconds: how long a process may hang before all are ended, outside of `guard`.
 
     Raises:
         ProcessLostError: another process is gone, hangs or has failed.
@@ -163,13 +163,13 @@ def process_group(
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # NCCL's own watchdog aborts the process without a word where the watch would tell why.
+        # NCCL's own watchdog aborts the process silently, where `Watch` reports the reason.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-    # torch imports this on the way of DistributedDataParallel; its functions take the group of that
-    # moment as a default and would keep it, and gloo's threads, beyond the end of Python: an abort
-    # when such a thread then lets go of a tensor. Before there is a group they take None.
+    # DistributedDataParallel imports this module, whose functions bind the current group as their
+    # default. That would keep the group and gloo's threads alive beyond the end of Python, which
+    # aborts when such a thread then frees a tensor. Imported before there is a group, it is None.
     importlib.import_module("torch.distributed.nn.functional")
-    store = _own_store(ranks, timeout_seconds=timeout_seconds)
+    store = _shared_store(ranks, timeout_seconds=timeout_seconds)
     watch = Watch(
         store.clone(),
         rank=ranks.rank,
@@ -184,7 +184,7 @@ def process_group(
                 joined = replace(ranks, watch=watch)
                 yield joined
                 watch.part()
-                joined.sum(torch.zeros(1, device=device)).item()  # all are here: each may go
+                joined.sum(torch.zeros(1, device=device)).item()  # all have arrived: each may leave
         except BaseException as error:
             watch.fail(error)
             raise
@@ -205,8 +205,8 @@ def _connect(ranks: Distributed, device: torch.device, *, store: Any, watch: Wat
         )
 
 
-def _own_store(ranks: Distributed, *, timeout_seconds: float) -> Any:
-    """Return a store that the processes share, empty also for a second group of theirs."""
+def _shared_store(ranks: Distributed, *, timeout_seconds: float) -> Any:
+    """Return a store shared by the processes, empty also for a second group."""
     timeout = datetime.timedelta(seconds=timeout_seconds)
     store, _, _ = next(rendezvous("env://", timeout=timeout))
     store.set_timeout(_TIMEOUT)
@@ -216,7 +216,7 @@ def _own_store(ranks: Distributed, *, timeout_seconds: float) -> Any:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how the numbers are made."""
+    """Device, precision, compilation and processes of a computation."""
 
     device: torch.device
     precision: torch.dtype
@@ -225,15 +225,15 @@ class Machine:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that may be sharded over processes as one that is not; all call it."""
+    """Return the unsharded version of a tensor that may be sharded; all processes must call it."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
 
 
 def sharded_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """Return a whole tensor as this process's part of it, if another of its shape is sharded.
+    """Return an unsharded tensor sharded like another of the same shape, if that is sharded.
 
-    Every process has the same whole tensor; nothing is sent.
+    Every process must have the same tensor; nothing is communicated.
     """
     placements = getattr(other, "placements", None)
     if placements is None or tensor.shape != other.shape:
@@ -247,5 +247,5 @@ def sharded_like(tensor: Tensor, other: Tensor) -> Tensor:
 def all_sharded_like(
     tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return whole tensors sharded as those of the same name are; those without one as they are."""
+    """Return tensors sharded like those of the same name; others unchanged."""
     return {n: sharded_like(t, others[n]) if n in others else t for n, t in tensors.items()}

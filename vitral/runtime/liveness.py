@@ -1,7 +1,7 @@
-"""Who of a group of processes still lives and comes on, judged from what each tells of itself.
+"""Decides which processes of a group are alive and make progress, from their signs of life.
 
-Time is what the judge is told has passed while it was itself awake, so that a process that was
-stopped for an hour does not blame the others for that hour.
+Time counts only while the judging process itself was running, so that a process that was stopped
+for an hour does not blame the others for that hour.
 """
 
 import dataclasses
@@ -11,44 +11,44 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 DEAD_SECONDS = 0.5
-"""A process that has ended counts as lost after this: its last words may be on their way."""
+"""An ended process counts as lost after this time: its last sign may still arrive."""
 PARTING_SECONDS = 5.0
-"""The same once all is done, where the others end without a word."""
+"""The same once all work is done, when others end without a last sign."""
 BROKEN_SECONDS = 2.0
-"""How long the store may be gone before that counts: who kept it may be found dead meanwhile."""
+"""How long the store may be gone before it counts: its host may be found dead meanwhile."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Why a group can't go on."""
+    """The reason why a group can't continue."""
 
     kind: Literal["ended", "failed", "stopped", "hanging", "broken", "blind"]
-    """Processes have ended; one has met an error of its own, which it tells itself; they give no
-    sign of life; their work does not come on; a connection broke; none sees the others."""
+    """Respectively: processes have ended; one raised an error, which it prints itself; they give no
+    sign of life; they make no progress; a connection broke; no process sees the others."""
     ranks: tuple[int, ...]
-    """Who is at fault; empty: nobody in particular."""
+    """Processes at fault; empty: none in particular."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What a process tells the others of itself, again and again."""
+    """The state that a process publishes periodically."""
 
     beat: int
-    """Counts up as long as its threads run."""
+    """Increases as long as its threads run."""
     progress: int = 0
-    """Counts up as long as its work comes on."""
+    """Increases as long as its work makes progress."""
     is_patient: bool = False
-    """Whether it is at work of unknown length."""
+    """Whether it does work of unknown duration."""
     is_waiting: bool = False
     """Whether it waits for the others."""
     loss: Loss | None = None
-    """What it has found, or met with itself."""
+    """The loss that it has detected or caused."""
     pid: int = 0
     host: str = ""
     """Name of its machine."""
     pid_space: str = ""
-    """Equal where a process id means the same process; empty: not known."""
+    """Equal if process ids are comparable; empty: not known."""
 
     def encode(self) -> str:
         """Return the sign as JSON."""
@@ -56,7 +56,7 @@ class Sign:
 
     @staticmethod
     def decode(text: str | bytes) -> "Sign":
-        """Return the sign of a JSON text."""
+        """Parse a sign from JSON."""
         fields: dict[str, Any] = json.loads(text)
         loss = fields.pop("loss")
         if loss:
@@ -65,7 +65,7 @@ class Sign:
 
 
 class Judge:
-    """Counts how long each process has been silent or idle, and says when that is too long."""
+    """Measures how long each process has been silent or idle, and decides when it is too long."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         self._rank, self._world_size = rank, world_size
@@ -83,10 +83,10 @@ class Judge:
         dead: Collection[int] = (),
         is_broken: bool = False,
     ) -> None:
-        """Take in what is to be seen after some seconds.
+        """Update the judge after some seconds.
 
         Args:
-            signs: of all ranks, None for one that has not joined yet; None: no news.
+            signs: of all ranks, each None until it has joined; None: no news.
             elapsed: seconds since the last call.
             dead: ranks whose processes have ended.
             is_broken: whether there will be no more news.
@@ -109,21 +109,21 @@ class Judge:
         self._signs = list(signs)
 
     def sees_all(self) -> bool:
-        """Say whether every process has just given a sign of life."""
+        """Return whether every process has just given a sign of life."""
         return not (self._unseen or self._broken or any(self._silent) or any(self._dead))
 
     def verdict(
         self, *, timeout_seconds: float, keeper: int | None = None, is_parting: bool = False
     ) -> Loss | None:
-        """Return why the group can't go on, or None.
+        """Return why the group can't continue, or None.
 
         Args:
             timeout_seconds: how long a process may be silent or idle.
-            keeper: the rank that keeps the store; None: the launcher does.
-            is_parting: whether all work is done, so that others may end without a word.
+            keeper: the rank that hosts the store; None: the launcher does.
+            is_parting: whether all work is done, so that others may end without a last sign.
         """
         return (
-            self._told()
+            self._reported()
             or self._ended(PARTING_SECONDS if is_parting else DEAD_SECONDS)
             or self._blind(
                 timeout_seconds, keeper, after=PARTING_SECONDS if is_parting else BROKEN_SECONDS
@@ -132,8 +132,8 @@ class Judge:
             or self._hanging(timeout_seconds)
         )
 
-    def _told(self) -> Loss | None:
-        """Return what another process has found, so that all speak of the same."""
+    def _reported(self) -> Loss | None:
+        """Return the loss that another process has published, so that all report the same."""
         losses = [s.loss for r, s in enumerate(self._signs) if s and s.loss and r != self._rank]
         return min(losses, key=lambda loss: loss.kind == "failed", default=None)
 
@@ -155,17 +155,17 @@ class Judge:
     def _stopped(self, timeout_seconds: float) -> Loss | None:
         if max(self._silent) <= timeout_seconds:
             return None
-        # A machine takes all of its processes with it, each at a slightly different moment.
+        # If a machine fails, its processes become silent at slightly different times.
         ranks = [rank for rank, seconds in enumerate(self._silent) if seconds > timeout_seconds / 2]
         verb = "has" if len(ranks) == 1 else "have"
         what = f"{verb} given no sign of life for {timeout_seconds:g} s (stopped, or out of reach)"
         return self._loss("stopped", ranks, what)
 
     def _hanging(self, timeout_seconds: float) -> Loss | None:
-        """Return who keeps the others waiting, or that all wait for each other.
+        """Return which processes keep the others waiting, or that all wait for each other.
 
-        Of one that has long been silent it is not known: it may have been stopped during a long
-        step, and so be idle longer than silent.
+        Undecided while any process has been silent for long: it may have been stopped during a
+        long step, and so be idle longer than silent.
         """
         if max(self._silent) > timeout_seconds / 2:
             return None
@@ -189,11 +189,11 @@ class Judge:
         return Loss(kind, tuple(ranks), f"{self.name(ranks)} {what}")
 
     def name(self, ranks: Sequence[int]) -> str:
-        """Return what to call some processes: `rank 1 of 2`, and on which machine if several."""
+        """Return a name of processes: `rank 1 of 2`, with their machines if there are several."""
         signs = {rank: self._signs[rank] for rank in ranks}
         hosts = sorted({sign.host for sign in signs.values() if sign})
-        own = self._signs[self._rank]
-        elsewhere = own is not None and hosts not in ([], [own.host])
+        this_sign = self._signs[self._rank]
+        elsewhere = this_sign is not None and hosts not in ([], [this_sign.host])
         listed = ", ".join(map(str, ranks[:8])) + (" ..." if len(ranks) > 8 else "")
-        place = f" (on {', '.join(hosts[:8])})" if elsewhere else ""
-        return f"rank{'s' if len(ranks) > 1 else ''} {listed} of {self._world_size}{place}"
+        location = f" (on {', '.join(hosts[:8])})" if elsewhere else ""
+        return f"rank{'s' if len(ranks) > 1 else ''} {listed} of {self._world_size}{location}"

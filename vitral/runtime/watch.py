@@ -1,18 +1,18 @@
 """Ends the processes of a group soon after one of them dies, hangs or fails.
 
 Each process has two small threads. One writes a sign of life into the group's store and reads those
-of the others (`peers`); the second judges them (`liveness`). It waits for no answer of the store,
-since a store whose machine is gone never answers. Processes of the same machine are watched through
-the kernel too, which knows at once that one has ended.
+of the others (`peers`); the second judges them (`liveness`). It never waits for the store, which
+does not answer if its machine is gone. Processes on the same machine are also watched through the
+kernel, which reports at once that one has ended.
 
-Why not a short time-out of the collectives: the others could not wait while one process looks at a
-million images, a time-out of NCCL aborts the process without a word, and it does not tell a process
-that is gone from one that is slow. Nor a `monitored_barrier` at each step: NCCL has none, and who
-sits in a collective that never ends could still not be told.
+A short timeout of the collectives would not do: the others could not wait while one process scans a
+million images, a timeout of NCCL aborts the process silently, and it does not distinguish a dead
+process from a slow one. Neither would a `monitored_barrier` at each step: NCCL has none, and a
+process inside a collective that never ends could still not be notified.
 
-One process says it for all (`telling`). A main thread that meets the loss in a collective, as with
-gloo, ends by `ProcessLostError`; where the main thread can't be reached, as with NCCL, or when it
-hangs itself, the process is ended from here.
+One process reports for all (`peers.LossReporter`). A main thread that meets the loss in a
+collective, as with gloo, ends with `ProcessLostError`. If the main thread can't be reached, as with
+NCCL, or hangs itself, the process is ended from here.
 """
 
 import contextlib
@@ -31,25 +31,25 @@ import torch.distributed as dist
 from vitral.config.run import TrainSettings
 from vitral.errors import ProcessLostError, VitralError
 from vitral.runtime.liveness import Judge, Loss, Sign
-from vitral.runtime.peers import Neighbours, SignBoard, Telling, pid_space
+from vitral.runtime.peers import LossReporter, Neighbours, SignBoard, pid_space
 
 _INTERVAL_SECONDS = 0.25
-_RANKS_PER_INTERVAL_SECOND = 64  # all read the signs of all: larger groups look less often
+_RANKS_PER_INTERVAL_SECOND = 64  # each reads all signs: larger groups check less often
 _LEAVING_SECONDS = 10.0
-"""For a process whose error, or another's, ends the run to end by itself. A launcher that has
-noticed kills after 30."""
+"""Time for a process to end by itself after an error, its own or another's, has ended the run. A
+launcher that has noticed kills after 30."""
 _LEAVING_LOST_SECONDS = 5.0
-"""For the main thread to end by itself once a loss has been told."""
+"""Time for the main thread to end by itself once a loss has been reported."""
 _SIGNAL_SECONDS = 2.0
-"""For a loss to be found after SIGTERM, which a launcher sends when it has seen one."""
+"""Time to find a loss after SIGTERM, which a launcher sends when it has seen one."""
 _BROKEN_SECONDS = 10.0
 """How long the others may be silent once a connection between main threads has broken."""
 
 
 class Watch:
-    """Watches the other processes of a group, and tells them of this one.
+    """Watches the other processes of a group, and publishes the state of this one.
 
-    What the main thread calls is cheap: it counts, and the threads do the rest.
+    Calls from the main thread are cheap: they count, and the threads do the rest.
     """
 
     def __init__(
@@ -61,28 +61,28 @@ class Watch:
         local_rank: int = 0,
         timeout_seconds: float = TrainSettings.timeout_seconds,
     ) -> None:
-        """Begin to watch; `close` ends it.
+        """Start watching; `close` ends it.
 
         Args:
-            store: a connection to the group's store that nobody else uses.
+            store: a connection to the group's store that nothing else uses.
             rank: of this process.
             world_size: of the group.
             local_rank: on its machine.
-            timeout_seconds: how long a process may give no sign of life, or not come on, outside of
-                `patient`.
+            timeout_seconds: how long a process may give no sign of life, or make no progress,
+                outside of `patient`.
         """
         self._rank, self._timeout = rank, timeout_seconds
         self._progress = self._num_patient = self._num_waiting = 0
         self._is_parting = self._is_leaving = False
-        self._own_error: BaseException | None = None
+        self._error: BaseException | None = None
         self._closed = threading.Event()
-        self._telling = Telling(rank, local_rank=local_rank)
-        self._place: dict[str, Any] = {
+        self._reporter = LossReporter(rank, local_rank=local_rank)
+        self._identity: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "pid_space": pid_space(),
         }
-        # Without a launcher the first process keeps the store.
+        # Without a launcher the first process hosts the store.
         has_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._keeper = None if has_launcher else 0
         self._interval = max(_INTERVAL_SECONDS, world_size / _RANKS_PER_INTERVAL_SECOND)
@@ -98,12 +98,12 @@ class Watch:
         self._thread.start()
 
     def mark_progress(self) -> None:
-        """Tell that the work of this process comes on."""
+        """Record that the work of this process makes progress."""
         self._progress += 1
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
-        """Do work of unknown length, for which the others wait: only a sign of life counts."""
+        """Do work of unknown duration while others wait: only signs of life count."""
         self._num_patient += 1
         try:
             yield
@@ -113,7 +113,7 @@ class Watch:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait for the others: who waits is not at fault."""
+        """Wait for other processes: a waiting process is not at fault."""
         self._progress += 1
         self._num_waiting += 1
         try:
@@ -129,19 +129,19 @@ class Watch:
         timeout_seconds: float | None = None,
         on_loss: Callable[[str], str] | None = None,
     ) -> Iterator[None]:
-        """Turn what torch raises where another process is lost into one error.
+        """Convert the errors that torch raises if another process is lost into one error.
 
         Args:
-            timeout_seconds: instead of the group's; None: the same.
-            on_loss: called with the reason on the one process that speaks for all, from another
-                thread and perhaps twice; returns how to go on.
+            timeout_seconds: replaces the group's; None: the same.
+            on_loss: called with the reason on the one process that reports for all, from another
+                thread and perhaps twice; returns how to resume.
 
         Raises:
             ProcessLostError: another process is gone, hangs or has failed.
         """
-        before = self._timeout, self._telling.on_loss
+        before = self._timeout, self._reporter.on_loss
         self._timeout = timeout_seconds or self._timeout
-        self._telling.on_loss = on_loss or self._telling.on_loss
+        self._reporter.on_loss = on_loss or self._reporter.on_loss
         try:
             yield
         except RuntimeError as error:
@@ -150,14 +150,14 @@ class Watch:
                 raise
             raise ProcessLostError(loss.reason) from None
         finally:
-            self._timeout, self._telling.on_loss = before
+            self._timeout, self._reporter.on_loss = before
 
     @contextlib.contextmanager
     def heed_launcher(self) -> Iterator[None]:
-        """Find out, when SIGTERM comes, whether a launcher has seen that a process is lost.
+        """Determine on SIGTERM whether a launcher has noticed a lost process.
 
         Raises:
-            ProcessLostError: so it is. Else the process ends, as it would have.
+            ProcessLostError: it has. Otherwise the process ends as usual.
         """
         is_free = threading.current_thread() is threading.main_thread() and (
             signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -172,9 +172,9 @@ class Watch:
 
     def _answer(self, number: int, _frame: FrameType | None) -> None:
         if self._is_leaving:
-            return  # it ends by itself, and has a word to say before
+            return  # it ends by itself, after printing its error
         self._is_leaving = True
-        loss = self._telling.wait(_SIGNAL_SECONDS)
+        loss = self._reporter.wait(_SIGNAL_SECONDS)
         if loss:
             raise ProcessLostError(loss.reason)
         self.fail(ProcessLostError("it was asked to stop"))
@@ -183,15 +183,15 @@ class Watch:
         os.kill(os.getpid(), number)
 
     def part(self) -> None:
-        """Tell that all is done: from here on others may end."""
+        """Record that all work is done: from here on others may end."""
         self._is_parting = True
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others why this process ends."""
+        """Publish why this process ends."""
         self._is_leaving = True
         reason = f"{self._judge.name([self._rank])} has failed: {_text(error)}"
-        if self._telling.set_own(Loss("failed", (self._rank,), reason)):
-            self._own_error = error
+        if self._reporter.set_local(Loss("failed", (self._rank,), reason)):
+            self._error = error
 
     def close(self) -> None:
         """End the threads."""
@@ -206,26 +206,26 @@ class Watch:
             self._progress,
             is_patient=self._num_patient > 0,
             is_waiting=self._num_waiting > 0,
-            loss=self._telling.loss,
-            **self._place,
+            loss=self._reporter.loss,
+            **self._identity,
         )
 
     def _run(self) -> None:
-        since_own_error = since_failure = 0.0
+        since_error = since_failure = 0.0
         before = time.monotonic()
         while not self._closed.wait(self._interval):
             now = time.monotonic()
-            # No more than it was awake: a process that is stopped does not see what others do.
+            # At most the time that it was running: a stopped process does not see the others.
             elapsed = min(now - before, 2 * self._interval)
             if now - before > self._limit():
-                self._telling.is_given_up = True
+                self._reporter.is_given_up = True
             before = now
-            if self._own_error:
-                since_own_error += elapsed
-                if since_own_error > _LEAVING_SECONDS:
-                    self._end_with(self._own_error)
+            if self._error:
+                since_error += elapsed
+                if since_error > _LEAVING_SECONDS:
+                    self._end_with(self._error)
                 continue
-            known = self._telling.loss
+            known = self._reporter.loss
             loss = known or self._look(elapsed)
             if loss is None:
                 continue
@@ -233,7 +233,7 @@ class Watch:
                 since_failure += elapsed
                 if since_failure <= _LEAVING_SECONDS:
                     continue  # this process may be about to end with the same error
-            self._telling.tell(loss)
+            self._reporter.report(loss)
             self._end(loss)
 
     def _look(self, elapsed: float) -> Loss | None:
@@ -247,7 +247,7 @@ class Watch:
             is_broken=self._board.is_broken,
         )
         if self._judge.sees_all():
-            self._telling.is_given_up = False  # all were stopped together
+            self._reporter.is_given_up = False  # all were stopped together
         return self._judge.verdict(
             timeout_seconds=self._limit(),
             keeper=self._keeper,
@@ -260,27 +260,26 @@ class Watch:
         return max(limit, 4 * self._interval)
 
     def _find_loss(self, error: RuntimeError) -> Loss | None:
-        """Wait until it is found why a connection broke; None: torch was used wrongly."""
+        """Wait for the reason why a connection broke; None: torch was used wrongly."""
         self._is_leaving = True
-        loss = self._telling.wait(_BROKEN_SECONDS + 5)
+        loss = self._reporter.wait(_BROKEN_SECONDS + 5)
         if loss is None and not isinstance(error, dist.DistBackendError):
             first = str(error).splitlines()[0]
             loss = Loss("broken", (), f"the connection between the processes broke ({first})")
-            self._telling.tell(loss)
+            self._reporter.report(loss)
         return loss
 
     def _end(self, loss: Loss) -> None:
-        """End this process, unless its main thread does so."""
-        if loss.kind == "stopped" and self._telling.speaks(loss):
-            self._neighbours.kill(
-                loss.ranks
-            )  # what is stopped would not end before it is continued
+        """End this process, unless its main thread does."""
+        if loss.kind == "stopped" and self._reporter.speaks_for_all(loss):
+            # A stopped process would not end before it is continued.
+            self._neighbours.kill(loss.ranks)
         if not self._closed.wait(_LEAVING_LOST_SECONDS):
-            self._telling.note_again(loss)
+            self._reporter.record_again(loss)
             _exit(1)
 
     def _end_with(self, error: BaseException) -> None:
-        """End this process, whose main thread hangs while it takes the group apart."""
+        """End this process, whose main thread hangs while closing the group."""
         print(f"vitral: {_text(error)}", file=sys.stderr)
         _exit(error.exit_status if isinstance(error, VitralError) else 1)
 
@@ -290,8 +289,8 @@ def _text(error: BaseException) -> str:
 
 
 def _is_of_connections(error: RuntimeError) -> bool:
-    """Say whether torch may have raised an error because a process is lost."""
-    # gloo's errors are of no kind of their own; those that it enforces are mistakes in its use.
+    """Return whether torch may have raised an error because a process is lost."""
+    # gloo's errors have no own type; those with "enforce fail" are mistakes in its use.
     text = str(error)
     return isinstance(error, dist.DistError) or ("gloo" in text and "enforce fail" not in text)
 

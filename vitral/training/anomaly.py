@@ -1,4 +1,4 @@
-"""Find where a loss or gradient stopped being finite, by running the pass again and watching it."""
+"""Locate where a loss or gradient stopped being finite, by repeating the pass with hooks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ def find_first_nonfinite(module: nn.Module, compute_loss: Callable[[], Tensor]) 
     """Name the first module whose output, or the first parameter whose gradient, is not finite.
 
     Args:
-        module: watched; its gradients are empty before and hold the pass's after.
-        compute_loss: runs it forward.
+        module: to examine; its gradients are empty before and hold those of the pass after.
+        compute_loss: runs its forward pass.
 
     Returns:
         Such as "the weight model.head.weight", "the output of model.blocks.3.mlp", "the loss" or
@@ -36,7 +36,7 @@ def find_first_nonfinite(module: nn.Module, compute_loss: Callable[[], Tensor]) 
     try:
         loss = compute_loss()
     except Exception:
-        if not first:  # else it comes of what is not finite
+        if not first:  # else the error follows from the non-finite value
             raise
     finally:
         for handle in handles:
@@ -46,7 +46,7 @@ def find_first_nonfinite(module: nn.Module, compute_loss: Callable[[], Tensor]) 
     if not torch.isfinite(loss):
         return "the loss"
     loss.backward()
-    # Gradients flow from the output back: the last parameter is reached first.
+    # Backpropagation reaches the last parameter first.
     for name, parameter in reversed(list(module.named_parameters())):
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return f"the gradient of {name}"

@@ -1,4 +1,4 @@
-"""The model to keep by its scores on the validation images, and when to stop looking further."""
+"""Best-model selection by validation scores, and early stopping."""
 
 import math
 from collections.abc import Mapping
@@ -13,36 +13,36 @@ from vitral.evaluate.evaluator import Metric
 from vitral.runtime.distributed import sharded_like
 
 Score = tuple[float, float]
-"""The primary figure, or 0 where the loss alone judges, and minus the loss: larger is better."""
+"""(primary metric, or 0 if only the loss counts; minus the loss): larger is better."""
 
 
 class BestModel:
-    """All tensors of an objective when its model was the latest that is as good as the best."""
+    """All tensors of an objective at the latest step whose model was as good as the best."""
 
     def __init__(self, objective: nn.Module, *, within: float = 0.0, num_images: int = 1) -> None:
-        """Begin with what it has now, which no score stands for yet.
+        """Start with the current tensors, which have no score yet.
 
         Args:
             objective: whose tensors are kept: the model's, and those of heads that score it.
-            within: standard errors of the best figure that a later one may be below it and still
-                count as good; 0: only a better score does. Two answers more of each kind keep the
-                error above 0 (Agresti and Coull, 1998).
-            num_images: that scores are means over.
+            within: how many standard errors below the best metric a later one may be and still
+                count as good; 0: only a better score counts. Adding two successes and two failures
+                keeps the error above 0 (Agresti and Coull, 1998).
+            num_images: number of images that scores are means over.
         """
         self.within, self.num_images = within, num_images
         self.tensors = {name: t.detach().clone() for name, t in objective.state_dict().items()}
         self.score: Score | None = None
         """The best so far."""
         self.step = 0
-        """Of the model that is kept."""
+        """At which the kept model was reached."""
         self.num_worse = 0
-        """Scores since then."""
+        """Number of scores since then that were not as good."""
 
     def consider(self, tensors: Mapping[str, Tensor], *, score: Score, step: int) -> None:
-        """Take a model's tensors if its score is the best so far, or as good.
+        """Keep a model's tensors if its score is the best so far, or as good.
 
         Raises:
-            DivergedError: the score is no number.
+            DivergedError: the score is NaN.
         """
         if any(math.isnan(value) for value in score):
             raise DivergedError(
@@ -67,20 +67,20 @@ class BestModel:
         return score[0] >= best - self.within * error
 
     def is_exhausted(self, patience: int) -> bool:
-        """Say whether `patience` scores in a row were not as good; 0: never.
+        """Return whether `patience` scores in a row were not as good; with 0: never.
 
-        While the untrained model is the one that is kept, training goes on.
+        Training continues as long as the untrained model is the one that is kept.
         """
         return bool(patience) and self.step > 0 and self.num_worse >= patience
 
     def progress(self) -> dict[str, Any]:
-        """Return all but the tensors, as plain data."""
+        """Return everything but the tensors, as plain data."""
         return {"score": self.score, "step": self.step, "num_worse": self.num_worse}
 
     def load(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-        """Put what was saved back in place."""
+        """Restore saved tensors and progress."""
         for name, tensor in self.tensors.items():
-            if name in tensors:  # older versions kept the model's alone
+            if name in tensors:  # older versions saved only the model's
                 tensor.copy_(sharded_like(tensors[name], tensor))
         score = progress["score"]
         self.score = tuple(score) if score else None
@@ -88,15 +88,15 @@ class BestModel:
 
 
 def score_of(figures: Mapping[str, Any], *, primary: Metric, settings: EvaluationSettings) -> Score:
-    """Return the score that a row of validation figures stands for.
+    """Return the score of a row of validation metrics.
 
     Args:
-        figures: of an evaluator.
-        primary: the figure that counts; of equals the smaller loss.
-        settings: whether it counts, or the loss alone; within how many standard errors.
+        figures: metrics of an evaluator.
+        primary: the metric that counts; ties are decided by the smaller loss.
+        settings: whether the metric counts or only the loss; within how many standard errors.
 
     Raises:
-        RequestError: standard errors are asked for, of a figure that is no share in 0..1.
+        RequestError: standard errors are requested for a metric that is not a share in 0..1.
     """
     if settings.best_by == "accuracy" != primary.name:
         raise RequestError(

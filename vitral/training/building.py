@@ -1,4 +1,4 @@
-"""What a run trains: its model, its objective, and the state that moves."""
+"""Build what a run trains: its model, its objective and its state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from vitral.data.loader import evaluation_batches
 from vitral.data.needs import Draw, Needs
 from vitral.errors import RequestError
-from vitral.evaluate.forward import as_model_sees
+from vitral.evaluate.forward import with_preparation
 from vitral.models.build import build_model
 from vitral.models.model import Model
 from vitral.training.best import BestModel
@@ -32,55 +32,55 @@ if TYPE_CHECKING:
     from vitral.training.validation import MetricFunction
 
 BEGIN_EXAMPLES = 8
-"""That an objective may look at before anything is trained."""
+"""Number of examples that an objective may inspect before training."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is fixed of a run."""
+    """The fixed part of a run."""
 
     resolved: ResolvedRun
     data: ImageDataset
     further: Mapping[str, ImageDataset]
-    """The objective's further sources, by name."""
+    """The objective's additional data sources, by name."""
     title: str
     """A short name of the data."""
     model: str | nn.Module | None
-    """A name, or the module that training begins with."""
+    """A name, or the module to start from."""
     objective: ObjectiveChoice
     metrics: Mapping[str, MetricFunction]
-    """Measured beside the objective's own."""
+    """Measured in addition to the objective's own."""
     machine: Machine
     view: ProgressView
     folder: RunWriter
     command: str
-    """How a person would say it."""
+    """The equivalent command line or call."""
     fingerprint: str
-    """Of the data."""
+    """Hash of the data."""
     parts: str
-    """Tells what was given and is not named apart."""
+    """Hash of the parts that were given as objects instead of by name."""
     zero_head: bool
     """Whether the head is set to zero before the first step."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What the model folder says of its origin."""
+    """Origin of the model, stored in its folder."""
 
     @property
     def num_outputs(self) -> int:
-        """How many outputs the model's head must have; 0: there is no head."""
+        """The number of outputs of the model's head; 0: there is no head."""
         return self.objective.kind.num_outputs(self.data, self.resolved.config.objective)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """What the model's outputs mean; None where they are no classes."""
+        """Class names of the model's outputs; None if the outputs are not classes."""
         classes = self.data.classes
         return classes if classes and len(classes) == self.num_outputs else None
 
 
 def build_network(run: Run) -> nn.Module:
-    """Return the model with the weights that training begins with, on its device.
+    """Return the model with its initial weights, on its device.
 
     Raises:
-        RequestError: a module of the caller's own does not give what the objective asks for.
+        RequestError: the outputs of the caller's own module do not fit the objective.
     """
     config, model = run.resolved.config, run.model
     torch.manual_seed(config.train.seed)
@@ -116,10 +116,10 @@ def _check_outputs(model: nn.Module, run: Run) -> None:
 
 
 def build_objective(run: Run, network: nn.Module) -> Objective:
-    """Return the objective that owns the model, which has looked at the data if it wants to.
+    """Return the objective that owns the model, after its `begin` has seen some examples.
 
     Raises:
-        RequestError: the loop can't train it.
+        RequestError: the training loop can't train it.
     """
     config = run.resolved.config
     objective = run.objective.build(network, config.objective)
@@ -134,13 +134,15 @@ def build_objective(run: Run, network: nn.Module) -> Objective:
 
 
 def cautions(run: Run, objective: Objective) -> list[str]:
-    """Return what a person should know of how an objective is trained here."""
+    """Return warnings about how an objective is trained in this run."""
     settings, machine = run.resolved.config.train, run.machine
-    # On CUDA BatchNorm is synchronised over processes.
+    # On CUDA, BatchNorm is synchronised over processes.
     by_processes = machine.ranks.world_size > 1 and machine.device.type != "cuda"
     in_parts = by_processes or 0 < settings.micro_batch_size < settings.batch_size
     norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not (in_parts and norms) or objective.coupling == "batch":  # where it is refused or whole
+    if (
+        not (in_parts and norms) or objective.coupling == "batch"
+    ):  # "batch" refuses BatchNorm on parts
         return []
     return [
         "warning: BatchNorm sees each part of a batch by itself: the result differs from that of "
@@ -159,7 +161,7 @@ def _look_at_data(objective: Objective, run: Run) -> list[str]:
         indices=np.arange(min(BEGIN_EXAMPLES, len(examples))),
         needs=needs_of(objective),
     )
-    look = as_model_sees(
+    look = with_preparation(
         lambda batch: batch,
         device=run.machine.device,
         preprocessing=how,
@@ -169,7 +171,7 @@ def _look_at_data(objective: Objective, run: Run) -> list[str]:
 
 
 def needs_of(objective: Objective) -> Needs:
-    """Return what a batch must hold: what an objective says, and the model's stochastic depth."""
+    """Return what a batch must contain: the objective's needs, and draws for stochastic depth."""
     needs = objective.needs
     counts = [m.num_drop_paths for m in objective.modules() if isinstance(m, Model)]
     if not any(counts):
@@ -179,7 +181,7 @@ def needs_of(objective: Objective) -> Needs:
 
 
 def build_state(run: Run, objective: Objective) -> TrainState:
-    """Return what changes while training, as it is before the first step."""
+    """Return the training state before the first step."""
     config = run.resolved.config
     optimizer = build_optimizer(objective, config.optimizer, device=run.machine.device)
     best = None
@@ -202,5 +204,5 @@ def build_state(run: Run, objective: Objective) -> TrainState:
 
 
 def examples_of(data: ImageDataset) -> Examples:
-    """Return what is trained on of a further source: its training split, or all of it."""
+    """Return the examples of an additional source: its training split, or all of it."""
     return data.splits["train"] if data.has_own_splits else data.everything()

@@ -1,4 +1,4 @@
-"""The run's state on disk: `checkpoints/step-00001000`, whole or not at all."""
+"""Checkpoints of a run on disk, such as `checkpoints/step-00001000`, written atomically."""
 
 import json
 import shutil
@@ -21,15 +21,15 @@ from vitral.training.state import part_of
 
 # A checkpoint is written beside the old ones before any of them is removed.
 _SPACE_MARGIN = 1.1
-# Before the names of averages in `state/objective.safetensors`.
+# Prefix of averaged tensors in `state/objective.safetensors`.
 _AVERAGE = "average/"
 FORMAT = 2
-"""Of `state/`; 1 had the tensors of the model alone, without `model.` before their names."""
+"""Format of `state/`; 1 had only the tensors of the model, without the prefix `model.`."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a checkpoint gives back."""
+    """The contents of a checkpoint."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -49,24 +49,24 @@ def save_checkpoint(
     provenance: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write a checkpoint aside, sync and verify it, give it its name, and drop the oldest ones.
+    """Write, sync and verify a checkpoint in a temporary folder, rename it, drop the oldest ones.
 
-    `model/` gets the weights of `objective.result()`, averaged if there is an average: it loads as
-    any model does. `state/` gets what is not in it.
+    `model/` gets the weights of `objective.result()`, averaged if there is an average, and loads
+    like any model. `state/` gets everything that is not in `model/`.
 
     Args:
         folder: the run's `checkpoints`.
-        objective: whose tensors they are.
-        tensors: of the run, whole, as `TrainState.tensors` names them.
-        progress: plain data; `step` names the checkpoint.
+        objective: owner of the tensors.
+        tensors: of the run, unsharded, named as by `TrainState.tensors`.
+        progress: plain data; the checkpoint is named after `step`.
         preprocessing: for `model/`.
         classes: for `model/`.
         provenance: for `model/`.
-        keep: how many of the newest are kept.
+        keep: number of newest checkpoints that are kept.
 
     Raises:
         RequestError: the disk is too full.
-        ModelFileError: what was written does not read back.
+        ModelFileError: verification of the written files failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_space(folder, num_bytes=sum(tensor.nbytes for tensor in tensors.values()))
@@ -86,8 +86,8 @@ def save_checkpoint(
         )
         for name, part in _state_files(objective, tensors).items():
             save_file(own_copies(part), aside / "state" / f"{name}.safetensors")
-        told = {**progress, "format": FORMAT, "averaged": bool(average)}
-        (aside / "state" / "progress.json").write_text(json.dumps(told))
+        content = {**progress, "format": FORMAT, "averaged": bool(average)}
+        (aside / "state" / "progress.json").write_text(json.dumps(content))
         write_manifest(aside)
     for old in checkpoint_paths(folder)[keep:]:
         shutil.rmtree(old)
@@ -95,7 +95,7 @@ def save_checkpoint(
 
 
 def result_tensors(objective: Objective, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of what is kept, averaged where there is an average, by its own names."""
+    """Return the weights of the result, averaged if there is an average, by the result's names."""
     current = part_of(tensors, "objective") | part_of(tensors, "average")
     return {name: current[owned] for name, owned in result_names(objective).items()}
 
@@ -103,14 +103,14 @@ def result_tensors(objective: Objective, tensors: Mapping[str, Tensor]) -> dict[
 def _state_files(
     objective: Objective, tensors: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
-    """Return what each file of `state/` holds, but for those that would be empty."""
+    """Return the tensors of each file of `state/`, without files that would be empty."""
     current, average = part_of(tensors, "objective"), part_of(tensors, "average")
     is_model = objective.result() is objective.model
     files = {
         "weights": _under_model(current) if average or not is_model else {},
         "average": _under_model(average) if not is_model else {},
-        "objective": _beside_model(current)
-        | {f"{_AVERAGE}{name}": tensor for name, tensor in _beside_model(average).items()},
+        "objective": _outside_model(current)
+        | {f"{_AVERAGE}{name}": tensor for name, tensor in _outside_model(average).items()},
         "best": part_of(tensors, "best"),
         "optimizer": part_of(tensors, "optimizer"),
     }
@@ -122,7 +122,7 @@ def _under_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 
 
-def _beside_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _outside_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in tensors.items() if not name.startswith("model.")}
 
 
@@ -132,11 +132,11 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 
 
 def load_newest(folder: Path) -> tuple[SavedState | None, list[str]]:
-    """Load the newest checkpoint that is whole.
+    """Load the newest undamaged checkpoint.
 
     Returns:
-        The state, or None if there is no checkpoint, and a sentence for each damaged one passed
-        over.
+        The state, or None if there is no checkpoint, and a sentence for each damaged checkpoint
+        that was skipped.
 
     Raises:
         ModelFileError: there are checkpoints and all are damaged.
@@ -157,10 +157,10 @@ def load_newest(folder: Path) -> tuple[SavedState | None, list[str]]:
 
 
 def check_space(folder: Path, *, num_bytes: int) -> None:
-    """Make sure that a checkpoint fits on the disk.
+    """Check that a checkpoint fits on the disk.
 
     Raises:
-        RequestError: it does not.
+        RequestError: there is too little free space.
     """
     needed = _SPACE_MARGIN * num_bytes
     free = shutil.disk_usage(folder).free
@@ -179,7 +179,7 @@ def _load(path: Path) -> SavedState:
         name: load_file(file) if (file := path / "state" / f"{name}.safetensors").exists() else None
         for name in ("weights", "average", "objective", "best", "optimizer")
     }
-    weights, beside = files["weights"] or result, files["objective"] or {}
+    weights, others = files["weights"] or result, files["objective"] or {}
     if "format" not in progress:
         progress["averaged"] = files["weights"] is not None
         files["best"] = _with_prefix("model.", files["best"] or {})
@@ -191,7 +191,7 @@ def _load(path: Path) -> SavedState:
         }
     parts = {
         "objective": _with_prefix("model.", weights)
-        | {name: t for name, t in beside.items() if not name.startswith(_AVERAGE)},
+        | {name: t for name, t in others.items() if not name.startswith(_AVERAGE)},
         "average": {},
         "best": files["best"] or {},
         "optimizer": files["optimizer"] or {},
@@ -199,7 +199,7 @@ def _load(path: Path) -> SavedState:
     if progress["averaged"]:
         parts["average"] = _with_prefix("model.", files["average"] or result) | {
             name.removeprefix(_AVERAGE): t
-            for name, t in beside.items()
+            for name, t in others.items()
             if name.startswith(_AVERAGE)
         }
     tensors = {

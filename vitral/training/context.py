@@ -1,4 +1,4 @@
-"""Where a run happens: the processes that share it, their device, and what a person sees of it."""
+"""The context of a run: its processes, their device, and the progress display."""
 
 import contextlib
 import os
@@ -26,12 +26,12 @@ from vitral.runtime.device import choose_device
 from vitral.runtime.distributed import Distributed, process_group, ranks_from_environment
 
 _SECONDS_BETWEEN_LINES = 10.0
-# So that the bar fits into 80 columns.
+# Abbreviations, so that the bar fits into 80 columns.
 _SHORT = {"accuracy": "acc", "images/s": "img/s", "waiting for data": "waiting", ", ": "  "}
 
 
 class ProgressView:
-    """Shows sentences and how far a long piece of work is."""
+    """Shows messages and the progress of long tasks."""
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         """Choose the view by the stream.
@@ -50,18 +50,18 @@ class ProgressView:
         self._started = 0.0
 
     def log_to(self, path: Path) -> None:
-        """Keep every sentence in a file too, from now on."""
+        """Also append every message to a file, from now on."""
         self._log_path = path
 
     def log(self, sentence: str) -> None:
-        """Show a sentence, above the bar if there is one, and keep it in the log."""
+        """Show a message, above the bar if there is one, and append it to the log file."""
         self._console.print(sentence, markup=False)
         if self._log_path:
             with self._log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(sentence + "\n")
 
     def start(self, title: str, *, total: int, done: int = 0) -> None:
-        """Begin a piece of work of `total` units."""
+        """Start a task of `total` units."""
         self._started = self._last_line = time.monotonic()
         self._done_before = done
         if self._console.is_terminal and not self._console.quiet:
@@ -77,7 +77,7 @@ class ProgressView:
             self._task = self._bar.add_task(title, total=total, completed=done, facts=title)
 
     def update(self, done: int, total: int, *, title: str, facts: str = "") -> None:
-        """Show how far the work is; without a terminal a line every ten seconds."""
+        """Show the progress of the task; without a terminal, one line every ten seconds."""
         if self._bar is not None and self._task is not None:
             shown = facts or title
             for word, short in _SHORT.items():
@@ -92,7 +92,7 @@ class ProgressView:
             self.log(f"{title}: {done:,} of {total:,}{left}{', ' if facts else ''}{facts}")
 
     def finish(self) -> None:
-        """End the piece of work."""
+        """End the task."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
@@ -108,7 +108,7 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """Processes, device and view of one run or of several, one after the other."""
+    """Processes, device and progress view of one run or of several consecutive runs."""
 
     ranks: Distributed
     device: torch.device
@@ -117,11 +117,11 @@ class TrainContext:
 
 @contextmanager
 def train_context(device: str = "auto", *, quiet: bool = False) -> Iterator[TrainContext]:
-    """Join the processes that a launcher started, if any; the caller's random state stays as it is.
+    """Join the processes of a launcher, if any; the caller's random state is preserved.
 
     Args:
         device: "auto", "cpu", "cuda" or "mps".
-        quiet: say nothing on standard error.
+        quiet: print nothing on standard error.
     """
     ranks = ranks_from_environment()
     chosen = choose_device(device, local_rank=ranks.local_rank)
@@ -134,22 +134,22 @@ def train_context(device: str = "auto", *, quiet: bool = False) -> Iterator[Trai
 
 def open_training_data(
     data: Any,
-    site: TrainContext,
+    context: TrainContext,
     *,
     settings: Mapping[str, Any],
     channels: int | None,
     label: bool = True,
     targets: Sequence[str] = (),
 ) -> ImageDataset:
-    """Open the data, the first process before the others, which find its survey in the cache.
+    """Open the data on the first process before the others, which read its scan from the cache.
 
     Args:
         data: a path, a name, or a sized object with [i] -> (image, label).
-        site: whose view shows the progress.
-        settings: of a run, by path; those of `data.*` count.
+        context: its view shows the progress.
+        settings: of a run, by path; only `data.*` is used.
         channels: of the model; None: those of arrays, 3 for files.
         label: whether classes are read.
-        targets: kinds of target to read beside them.
+        targets: kinds of targets to read besides classes.
     """
     fields = {
         path.removeprefix("data."): value
@@ -158,14 +158,14 @@ def open_training_data(
     }
     sources = fewshot_sources(settings.get("evaluation.fewshot", ""))
     if not is_published(data) and any(map(is_published, sources)):
-        fields.pop("directory", None)  # it is theirs
+        fields.pop("directory", None)  # it belongs to the few-shot sources
     data_settings = DataSettings(**fields | {"source": source_text(data)})
 
     def open_it() -> ImageDataset:
-        site.view.start("looking at the images", total=1)
+        context.view.start("looking at the images", total=1)
 
         def report(done: int, total: int) -> None:
-            site.view.update(done, total, title="looking at the images")
+            context.view.update(done, total, title="looking at the images")
 
         try:
             return open_dataset(
@@ -177,26 +177,26 @@ def open_training_data(
                 targets=targets,
             )
         finally:
-            site.view.finish()
+            context.view.finish()
 
     opened: list[ImageDataset] = []
-    site.ranks.run_on_main(lambda: opened.append(open_it()))
-    with site.ranks.patient():
+    context.ranks.run_on_main(lambda: opened.append(open_it()))
+    with context.ranks.patient():
         return opened[0] if opened else open_it()
 
 
 def source_text(data: Any) -> str:
-    """Return what stands for the data in settings and messages."""
+    """Return the text that represents the data in settings and messages."""
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
     return f"{type(data).__name__} of {len(data)}"
 
 
 def fewshot_sources(text: str) -> list[str]:
-    """Return the data sources that `evaluation.fewshot` names.
+    """Return the data sources named in `evaluation.fewshot`.
 
     Raises:
-        RequestError: text that is no source, or two sources of one name, whose rows would be mixed.
+        RequestError: two sources have the same name, so that their rows would be mixed.
     """
     sources = [part.strip() for part in text.split(",") if part.strip()]
     names = Counter(map(data_name, sources))
@@ -210,7 +210,7 @@ def fewshot_sources(text: str) -> list[str]:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """Return measured facts in one line: epoch, loss, accuracy, images/s, wait for data."""
+    """Format measurements in one line: epoch, loss, accuracy, images/s, wait for data."""
     shown = [f"epoch {facts['epoch']:.1f}", f"loss {facts['loss']:.3f}"]
     if facts.get("accuracy") is not None:
         shown.append(f"accuracy {100 * facts['accuracy']:.1f} %")
@@ -223,7 +223,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedRunError(VitralError):
-    """A run was asked to stop, and has saved what is there."""
+    """A run was interrupted by a signal, and has saved its state."""
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
@@ -231,7 +231,7 @@ class InterruptedRunError(VitralError):
 
 
 class StopRequest:
-    """Whether a signal has asked to stop, and which."""
+    """Records whether a signal requested a stop, and which."""
 
     def __init__(self) -> None:
         self.signal_number = 0
@@ -239,13 +239,13 @@ class StopRequest:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         self.signal_number = number
 
 
 @contextlib.contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Catch the signals for the time of a run; outside the main thread nothing is caught."""
+    """Handle SIGINT and SIGTERM during a run; outside the main thread none is handled."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,9 +1,10 @@
-"""The gradient of a loss that couples all examples of a step, by micro-batches and processes.
+"""Gradients of losses that couple all examples of a step, over micro-batches and processes.
 
-`encode` is run on each micro-batch, what it gave is gathered from all of them and all processes,
-`couple` is run once on the whole in every process, and its gradient is led back through each
-micro-batch, which for this is encoded again: one more forward pass, and the memory of one
-micro-batch (gradient caching, arXiv 2101.06983, section 3). The result is that of one large batch.
+`encode` runs on each micro-batch. Its outputs are gathered from all micro-batches and processes,
+and `couple` runs once on the whole batch in every process. The gradient is then backpropagated
+through each micro-batch, which is encoded again for this. It costs one more forward pass and needs
+the memory of one micro-batch (gradient caching, arXiv 2101.06983, section 3). The result equals
+that of one large batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from vitral.runtime.distributed import Machine
 
 Piece = tuple[Callable[[], Batch], int]
-"""Makes a micro-batch ready for the model, and the seed of what is drawn in it."""
+"""(function that prepares a micro-batch for the model, seed of the micro-batch)."""
 
 
 def backward_coupled(
@@ -37,30 +38,30 @@ def backward_coupled(
     seed: int,
     machine: "Machine",
 ) -> dict[str, Tensor]:
-    """Leave in the parameters the gradient of the mean coupled loss over the whole step.
+    """Accumulate the gradient of the mean coupled loss over the whole step.
 
     Args:
-        objective: of coupling "batch".
+        objective: with coupling "batch".
         pieces: the micro-batches of this process.
-        rows_of_ranks: how many rows they have in each process.
-        order: in which the rows of all processes, one after the other, are coupled; None: as they
-            come.
-        num_valid: rows of this process that count.
-        seed: of what is drawn in `couple`, the same in all processes.
-        machine: where it happens.
+        rows_of_ranks: number of rows in each process.
+        order: permutation of the concatenated rows of all processes before coupling; None: keep
+            their order.
+        num_valid: number of valid rows of this process.
+        seed: of random numbers in `couple`, the same in all processes.
+        machine: device, precision and processes.
 
     Returns:
         The sums of loss and metrics over all examples in the first process, zeros in the others.
 
     Raises:
-        RequestError: BatchNorm in what is encoded, of which no micro-batch or process sees all.
+        RequestError: `encode` uses BatchNorm, and no micro-batch or process sees the whole batch.
     """
     in_parts = len(pieces) > 1 or machine.ranks.world_size > 1
     encoded, valid = list[dict[str, Tensor]](), list[Tensor]()
     with torch.set_grad_enabled(len(pieces) == 1), _refuse_batch_norm(objective, when=in_parts):
-        for make, own_seed in pieces:
+        for make, piece_seed in pieces:
             batch = make()
-            encoded.append(_encode(objective, batch, seed=own_seed, machine=machine))
+            encoded.append(_encode(objective, batch, seed=piece_seed, machine=machine))
             valid.append(batch["valid"])
     local = {name: torch.cat([part[name].detach() for part in encoded]) for name in encoded[0]}
     rows, start, counts = _gather(local, torch.cat(valid), rows_of_ranks, num_valid, machine)
@@ -70,13 +71,13 @@ def backward_coupled(
     }
     torch.manual_seed(seed)
     with autocast(machine.device, machine.precision):
-        counted_rows = {n: _counted(leaf, counts, order) for n, leaf in leaves.items()}
+        counted_rows = {n: _valid_rows(leaf, counts, order) for n, leaf in leaves.items()}
         num_rows = len(next(iter(counted_rows.values())))
         values, metrics = checked_loss(objective, objective.couple(counted_rows), rows=num_rows)
     values = values.float()
-    # Every process has the same gradient of what is coupled: the sum over them counts it once.
+    # Every process computes the same coupled loss: the sum over processes counts it once.
     (values.sum() / max(len(values), 1) / machine.ranks.world_size).backward()
-    _lead_back(objective, pieces, encoded, leaves, start=start, machine=machine)
+    _backward_pieces(objective, pieces, encoded, leaves, start=start, machine=machine)
     if machine.ranks.world_size > 1:
         _sum_gradients(objective, machine)
     counted = 1.0 if machine.ranks.is_main else 0.0
@@ -105,11 +106,11 @@ def _encode(
 
 
 def drawing_from(objective: nn.Module, batch: Batch) -> AbstractContextManager[None]:
-    """Have stochastic depth drawn from a batch's own numbers, where it has some."""
+    """Draw stochastic depth from the uniform numbers in a batch, if it has some."""
     return drop_path_from(objective, batch.get("uniforms/drop_path"))
 
 
-def _lead_back(
+def _backward_pieces(
     objective: Objective,
     pieces: Sequence[Piece],
     encoded: Sequence[Mapping[str, Tensor]],
@@ -118,12 +119,12 @@ def _lead_back(
     start: int,
     machine: "Machine",
 ) -> None:
-    """Take the gradient of the gathered rows through the micro-batches that they came from."""
-    for number, (make, own_seed) in enumerate(pieces):
+    """Backpropagate the gradient of the gathered rows through their micro-batches."""
+    for number, (make, piece_seed) in enumerate(pieces):
         tensors: Mapping[str, Tensor] = encoded[number]
         count = len(next(iter(tensors.values())))
         if len(pieces) > 1:
-            tensors = _encode(objective, make(), seed=own_seed, machine=machine)
+            tensors = _encode(objective, make(), seed=piece_seed, machine=machine)
         outputs, gradients = [], []
         for name, tensor in tensors.items():
             leaf_gradient = leaves[name].grad
@@ -142,9 +143,9 @@ def _gather(
     num_valid: int,
     machine: "Machine",
 ) -> tuple[dict[str, Tensor], int, Tensor | None]:
-    """Return the rows of all processes in order, where this one's begin, and which are valid.
+    """Return the rows of all processes in order, the offset of this process, and a validity mask.
 
-    The last is None where all are, of one process; there the host knows it.
+    The mask is None for a single process whose rows are all valid: the host knows this.
     """
     ranks = machine.ranks
     if ranks.world_size == 1:
@@ -154,8 +155,8 @@ def _gather(
     return rows, start, _gather_rows(valid.to(torch.uint8), sizes, longest, ranks).bool()
 
 
-def _counted(rows: Tensor, counts: Tensor | None, order: Sequence[int] | None) -> Tensor:
-    """Return the rows (N, ...) that count, in an order."""
+def _valid_rows(rows: Tensor, counts: Tensor | None, order: Sequence[int] | None) -> Tensor:
+    """Return the valid rows, in an order if one is given: (N, ...)."""
     if order is not None:
         rows = rows[list(order)]
         counts = None if counts is None else counts[list(order)]
@@ -163,7 +164,7 @@ def _counted(rows: Tensor, counts: Tensor | None, order: Sequence[int] | None) -
 
 
 def _gather_rows(tensor: Tensor, sizes: Sequence[int], longest: int, ranks: Distributed) -> Tensor:
-    """Return rows (N, ...) of all processes, one process after the other."""
+    """Return the rows (N, ...) of all processes, concatenated by rank."""
     padded = tensor.new_zeros(longest, *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     found = ranks.all_gather(padded)
@@ -171,10 +172,10 @@ def _gather_rows(tensor: Tensor, sizes: Sequence[int], longest: int, ranks: Dist
 
 
 def _sum_gradients(objective: nn.Module, machine: "Machine") -> None:
-    """Add up the gradients of all processes, in one message for each type of number."""
+    """Sum the gradients over all processes, with one all-reduce per dtype."""
     by_type: dict[torch.dtype, list[nn.Parameter]] = {}
     for parameter in objective.parameters():
-        if parameter.grad is not None:  # in one process if in all: they compute the same
+        if parameter.grad is not None:  # in one process exactly if in all
             by_type.setdefault(parameter.dtype, []).append(parameter)
     for parameters in by_type.values():
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -186,7 +187,7 @@ def _sum_gradients(objective: nn.Module, machine: "Machine") -> None:
 
 @contextmanager
 def _refuse_batch_norm(objective: nn.Module, *, when: bool) -> Iterator[None]:
-    """Refuse a BatchNorm that is trained on parts of a batch, whose statistics it would take."""
+    """Refuse BatchNorm in training mode, which would use the statistics of a partial batch."""
 
     def refuse(name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, _inputs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Few-shot scores while a model trains, on tasks that are opened once."""
+"""Few-shot scores during training, on tasks that are opened once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ from vitral.training.context import fewshot_sources
 
 @dataclass(frozen=True)
 class FewshotScorer:
-    """Tasks, and the supports that were drawn of them."""
+    """Tasks with their drawn support sets."""
 
     tasks: tuple[tuple[FrozenTask, list[Draw]], ...]
     config: RunConfig
     device: torch.device
 
     def scores(self, model: torch.nn.Module) -> dict[str, float]:
-        """Return the accuracy of a model's present weights by `DATA/5-shot`, the mean over seeds.
+        """Return the accuracy of a model by `DATA/5-shot`, as the mean over seeds.
 
         Raises:
-            DataError: an image of a support, or every test image, can't be read.
+            DataError: an image of a support set, or every test image, can't be read.
             ModelFileError: the features are not finite.
         """
         assert isinstance(model, Model)
@@ -48,20 +48,20 @@ class FewshotScorer:
         view = model_view(frozen, fewshot_preprocessing(self.config.preprocessing))
         found: dict[str, list[float]] = {}
         for task, draws in self.tasks:
-            for own in score_draws(view, task, draws, l2=L2)[0]:
-                found.setdefault(f"{task.name}/{own.shots}-shot", []).append(own.accuracy)
+            for scored in score_draws(view, task, draws, l2=L2)[0]:
+                found.setdefault(f"{task.name}/{scored.shots}-shot", []).append(scored.accuracy)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def open_fewshot(
     config: RunConfig, *, device: torch.device, log: Callable[[str], None]
 ) -> FewshotScorer:
-    """Open the tasks of `evaluation.fewshot` and draw their supports.
+    """Open the tasks of `evaluation.fewshot` and draw their support sets.
 
     Args:
         config: of the run.
-        device: where the model is.
-        log: told what should be known of the data.
+        device: of the model.
+        log: receives notes about the data.
 
     Raises:
         RequestError: a source is not there, or has too few images for `evaluation.fewshot_shots`.

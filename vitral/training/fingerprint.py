@@ -1,4 +1,4 @@
-"""What of a run no setting tells: the parts that a caller gave, such as a module or a function."""
+"""Fingerprints of the parts of a run that are objects, such as a module or a function."""
 
 import abc
 import contextlib
@@ -34,9 +34,9 @@ _PLAIN = (
 _COMPILED = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _INSTALLED = ("purelib", "platlib")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
-"""Attributes that torch's own bookkeeping makes."""
+"""Attributes of torch's internal bookkeeping."""
 _WITHOUT_STATE = (object, abc.ABC, typing.Generic, typing.Protocol)
-"""Bases of which an object has nothing."""
+"""Base classes that contribute no state to an object."""
 
 
 def parts_fingerprint(
@@ -44,18 +44,18 @@ def parts_fingerprint(
     objective: str | Callable[..., Any],
     metrics: Mapping[str, Callable[..., Any]],
 ) -> str:
-    """Return a hash of the parts that are not named but given; empty when all are named.
+    """Return a hash of the parts given as objects; empty if all parts are given by name.
 
     Args:
-        model: one of ours counts with the names, shapes and values of its weights, since settings
-            tell the rest; another module with its code and its other attributes too.
-        objective: a function counts with its code and every value that it can see: defaults, what
-            it closes over, the globals that it names; an object with its class and attributes; a
-            module also with its weights.
-        metrics: likewise.
+        model: for a `Model`, names, shapes and values of its weights are hashed, since settings
+            determine the rest; for another module also its code and its other attributes.
+        objective: for a function, its code and every value that it can see are hashed: defaults,
+            closure variables and the globals that it names; for an object its class and
+            attributes; for a module also its weights.
+        metrics: hashed as objectives are.
 
     Raises:
-        RequestError: a part holds a value of which nothing tells whether it is the same.
+        RequestError: a part has a value for which equality can't be determined.
     """
     parts: list[bytes] = []
     if isinstance(model, Model):
@@ -78,29 +78,29 @@ def _digest(name: str, value: Any) -> bytes:
 
 
 class _Description:
-    """Says of any value what tells it apart, piece by piece; what was met before, by number."""
+    """Serialises any value into identifying bytes; a value seen before becomes its number."""
 
     def __init__(self, part: str) -> None:
         self._part = part
         self._seen: dict[int, tuple[int, Any]] = {}
 
     def of(self, value: Any, path: str) -> Iterator[bytes]:
-        """Give the pieces of a value, which lies at `path` within the part."""
+        """Yield the identifying bytes of a value at `path` within the part."""
         if isinstance(value, _PLAIN):
             yield f"{type(value).__name__} {value!r}".encode()
             return
         if id(value) in self._seen:
             yield f"again {self._seen[id(value)][0]}".encode()
             return
-        self._seen[id(value)] = (len(self._seen), value)  # kept alive: its id stays its own
+        self._seen[id(value)] = (len(self._seen), value)  # kept alive so that its id is not reused
         yield from self._structure(value, path)
 
     def _structure(self, value: Any, path: str) -> Iterator[bytes]:
         kind = type(value)
         yield _name_of(kind).encode()
-        for kinds, describe in self._ways:
+        for kinds, serialise in self._serialisers:
             if isinstance(value, kinds):
-                yield from describe(value, path)
+                yield from serialise(value, path)
                 return
         if not _is_library(kind.__module__):
             yield from self.of(kind, path)
@@ -110,8 +110,8 @@ class _Description:
             yield self._pickled(value, path)
 
     @functools.cached_property
-    def _ways(self) -> list[tuple[tuple[type, ...], Callable[[Any, str], Iterator[bytes]]]]:
-        """How values of each kind are described; the first that fits."""
+    def _serialisers(self) -> list[tuple[tuple[type, ...], Callable[[Any, str], Iterator[bytes]]]]:
+        """Pairs of types and their serialisers, of which the first match is used."""
         return [
             ((torch.Tensor, np.ndarray), self._array),
             ((types.ModuleType,), lambda value, _: iter([value.__name__.encode()])),
@@ -150,8 +150,8 @@ class _Description:
             yield from self.of(item, f"{path}[{key!r}]")
 
     def _sequence(self, values: Sequence[Any], path: str) -> Iterator[bytes]:
-        for place, item in enumerate(values):
-            yield from self.of(item, f"{path}[{place}]")
+        for index, item in enumerate(values):
+            yield from self.of(item, f"{path}[{index}]")
 
     def _set(self, values: frozenset[Any], path: str) -> Iterator[bytes]:
         yield b"".join(sorted(_digest(self._part, item) for item in values))
@@ -184,13 +184,13 @@ class _Description:
                 continue
             for name, member in vars(base).items():
                 inner = _unwrapped(member)
-                is_own = not name.startswith(("__", "_abc_")) or name == "__init__"
-                if isinstance(inner, types.FunctionType) or (is_own and not _is_slot(inner)):
+                is_specific = not name.startswith(("__", "_abc_")) or name == "__init__"
+                if isinstance(inner, types.FunctionType) or (is_specific and not _is_slot(inner)):
                     yield name.encode()
                     yield from self.of(inner, f"{path}.{name}")
 
     def _module(self, module: nn.Module, path: str) -> Iterator[bytes]:
-        """A module's class, weights, and whatever else it was given, such as a temperature."""
+        """Yield a module's class, weights and other attributes, such as a temperature."""
         yield from self.of(type(module), path)
         yield from weights_parts(module)
         yield from self._each(_unsaved_buffers(module), path)
@@ -203,10 +203,10 @@ class _Description:
             yield from self._each(given, f"{path}.{name}")
 
     def _pickled(self, value: Any, path: str) -> bytes:
-        """Return what pickle writes of a value that nothing else tells of.
+        """Return the pickle of a value that has no other serialiser.
 
         Raises:
-            RequestError: it writes nothing of it.
+            RequestError: the value can't be pickled.
         """
         try:
             return pickle.dumps(value)
@@ -219,22 +219,22 @@ class _Description:
 
 
 def _unwrapped(member: Any) -> Any:
-    """Return the function in a property, a static or class method, or what wraps one."""
-    for place in ("__func__", "fget", "func", "__wrapped__"):
-        inner = getattr(member, place, None)
+    """Return the function inside a property, a static or class method, or a wrapper."""
+    for name in ("__func__", "fget", "func", "__wrapped__"):
+        inner = getattr(member, name, None)
         if inner is not None and not isinstance(member, functools.partial):
             return _unwrapped(inner)
     return member
 
 
 def _name_of(kind: type) -> str:
-    """Return the full name of a class; of ours without its module, which may move."""
+    """Return the full name of a class; for ours without its module, which may change."""
     top = kind.__module__.split(".")[0]
     return f"{top if top == 'vitral' else kind.__module__}.{kind.__qualname__}"
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Return what an object has, in slots too."""
+    """Return the attributes of an object, including those in slots."""
     found: dict[str, Any] = {}
     for base in type(value).__mro__:
         for name, member in vars(base).items():
@@ -244,7 +244,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _unsaved_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the buffers that no file of weights has."""
+    """Return the non-persistent buffers."""
     saved = module.state_dict().keys()
     return {name: buffer for name, buffer in module.named_buffers() if name not in saved}
 
@@ -254,7 +254,7 @@ def _is_slot(member: Any) -> bool:
 
 
 def _closed_over(function: types.FunctionType) -> dict[str, Any]:
-    """Return the variables of outer functions that a function uses, but those not set yet."""
+    """Return the closure variables of a function, without those not set yet."""
     found = {}
     cells = function.__closure__ or ()
     for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
@@ -264,7 +264,7 @@ def _closed_over(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _named_globals(function: types.FunctionType) -> dict[str, Any]:
-    """Return the globals that a function, or one inside it, reads."""
+    """Return the globals that a function, or one nested in it, reads."""
     names, attributes, imported = set[str](), set[str](), dict[str, types.ModuleType]()
     waiting = [function.__code__]
     while waiting:
@@ -281,7 +281,7 @@ def _named_globals(function: types.FunctionType) -> dict[str, Any]:
         for name, module in found.items()
         if isinstance(module, types.ModuleType) and not _is_library(module.__name__)
     }
-    # Of a module of one's own, what the code may read of it.
+    # Of a user's module, the attributes that the code may read.
     return found | {
         f"{name}.{attribute}": getattr(module, attribute)
         for name, module in modules.items()
@@ -290,12 +290,12 @@ def _named_globals(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _imported_inside(code: types.CodeType, *, package: str | None) -> dict[str, types.ModuleType]:
-    """Return the modules that code imports when it runs."""
+    """Return the modules that code imports when executed."""
     found = dict[str, types.ModuleType]()
     instructions = list(dis.get_instructions(code))
-    for place, instruction in enumerate(instructions):
+    for index, instruction in enumerate(instructions):
         if instruction.opname == "IMPORT_NAME":
-            dots = "." * instructions[place - 2].argval  # pushed before what is imported from it
+            dots = "." * instructions[index - 2].argval  # pushed before what is imported from it
             with contextlib.suppress(ImportError):
                 name = importlib.util.resolve_name(dots + instruction.argval, package)
                 if not _is_library(name):
@@ -304,7 +304,7 @@ def _imported_inside(code: types.CodeType, *, package: str | None) -> dict[str, 
 
 
 def _is_library(module: str | None) -> bool:
-    """Say whether code comes with an installed package, whose version stands for it."""
+    """Return whether a module belongs to an installed package, which its version identifies."""
     top = (module or "builtins").split(".")[0]
     if top == "__main__":
         return False
@@ -319,6 +319,6 @@ def _is_library(module: str | None) -> bool:
 
 
 def _is_pure_python(kind: type) -> bool:
-    """Say whether all that an object is stands in its attributes: its class is no compiled one."""
+    """Return whether attributes hold an object's whole state: no base of its class is compiled."""
     bases = [base for base in kind.__mro__ if base not in _WITHOUT_STATE]
     return all(not _is_library(base.__module__) for base in bases)

@@ -1,8 +1,8 @@
 """One optimizer step: forward, backward, clip, update; on one process or many.
 
-Nothing in a step waits for the device: what it measured is read when the next one has been started
-(`StepRunner.read`). A step that is not finite sets a latch on the device, which keeps every later
-update from happening until the host has read it.
+Nothing in a step waits for the device: its measurements are read after the next step has started
+(`StepRunner.read`). A step that is not finite sets a latch on the device, which blocks all further
+updates until the host has read it.
 """
 
 import functools
@@ -36,44 +36,44 @@ from vitral.training.parallel import uncompiled, unsynchronised
 from vitral.training.state import TrainState
 
 _COUPLED = 1 << 20
-"""Stands for the micro-batch in the seed of what is coupled over the whole step."""
+"""Used as the micro-batch number in the seed of `couple`, which sees the whole step."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step measured, on this process."""
+    """Measurements of one step, on this process."""
 
     loss_sum: float
     """Over this process's examples."""
     metric_sums: dict[str, float]
     total: float
-    """What the sums are to be divided by, over all processes: examples, or their weights."""
+    """Divisor of the sums over all processes: number of examples, or sum of their weights."""
     num_examples: int
-    """That counted, over all processes."""
+    """Valid examples over all processes."""
     learning_rate: float
     grad_norm: float
     """Before clipping."""
     wait_seconds: float
-    """For data."""
+    """Time spent waiting for data."""
     stop: int
-    """The signal that asked some process to stop; 0: none did."""
+    """Number of the signal that requested a stop on some process; 0: none."""
 
 
 @dataclass(frozen=True)
 class StartedStep:
-    """A step whose work has been given to the device."""
+    """A step whose work has been queued on the device."""
 
     batches: StepBatches
     metric_names: tuple[str, ...]
-    """Of the last that `fetch` returns."""
+    """Names of the last values that `fetch` returns."""
     fetch: Callable[[], list[float]]
     """Waits for the device."""
     learning_rate: float
     wait_seconds: float
     buffers: Mapping[str, Mapping[str, Tensor]]
-    """The objective's before the step, by module and name."""
+    """The objective's buffers before the step, by module and name."""
     is_main: bool
-    """Whether the optimizer had no state before it."""
+    """Whether the optimizer had no state before the step."""
 
 
 class StepRunner:
@@ -88,38 +88,38 @@ class StepRunner:
         config: RunConfig,
         machine: Machine,
     ) -> None:
-        """Take what a run has.
+        """Store the parts of a run.
 
         Args:
-            state: moves with each step.
+            state: changed by each step.
             forward: from `parallelise`.
             batches: of the run.
             config: of the run.
-            machine: where it happens.
+            machine: device, precision and processes.
         """
         self._state, self._forward, self._batches = state, forward, batches
         self._config, self._machine = config, machine
         self._latch = torch.zeros((), device=machine.device)
-        """1 once a step was not finite: no update happens any more."""
-        # Found once: a walk through all modules takes as long as a small model's update.
+        """1 once a step was not finite: no more updates."""
+        # Collected once: walking all modules takes as long as the update of a small model.
         objective = state.objective
         self._parameters = dict(objective.named_parameters())
         self._with_buffers = {n: m for n, m in objective.named_modules() if m._buffers}
         trained = {p for group in state.optimizer.param_groups for p in group["params"]}
         self._untrained = {n: p for n, p in self._parameters.items() if p not in trained}
         self._has_kernel = machine.device.type in ("cpu", "cuda")
-        if self._has_kernel:  # the fused kernels leave all as it is where this is 1
+        if self._has_kernel:  # fused kernels skip the update if this is 1
             state.optimizer.found_inf = self._latch  # type: ignore[attr-defined]
 
     def start(
         self, step_batches: StepBatches, *, wait_seconds: float = 0.0, stop: int = 0
     ) -> StartedStep:
-        """Give a step's work to the device; the state is then that after the step.
+        """Queue a step on the device; the state is afterwards that after the step.
 
         Args:
-            step_batches: of the step, which is the state's next.
-            wait_seconds: for them.
-            stop: the signal that asks this process to stop, which all processes then learn of.
+            step_batches: of the state's next step.
+            wait_seconds: time spent waiting for them.
+            stop: signal that requested a stop of this process; passed on to all processes.
         """
         state, config, step = self._state, self._config, step_batches.plan.step
         buffers = self._copy_buffers()
@@ -133,7 +133,7 @@ class StepRunner:
         self._check_trained()
         state.objective.on_gradients(self._info(step, finite))
         norm = clip_gradients(self._parameters.values(), max_norm=config.optimizer.clip_norm)
-        overrides = self._close_latch(norm, sums["loss"], stop=stop)
+        stop_flag = self._close_latch(norm, sums["loss"], stop=stop)
         is_main = not state.optimizer.state
         self._update()
         finite = 1 - self._latch
@@ -142,7 +142,7 @@ class StepRunner:
         state.objective.after_step(self._info(step, finite))
         state.step = step + 1
         loss = sums.pop("loss")
-        measured = [norm, overrides, self._latch, totals[0], totals[-1], loss, *sums.values()]
+        measured = [norm, stop_flag, self._latch, totals[0], totals[-1], loss, *sums.values()]
         return StartedStep(
             step_batches,
             tuple(sums),
@@ -154,7 +154,7 @@ class StepRunner:
         )
 
     def read(self, started: StartedStep) -> StepResult:
-        """Wait for a step, the first that has not been read, and return what it measured.
+        """Wait for the oldest unread step and return its measurements.
 
         Raises:
             DivergedError: its loss or gradient is not finite; the state is that before the step.
@@ -162,7 +162,7 @@ class StepRunner:
         with self._machine.ranks.waiting():
             norm, stop, latch, total, examples, loss, *metrics = started.fetch()
         if latch:
-            self._go_back(started)
+            self._undo(started)
             raise self._diverged(started.batches)
         return StepResult(
             loss_sum=loss,
@@ -185,18 +185,18 @@ class StepRunner:
         )
 
     def _backward(self, step_batches: StepBatches) -> tuple[dict[str, Tensor], Tensor]:
-        """Add up the gradients of the step.
+        """Accumulate the gradients of the step.
 
         Returns:
-            The sums of loss and metrics over this process's examples, and over all processes what
-            they are divided by, and the number of examples.
+            The sums of loss and metrics over this process's examples, and a tensor with their
+            divisors and the number of examples, both over all processes.
         """
         if self._state.objective.coupling == "batch":
             totals = self._totals(step_batches, [])
             coupled = backward_coupled(
                 self._state.objective,
                 [
-                    (functools.partial(self._ready, batch), self._seed(step_batches, number))
+                    (functools.partial(self._prepare, batch), self._seed(step_batches, number))
                     for number, batch in enumerate(step_batches.micro_batches)
                 ],
                 rows_of_ranks=self._batches.rows_of_ranks(step_batches.plan.step),
@@ -215,7 +215,7 @@ class StepRunner:
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(step_batches.micro_batches):
             found = self._accumulate(
-                self._ready(batch),
+                self._prepare(batch),
                 self._machine.ranks.world_size / divisors,
                 seed=self._seed(step_batches, number),
                 synchronise=number == len(step_batches.micro_batches) - 1,
@@ -225,12 +225,12 @@ class StepRunner:
         loss = sums.pop("loss")
         if len(parts) == 1:
             return {"loss": loss[0], **sums}, totals
-        # A mean over steps weighs a loss of several parts by the examples of each step.
+        # The mean over steps weights a loss of several parts by the examples of each step.
         by_example = {name: value * (examples / divisors[0]) for name, value in sums.items()}
         loss = (loss / divisors).sum() * examples
         return {"loss": loss, **by_example}, torch.stack([examples, examples])
 
-    def _ready(self, batch: Batch) -> Batch:
+    def _prepare(self, batch: Batch) -> Batch:
         return prepare_on_device(
             batch, device=self._machine.device, preprocessing=self._config.preprocessing
         )
@@ -247,15 +247,15 @@ class StepRunner:
     def _weights(self, step_batches: StepBatches) -> list[Tensor]:
         """Return the sums of weights of each micro-batch, (parts,), before any forward pass."""
         sums = []
-        for batch in step_batches.micro_batches:  # made ready one by one, here and once more
-            ready = self._ready(batch)
-            weights = self._state.objective.weights(ready)
-            weights = checked_weights(self._state.objective, weights, rows=len(ready["valid"]))
-            sums.append(_sum_of_valid(weights, ready["valid"]))
+        for batch in step_batches.micro_batches:  # prepared one by one, here and again for the loss
+            prepared = self._prepare(batch)
+            weights = self._state.objective.weights(prepared)
+            weights = checked_weights(self._state.objective, weights, rows=len(prepared["valid"]))
+            sums.append(_sum_of_valid(weights, prepared["valid"]))
         return sums
 
     def _totals(self, step_batches: StepBatches, weights: list[Tensor]) -> Tensor:
-        """Return over all processes what each part of the loss is divided by, then the examples."""
+        """Return the divisor of each loss part, then the number of examples, over all processes."""
         device = self._machine.device
         examples = torch.full((1,), float(step_batches.num_valid), device=device)
         parts = torch.stack(weights).sum(dim=0) if weights else examples
@@ -264,10 +264,10 @@ class StepRunner:
     def _accumulate(
         self, batch: Batch, scales: Tensor, *, seed: int, synchronise: bool
     ) -> dict[str, Tensor]:
-        """Add a micro-batch's share to the gradients; return sums of loss, (parts,), and metrics.
+        """Accumulate the gradients of a micro-batch; return sums of loss, (parts,), and metrics.
 
-        The loss is the sum over this micro-batch's examples times the scale: over all micro-batches
-        and processes, whose gradients are averaged, that is the mean over the whole batch.
+        The loss is the sum over the examples of this micro-batch times the scale. Over all
+        micro-batches and processes, whose gradients are averaged, this is the mean over the batch.
         """
         forward, machine = self._forward, self._machine
         torch.manual_seed(seed)
@@ -290,7 +290,7 @@ class StepRunner:
         }
 
     def _check_trained(self) -> None:
-        """Refuse a gradient that no update will use: a layer that was frozen from the start."""
+        """Refuse a gradient that no update uses: of a layer that was frozen from the start."""
         for name, parameter in self._untrained.items():
             if parameter.grad is not None:
                 raise RequestError(
@@ -299,20 +299,20 @@ class StepRunner:
                 )
 
     def _close_latch(self, norm: Tensor, loss_sum: Tensor, *, stop: int) -> Tensor:
-        """Close the latch if the step is not finite, on all processes alike.
+        """Set the latch on all processes if the step is not finite.
 
         Returns:
-            The signal that asked some process to stop, 0 for none, on the device.
+            The signal that requested a stop on some process, 0 for none, on the device.
         """
         is_bad = ~(torch.isfinite(norm) & torch.isfinite(loss_sum))
-        overrides = torch.full((), float(stop), device=self._machine.device)
-        flags = self._machine.ranks.max(torch.stack([is_bad.float(), overrides]))
+        stop_flag = torch.full((), float(stop), device=self._machine.device)
+        flags = self._machine.ranks.max(torch.stack([is_bad.float(), stop_flag]))
         self._latch.copy_(torch.maximum(self._latch, flags[0]))
         return flags[1]
 
     def _update(self) -> None:
         optimizer = self._state.optimizer
-        if self._has_kernel or not self._latch:  # without such a kernel the host waits and looks
+        if self._has_kernel or not self._latch:  # without such a kernel the host must wait
             optimizer.step()
         self._drop_gradients()
 
@@ -321,7 +321,7 @@ class StepRunner:
             parameter.grad = None
 
     def _copy_buffers(self) -> dict[str, dict[str, Tensor]]:
-        """Return copies of the present buffers, by module and name: a module may replace them."""
+        """Return copies of the current buffers, by module and name: a module may replace them."""
         return {
             path: {name: buffer.clone() for name, buffer in module.named_buffers(recurse=False)}
             for path, module in self._with_buffers.items()
@@ -332,8 +332,8 @@ class StepRunner:
             for name, buffer in module.named_buffers(recurse=False):
                 buffer.copy_(copies[path][name])
 
-    def _go_back(self, started: StartedStep) -> None:
-        """Put the state back before a step whose updates did not happen."""
+    def _undo(self, started: StartedStep) -> None:
+        """Reset the state to that before a step whose update was skipped."""
         state = self._state
         state.step = started.batches.plan.step
         self._put_buffers(started.buffers)
@@ -342,27 +342,27 @@ class StepRunner:
         self._drop_gradients()
 
     def _diverged(self, step_batches: StepBatches) -> DivergedError:
-        """Run the step's passes again and say what went wrong first, and on what.
+        """Repeat the step's passes and return an error that names the first culprit and the batch.
 
-        The state stays what it is.
+        The state is not changed.
         """
         step, objective = step_batches.plan.step, self._state.objective
         buffers = self._copy_buffers()
         objective.before_step(self._info(step, torch.ones_like(self._latch)))
         culprit, files = None, list[str]()
         for number, batch in enumerate(step_batches.micro_batches):
-            ready, seed = self._ready(batch), self._seed(step_batches, number)
+            prepared, seed = self._prepare(batch), self._seed(step_batches, number)
 
-            def compute_loss(ready: Batch = ready, seed: int = seed) -> Tensor:
+            def compute_loss(prepared: Batch = prepared, seed: int = seed) -> Tensor:
                 machine = self._machine
                 torch.manual_seed(seed)
-                with drawing_from(objective, ready), autocast(machine.device, machine.precision):
-                    return _loss_alone(objective, ready)
+                with drawing_from(objective, prepared), autocast(machine.device, machine.precision):
+                    return _loss_alone(objective, prepared)
 
             with uncompiled(objective), unsynchronised(objective):
                 try:
                     culprit = find_first_nonfinite(objective, compute_loss)
-                except Exception:  # such as of BatchNorm on one row: it can't be told by itself
+                except Exception:  # such as BatchNorm on a single row
                     culprit = None
             if culprit:
                 files = self._batches.names_of(batch)
@@ -382,7 +382,7 @@ class StepRunner:
 
 
 def _loss_alone(objective: Objective, batch: Batch) -> Tensor:
-    """Return the summed loss of a micro-batch by itself."""
+    """Return the summed loss of a single micro-batch."""
     valid = batch["valid"]
     if objective.coupling == "batch":
         rows = objective.encode(batch)
@@ -398,7 +398,7 @@ def _sum_of_valid(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _fetch(measured: Sequence[Tensor]) -> Callable[[], list[float]]:
-    """Begin to copy numbers to the host; return what waits for them."""
+    """Start copying numbers to the host; return a function that waits for them."""
     stacked = torch.stack([value.detach().float() for value in measured])
     if stacked.device.type != "cuda":
         return stacked.tolist

@@ -1,4 +1,4 @@
-"""What is measured between two rows of a run, and the rows that are made of it."""
+"""Measurements between two logged rows of a run, and the rows made from them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from vitral.training.loop import StepResult
 
 WARM_STEPS = 20
-"""After which waiting for data is more than the beginning's."""
+"""Steps after which waiting for data is no longer a start-up effect."""
 
 
 @dataclass
 class MetricSums:
-    """What has been measured since the last row; saved, so that rows do not depend on stops."""
+    """Sums since the last row; saved, so that rows do not depend on interruptions."""
 
     loss: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     total: float = 0
-    """What the sums are divided by: examples, or their weights."""
+    """Divisor of the sums: number of examples, or sum of their weights."""
 
     def add(self, result: StepResult) -> None:
-        """Take a step in."""
+        """Add the measurements of a step."""
         self.loss += result.loss_sum
         self.total += result.total
         for name, value in result.metric_sums.items():
@@ -38,7 +38,7 @@ class MetricSums:
 
 
 def restore_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> MetricSums:
-    """Give a process its sums back; on another number of processes the first one takes all."""
+    """Return the saved sums of a process; if the world size changed, the first one gets all."""
     read = [_read(entry) for entry in saved]
     if len(read) == world_size:
         return read[rank]
@@ -55,30 +55,30 @@ def restore_sums(saved: list[dict[str, Any]], *, rank: int, world_size: int) -> 
 
 
 def _read(saved: dict[str, Any]) -> MetricSums:
-    """Return sums as they were saved; older versions counted examples alone."""
+    """Return the sums of a saved record; older versions saved only the number of examples."""
     return MetricSums(
         saved["loss"], saved["metrics"], saved.get("total", saved.get("num_examples", 0))
     )
 
 
 class Throughput:
-    """Readings between two rows."""
+    """Throughput between two rows."""
 
     def __init__(self) -> None:
         self._seconds = self._wait_seconds = 0.0
         self._num_examples = 0
 
     def add(self, result: StepResult) -> None:
-        """Take a step in."""
+        """Add the measurements of a step."""
         self._wait_seconds += result.wait_seconds
         self._num_examples += result.num_examples
 
     def add_seconds(self, seconds: float) -> None:
-        """Take in time that steps took."""
+        """Add the duration of steps."""
         self._seconds += seconds
 
     def reading(self) -> dict[str, float]:
-        """Return `images_per_second`, and `wait_share`, the share of the time that data took."""
+        """Return `images_per_second`, and `wait_share`, the share of time waiting for data."""
         seconds = max(self._seconds, 1e-9)
         return {
             "images_per_second": self._num_examples / seconds,
@@ -87,41 +87,41 @@ class Throughput:
 
 
 class TrainLog:
-    """Sums and times of the steps, written as rows; and advice where the model waits for data."""
+    """Logs sums and times of steps as rows, and advice if the model waits for data."""
 
     def __init__(self, run: Run, batches: TrainingBatches) -> None:
-        """Begin a log.
+        """Create a log.
 
         Args:
-            run: what is fixed of it.
-            batches: that it trains on.
+            run: its fixed part.
+            batches: of the training data.
         """
         self._run, self._batches = run, batches
         self._ranks = run.machine.ranks
         self._since, self._is_advised = Throughput(), False
         self.sums = MetricSums()
         self.seconds = 0.0
-        """Of training, those before a stop among them."""
+        """Of training, including those before an interruption."""
         self.first_step = 0
-        """Done before this process began."""
+        """Step at which this process started."""
 
     def take(self, result: StepResult) -> None:
-        """Take in what a step measured."""
+        """Add the measurements of a step."""
         self.sums.add(result)
         self._since.add(result)
 
     def take_seconds(self, seconds: float, *, of_steps: bool = True) -> None:
-        """Take in time: of steps, or of what lies between them."""
+        """Add time spent in steps, or between them."""
         self.seconds += seconds
         if of_steps:
             self._since.add_seconds(seconds)
 
     def place(self, step: int, split: str) -> dict[str, Any]:
-        """Return the beginning of a row: where in the run, and of which split."""
+        """Return the first columns of a row: step, epoch and split."""
         return {"step": step, "epoch": step / self._batches.steps_per_epoch, "split": split}
 
     def write(self, step: int, last: StepResult) -> None:
-        """Write a row of the mean over the steps since the last row, over all processes."""
+        """Write a row of means over the steps since the last row and over all processes."""
         names = sorted(self.sums.metrics)
         values = [self.sums.loss, *(self.sums.metrics[name] for name in names)]
         columns = zip(*self._ranks.all_gather_object(values), strict=True)
@@ -146,13 +146,13 @@ class TrainLog:
         self.sums, self._since = MetricSums(), Throughput()
 
     def _is_warm(self, step: int) -> bool:
-        """Say whether loading has got going, and images that are kept have all been decoded."""
+        """Return whether loading is past its start-up, and cached images have all been decoded."""
         steps = step - self.first_step
         is_kept = isinstance(self._batches.examples.store, DecodedStore)
         return steps > WARM_STEPS and (not is_kept or steps > self._batches.steps_per_epoch)
 
     def _advise(self, wait_share: float) -> None:
-        """Say once why the model waits for data, and what to do about it."""
+        """Log why the model waits for data, and what to do about it."""
         config, data = self._run.resolved.config, self._run.data
         how = config.preprocessing
         try:

@@ -1,4 +1,4 @@
-"""AdamW or SGD on matrices and the rest, by layer; clipping; and the state as named tensors."""
+"""AdamW or SGD with parameter groups; clipping; the state as named tensors; the schedule."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from vitral.runtime.distributed import sharded_like, whole
 def build_optimizer(
     objective: nn.Module, settings: OptimizerSettings, *, device: torch.device
 ) -> torch.optim.Optimizer:
-    """Return an optimizer that decays what it shall: no biases, norms, tokens or positions.
+    """Return an optimizer that applies no weight decay to biases, norms, tokens or positions.
 
     Each group has a `share` of the learning rate, below 1 for lower layers with `layer_decay`.
     """
@@ -25,7 +25,7 @@ def build_optimizer(
         sgd = torch.optim.SGD(
             groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused
         )
-        # As the first step would leave it; fused, it can't begin for some and go on for others.
+        # As after the first step; the fused kernel can't start some buffers and continue others.
         for group in sgd.param_groups:
             for parameter in group["params"] if settings.momentum else ():
                 sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -40,7 +40,7 @@ def build_optimizer(
 
 
 def _groups(objective: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
-    """Return parameter groups, one for each share of the rate and decay that occur."""
+    """Return one parameter group for each combination of rate share and decay."""
     shares, decayed = _rate_shares(objective, settings.layer_decay), decayed_names(objective)
     members: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in objective.named_parameters():
@@ -48,7 +48,7 @@ def _groups(objective: nn.Module, settings: OptimizerSettings) -> list[dict[str,
             decays = settings.decayed == "all" or name in decayed
             key = (shares.get(name, 1.0), decays)
             members.setdefault(key, []).append((name, parameter))
-    # The head's layer before those below it, and of each what is decayed first.
+    # From the head downwards; in each layer decayed parameters come first.
     ordered = sorted(members.items(), key=lambda item: (-item[0][0], not item[0][1]))
     return [
         {
@@ -62,9 +62,9 @@ def _groups(objective: nn.Module, settings: OptimizerSettings) -> list[dict[str,
 
 
 def _rate_shares(objective: nn.Module, layer_decay: float) -> Mapping[str, float]:
-    """Return the share of the learning rate of each parameter that lies in a model of ours.
+    """Return the share of the learning rate of each parameter of a `Model`.
 
-    What is not in the table has the whole rate, as the head does.
+    Parameters that are not in the table have the full rate, like the head.
     """
     prefix, model = owned_model(objective)
     if layer_decay == 1 or model is None:
@@ -75,7 +75,7 @@ def _rate_shares(objective: nn.Module, layer_decay: float) -> Mapping[str, float
 
 
 def owned_model(objective: nn.Module) -> tuple[str, Model | None]:
-    """Return the model that an objective owns, or is, and what its names begin with."""
+    """Return the prefix of parameter names, and the model that an objective owns or is."""
     model = objective if isinstance(objective, Model) else getattr(objective, "model", None)
     if not isinstance(model, Model):
         return "", None
@@ -85,8 +85,8 @@ def owned_model(objective: nn.Module) -> tuple[str, Model | None]:
 def decayed_names(module: nn.Module) -> set[str]:
     """Return the names of the parameters that weight decay applies to: kernels.
 
-    Those have two axes or more and torch's name for what multiplies, and no module inside states
-    in its `no_weight_decay()` that they are a table or token, added or looked up.
+    Kernels have two or more axes and one of torch's names for multiplicative weights, and are not
+    listed as a table or token, added or looked up, by the `no_weight_decay()` of any submodule.
     """
     tables = tables_of(module)
     return {
@@ -97,9 +97,9 @@ def decayed_names(module: nn.Module) -> set[str]:
 
 
 def _multiplies(name: str) -> bool:
-    """Say whether a name is one of torch's for weights: weight, in_proj_weight, weight_ih_l0.
+    """Return whether a name is one of torch's for weights: weight, in_proj_weight, weight_ih_l0.
 
-    Of `linear.parametrizations.weight.original1` what is parametrized counts.
+    For `linear.parametrizations.weight.original1` the name of the parametrized tensor counts.
     """
     *path, last = name.split(".")
     parametrized = path[-1] if path[-2:-1] == ["parametrizations"] else ""
@@ -107,7 +107,7 @@ def _multiplies(name: str) -> bool:
 
 
 def describe_decay(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Say how much decays, and what of two axes or more does not; nothing where nothing decays."""
+    """Describe what decays and which matrices do not; empty if there is no weight decay."""
     if not any(group["weight_decay"] for group in optimizer.param_groups):
         return []
     names = {parameter: name for name, parameter in objective.named_parameters()}
@@ -118,25 +118,25 @@ def describe_decay(objective: nn.Module, optimizer: torch.optim.Optimizer) -> li
     )
     tables = [names[parameter] for parameter in others if parameter.ndim >= 2]
     counts = (sum(p.numel() for p in parameters) for parameters in (decayed, others))
-    said = "weight decay: {:,} parameters in {} tensors decay, {:,} in {} do not".format(
+    text = "weight decay: {:,} parameters in {} tensors decay, {:,} in {} do not".format(
         *(
             number
             for pair in zip(counts, (len(decayed), len(others)), strict=True)
             for number in pair
         )
     )
-    return [said + (f", {', '.join(tables)} among them" if tables else "")]
+    return [text + (f", {', '.join(tables)} among them" if tables else "")]
 
 
 def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
-    """Give the groups that decay another weight decay, for an objective that schedules it."""
+    """Set the weight decay of the groups that decay, for objectives that schedule it."""
     for group in optimizer.param_groups:
         if group["decays"]:
             group["weight_decay"] = weight_decay
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give each group its share of the rate."""
+    """Set the learning rate of each group to its share of a rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["share"]
 
@@ -144,7 +144,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Tensor:
     """Scale gradients whose global norm is above `max_norm` down to it; 0: only measure.
 
-    As optax does: no small number is added to the norm.
+    Like optax, no epsilon is added to the norm.
 
     Returns:
         The norm before scaling, on the device.
@@ -161,9 +161,9 @@ def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Te
 
 
 def clip_each(parameters: Iterable[nn.Parameter], *, max_norm: float) -> None:
-    """Scale the gradient of each parameter by itself down to `max_norm`, where it is above it.
+    """Clip the norm of each parameter's gradient separately to `max_norm`.
 
-    As DINO does (`utils.clip_gradients`): another update than that of the global norm.
+    As in DINO (`utils.clip_gradients`); the update differs from clipping the global norm.
     """
     for parameter in parameters:
         clip_gradients([parameter], max_norm=max_norm)
@@ -180,17 +180,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put a state that `optimizer_tensors` gave back in place."""
+    """Restore a state that was returned by `optimizer_tensors`."""
     for group in optimizer.param_groups:
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            own = {
+            values = {
                 k.partition("/")[0]: v for k, v in tensors.items() if k.partition("/")[2] == name
             }
-            # A step counter is kept where the optimizer made it: on the parameter's device when
-            # fused.
+            # Step counters stay where the optimizer creates them: if fused, on the parameter's
+            # device.
             optimizer.state[parameter] = {
                 key: sharded_like(value.to(parameter.device), parameter)
-                for key, value in own.items()
+                for key, value in values.items()
             }
 
 
@@ -208,5 +208,7 @@ def learning_rate_share(step: int, *, total_steps: int, settings: ScheduleSettin
     elif settings.decay == "linear":
         share = settings.end + (1 - settings.end) * (1 - progress)
     else:
-        share = 0.1 ** sum(step > round(place * total_steps) for place in settings.milestones)
+        share = 0.1 ** sum(
+            step > round(milestone * total_steps) for milestone in settings.milestones
+        )
     return share * min(1.0, step / warmup) if warmup else share

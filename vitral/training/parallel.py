@@ -1,4 +1,4 @@
-"""An objective spread over processes and compiled, and for a while neither."""
+"""Distribute and compile an objective, and disable both temporarily."""
 
 import functools
 import warnings
@@ -17,13 +17,13 @@ from vitral.training.objectives.base import (
 
 
 def parallelise(objective: Objective, machine: Machine) -> nn.Module:
-    """Make an objective ready for its processes, and return what is called for its loss.
+    """Prepare an objective for its processes, and return the module to call for its loss.
 
-    Before the optimizer is made: its parameters are then those that are trained.
+    Call it before the optimizer is created, which must see the final parameters.
     """
     is_coupled = objective.coupling == "batch"
     if machine.ranks.world_size > 1 and machine.device.type == "cuda" and not is_coupled:
-        nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # there is none for the CPU
+        nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # not available for the CPU
     if machine.compile:
         for block in _compiled_blocks(objective.model):
             block.compile()
@@ -32,19 +32,19 @@ def parallelise(objective: Objective, machine: Machine) -> nn.Module:
     if is_coupled:  # its gradients are summed by `backward_coupled`
         machine.ranks.broadcast(t.detach() for t in objective.state_dict().values())
         return objective
-    # It says so in each step where it looked for parameters without a gradient and found none.
+    # DDP warns in every step in which all parameters have a gradient.
     warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     return DistributedDataParallel(objective, find_unused_parameters=not objective.uses_all)
 
 
 def _compiled_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return what is compiled one by one: blocks; another model as a whole."""
+    """Return the modules to compile separately: the blocks, or another model as a whole."""
     return [*model.block_modules()] if isinstance(model, Model) else [model]
 
 
 @contextmanager
 def uncompiled(objective: nn.Module) -> Iterator[None]:
-    """Run modules that are compiled as they are written, so that hooks see each."""
+    """Run compiled modules eagerly, so that hooks see each module."""
     compiled = {m: m._compiled_call_impl for m in objective.modules() if m._compiled_call_impl}
     for module in compiled:
         module._compiled_call_impl = None
@@ -57,7 +57,7 @@ def uncompiled(objective: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unsynchronised(objective: nn.Module) -> Iterator[None]:
-    """Have BatchNorm take the batch of this process alone, which no other need wait for."""
+    """Let SyncBatchNorm use the batch of this process only, without communication."""
     synchronised = [m for m in objective.modules() if isinstance(m, nn.SyncBatchNorm)]
     for module in synchronised:
         module.forward = functools.partial(_BatchNorm.forward, module)  # type: ignore[method-assign]

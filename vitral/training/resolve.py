@@ -1,4 +1,4 @@
-"""From what was asked for and what the data is to one frozen config, with each value's origin."""
+"""Resolve options, settings files, recipes and data into one frozen config with origins."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,28 +33,28 @@ from vitral.recipes import Facts
 from vitral.recipes.recipe import Recipe, choose_recipe, default_model
 from vitral.training.objectives.table import ObjectiveChoice
 
-# What a recipe may say that has no effect without validation images.
+# Recipe settings without effect if there are no validation images.
 _OF_VALIDATION = tuple(
     f"evaluation.{name}"
     for name in ("keep_best", "best_by", "best_within", "patience", "every_epochs")
 )
-# What a recipe may say that has no effect where the last model is the result.
+# Recipe settings without effect if the last model is the result.
 _OF_THE_BEST = ("evaluation.best_by", "evaluation.best_within", "evaluation.patience")
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What an objective asks for on the data."""
+    """What an objective requires for the data."""
 
     num_outputs: int
     """Of the model's head."""
     sources: Mapping[str, float]
-    """Beside the run's own data, with their shares of a batch."""
+    """Data sources besides the run's own, with their shares of a batch."""
 
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A run that can begin."""
+    """The settings of a run, resolved."""
 
     config: RunConfig
     origin: dict[str, str]
@@ -74,15 +74,15 @@ def resolve_run(
     """Choose every setting.
 
     Args:
-        data: opened.
+        data: of the run.
         model: a name, the caller's own module, or None for one that fits the images.
-        objective: what is minimised.
+        objective: to minimise.
         recipe: a name, or None for one that fits the task.
         overrides: settings by path from options; `train.epochs` stands for `train.steps`.
         from_file: settings by path from a file.
 
     Raises:
-        RequestError: a setting that has no place here, or a bad value.
+        RequestError: a setting has no effect here, or a bad value.
         DataError: no training images.
     """
     if "train" not in data.splits:
@@ -90,7 +90,7 @@ def resolve_run(
             f"{data.source} has no training images: it has {', '.join(data.splits)} only"
         )
     kind, record = objective.kind, objective.kind.settings_type
-    if from_file.get("objective.name") != objective.name:  # the file speaks of another objective
+    if from_file.get("objective.name") != objective.name:  # the file is for another objective
         from_file = {p: v for p, v in from_file.items() if not p.startswith("objective.")}
     overrides = {**overrides, "objective.name": objective.name}
     layers = {
@@ -116,18 +116,18 @@ def resolve_run(
     facts = _facts(data, model_settings, preprocessing, model=model)
     chosen = choose_recipe(facts, name=recipe)
     fitting = kind.fit_recipe({**chosen.settings, **_fitting(data)}, given, data)
-    fitting = _of_objective(fitting, record)
+    fitting = _for_objective(fitting, record)
     if "validation" not in data.splits:
         useless = set(_OF_VALIDATION)
         if given.get("evaluation.fewshot"):
             useless.remove("evaluation.every_epochs")
-        fitting = {path: own for path, own in fitting.items() if path not in useless}
+        fitting = {path: value for path, value in fitting.items() if path not in useless}
     chosen = replace(chosen, settings=fitting)
     check_positive(epochs=given.get("train.epochs"))
     if isinstance(model, nn.Module):
         _check_own_model(model, given, num_outputs=task.num_outputs)
     effective = _with_effect(chosen.settings, given, model=model)
-    chosen = replace(chosen, settings=_of_family(effective, model_settings))
+    chosen = replace(chosen, settings=_for_family(effective, model_settings))
     layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
     layers = {
         origin: _to_steps(layer, data, layers, sources=task.sources)
@@ -140,16 +140,16 @@ def resolve_run(
 
 
 def _fitting(data: ImageDataset) -> dict[str, Any]:
-    """Return the settings that keep changes off which would make an image one of another class."""
+    """Return settings that disable augmentations which would change the class of an image."""
     off: dict[str, dict[str, Any]] = {
         "flip": {"augment.flip": False},
         "crop": {"augment.crop": "none"},
     }
-    return {path: own for change in data.listing.unfit for path, own in off[change].items()}
+    return {path: value for change in data.listing.unfit for path, value in off[change].items()}
 
 
-def _of_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) -> dict[str, Any]:
-    """Drop what a recipe says of another objective's own settings."""
+def _for_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) -> dict[str, Any]:
+    """Drop recipe settings that belong to another objective."""
     known = {f"objective.{name}" for name in record.__dataclass_fields__}
     return {
         path: value
@@ -191,41 +191,41 @@ def _check_own_model(model: nn.Module, given: Mapping[str, Any], *, num_outputs:
 def _with_effect(
     recipe: Mapping[str, Any], given: Mapping[str, Any], *, model: str | nn.Module | None
 ) -> dict[str, Any]:
-    """Drop what a recipe says that has no place beside what was asked for."""
-    left = dict(recipe)
+    """Drop recipe settings that have no effect in combination with the given settings."""
+    rest = dict(recipe)
     crop = given.get("augment.crop", recipe.get("augment.crop", AugmentSettings.crop))
     for path, needed in CROP_OF_SETTING.items():
         if crop != needed:
-            left.pop(path, None)
+            rest.pop(path, None)
     if given.get("evaluation.keep_best") is False:
-        left = {path: own for path, own in left.items() if path not in _OF_THE_BEST}
+        rest = {path: value for path, value in rest.items() if path not in _OF_THE_BEST}
     if given.get("evaluation.best_by") == "loss":
-        left.pop("evaluation.best_within", None)
+        rest.pop("evaluation.best_within", None)
     recipes = recipe.get("optimizer.name", OptimizerSettings.name)
     if given.get("optimizer.name", recipes) != recipes:
-        left = _of_any_optimizer(left, given)
+        rest = _for_any_optimizer(rest, given)
     if isinstance(model, nn.Module):
-        left = {path: value for path, value in left.items() if not path.startswith("model.")}
-    return left
+        rest = {path: value for path, value in rest.items() if not path.startswith("model.")}
+    return rest
 
 
-def _of_any_optimizer(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what a recipe says of another optimizer than is asked for.
+def _for_any_optimizer(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop recipe settings of another optimizer than the given one.
 
     Raises:
-        RequestError: no learning rate is given, and the recipe's is another optimizer's.
+        RequestError: no learning rate is given, and that of the recipe is for another optimizer.
     """
     if "optimizer.learning_rate" not in given:
         raise RequestError(
             f"optimizer.name={given['optimizer.name']!r} is not the recipe's: give its "
             "--learning-rate too"
         )
-    left = {path: own for path, own in recipe.items() if not path.startswith("optimizer.")}
-    return left | {"optimizer.weight_decay": 0.0}
+    rest = {path: value for path, value in recipe.items() if not path.startswith("optimizer.")}
+    return rest | {"optimizer.weight_decay": 0.0}
 
 
-def _of_family(recipe: Mapping[str, Any], model_settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what a recipe says of models of another family, such as a ResNet's dropout."""
+def _for_family(recipe: Mapping[str, Any], model_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop recipe settings for models of another family, such as a ResNet's dropout."""
     if not model_settings:
         return dict(recipe)
     family = family_of(path.removeprefix("model.") for path in model_settings)
@@ -248,7 +248,7 @@ def _model_settings(
     *,
     overrides: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of the model and of its preprocessing that nobody asked for."""
+    """Return the automatic settings of the model and of its preprocessing."""
     channels = data.channels
     if isinstance(model, Model):
         return (
@@ -278,13 +278,13 @@ def _model_settings(
 
 
 def _of_deep_images(data: ImageDataset) -> dict[str, Any]:
-    """Return how images of more than eight bits are prepared: in their range, never rounded."""
+    """Return preprocessing of images of more than eight bits: in their range, not rounded."""
     levels = data.levels()
     return {"levels": levels, "rounding": "none"} if levels else {}
 
 
 def facts_of(data: ImageDataset, config: ModelConfig) -> Facts:
-    """Return what recipes and protocols look at, of a task for a pretrained model."""
+    """Return the facts that recipes and protocols depend on, for a pretrained model."""
     return Facts(
         num_images=len(data.splits["train"]),
         num_classes=len(data.classes),
@@ -324,7 +324,7 @@ def _to_steps(
     *,
     sources: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Replace epochs and warm-up shares by steps, now that the number of images is known."""
+    """Replace epochs and warm-up shares by steps, using the number of images."""
     layer = dict(layer)
     everything = _joined(layers)
     check_positive(batch_size=everything["train.batch_size"])
@@ -340,7 +340,7 @@ def _to_steps(
         layer["train.steps"] = max(1, round(epochs * per_epoch))
     share = layer.pop("schedule.warmup_share", None)
     if share is not None and "schedule.warmup_steps" not in layer:
-        later = {origin: own for origin, own in layers.items() if origin in ("file", "option")}
+        later = {origin: layer for origin, layer in layers.items() if origin in ("file", "option")}
         overrides = _joined(later)
         total = overrides.get("train.steps")
         if total is None:
@@ -350,12 +350,12 @@ def _to_steps(
 
 
 def typical_area(data: ImageDataset) -> int:
-    """Return the median of the images' pixels; 224 x 224 when they have not been looked at."""
+    """Return the median number of pixels of the images; 224 x 224 if sizes are not known."""
     areas = [f.height * f.width for f in data.file_infos if f.height]
     return int(np.median(areas)) if areas else 224 * 224
 
 
 def _typical_side(data: ImageDataset) -> int:
-    """Return the median of the images' shorter sides; 224 when they have not been looked at."""
+    """Return the median shorter side of the images; 224 if sizes are not known."""
     sides = [min(f.height, f.width) for f in data.file_infos if f.height]
     return int(np.median(sides)) if sides else 224

@@ -1,4 +1,4 @@
-"""What a run writes at its beginning and at its end: facts, model, summary, report."""
+"""Files that a run writes at its start and end: facts, model, summary, report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vitral.data.loader import own_share
 from vitral.data.order import steps_per_epoch
 from vitral.data.report import data_report, describe_report
 from vitral.evaluate.evaluator import Evaluator, Scored, plain_figures
-from vitral.figures.report import write_report
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.models.weights.folder import write_model_files
 from vitral.runtime.device import machine_facts
 
@@ -33,19 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives."""
+    """The result of a run."""
 
     model: nn.Module
     """With its final weights, in evaluation mode."""
     summary: dict[str, Any]
-    """The final figures, as in `summary.json`."""
+    """The final metrics, as in `summary.json`."""
     path: Path
     """The run folder."""
 
 
 def read_result(folder: RunWriter) -> dict[str, Any]:
     """Return the summary of a finished run."""
-    summary: dict[str, Any] = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = json.loads(
+        (folder.path / RunFile.SUMMARY).read_text(encoding="utf-8")
+    )
     return summary
 
 
@@ -58,15 +60,15 @@ def write_results(
     data: ImageDataset,
     fewshot: FewshotScorer | None,
 ) -> dict[str, Any]:
-    """Write the result of a run, on the main process; the run is done when all of it is there.
+    """Write the result of a run, on the main process; the run is done once all is written.
 
     Args:
-        run: what is fixed of it.
-        state: whose model has its final weights.
-        evaluator: filled with what is scored; empty where nothing is.
+        run: its fixed part.
+        state: its model has the final weights.
+        evaluator: holds the scores; empty if there are none.
         split: that was scored; None: there is none.
-        data: of the run, as it is read.
-        fewshot: where few-shot scores are asked for.
+        data: of the run, perhaps decoded in memory.
+        fewshot: if few-shot scores are requested.
 
     Returns:
         The summary.
@@ -97,19 +99,18 @@ def write_results(
         **({"best_step": state.best.step} if state.best else {}),
         **({"fewshot": fewshot.scores(model)} if fewshot else {}),
     }
-    atomic.write_json(folder.path / "summary.json", summary)
+    atomic.write_json(folder.path / RunFile.SUMMARY, summary)
     folder.write_status("done", step=state.step, steps=config.train.steps)
-    write_report(folder.path)
     return summary
 
 
 def _write_modules(run: Run, objective: Objective) -> None:
-    """Write `model/`, and each part that is published beside it into a folder of `parts/`."""
+    """Write `model/`, and each additional published part into a folder of `parts/`."""
     parts = {f"parts/{name}": module for name, module in objective.parts().items()}
     for name, module in {"model": objective.result(), **parts}.items():
-        place = run.folder.path / name
-        place.parent.mkdir(exist_ok=True)
-        with atomic.new_folder(place) as aside:
+        path = run.folder.path / name
+        path.parent.mkdir(exist_ok=True)
+        with atomic.new_folder(path) as aside:
             write_model_files(
                 module,
                 aside,
@@ -130,21 +131,21 @@ def describe_run(
     saved: SavedState | None,
     log: Callable[[str], None],
 ) -> None:
-    """Write the data report, the splits and the environment, and say what this run is.
+    """Write the data report, the splits and the environment, and log a description of the run.
 
     Args:
         folder: of the run.
         resolved: its settings.
-        data: opened.
-        machine: where it happens.
-        further: the objective's further sources, by name.
+        data: of the run.
+        machine: device, precision and processes.
+        further: the objective's additional data sources, by name.
         title: a short name of the data.
-        saved: where it goes on from; None: it begins.
-        log: tells a person a line.
+        saved: the checkpoint to resume from; None: a new run.
+        log: shows a line.
     """
     recipe, config = resolved.recipe, resolved.config
     report = data_report(data, name=title)
-    atomic.write_json(folder.path / "data_report.json", report)
+    atomic.write_json(folder.path / RunFile.DATA_REPORT, report)
     folder.write_skipped(data, saved.progress["unreadable"] if saved else {}, further=further)
     folder.write_splits(data)
     facts = machine_facts(machine.device) | {
@@ -152,11 +153,11 @@ def describe_run(
         "precision": str(machine.precision).removeprefix("torch."),
         "compile": str(machine.compile),
     }
-    atomic.write_json(folder.path / "environment.json", facts)
+    atomic.write_json(folder.path / RunFile.ENVIRONMENT, facts)
     for line in (f"run:  {folder.path}", *describe_report(report)):
         log(line)
-    for source, more in further.items():
-        for line in describe_report(data_report(more, name=source)):
+    for source, dataset in further.items():
+        for line in describe_report(data_report(dataset, name=source)):
             log(line)
     name = config.model.name if config.model else "your own model"
     log(f"model: {name} at {config.preprocessing.size[0]} x {config.preprocessing.size[1]} pixels")

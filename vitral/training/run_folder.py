@@ -1,4 +1,4 @@
-"""The run folder: what a run writes, and when another run may go on in it."""
+"""The run folder: its files, and when a run may be resumed in it."""
 
 import datetime
 import json
@@ -15,56 +15,53 @@ from vitral.data.dataset import ImageDataset
 from vitral.data.sources.listing import Skipped, label_text
 from vitral.errors import RequestError
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.files.rows import append_row, csv_text, keep_rows, read_rows
 from vitral.version import __version__
 
 METRIC_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm")
-"""First in the table, where rows have them."""
+"""The first columns of the table, if rows have them."""
 MAX_LISTED = 8
-"""Differences between two runs that a message names."""
+"""Number of differences between two runs that a message lists."""
 
 
 @dataclass(frozen=True)
 class RunWriter:
-    """A run's files; only the first process writes."""
+    """The files of a run; only the first process writes."""
 
     path: Path
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints are."""
-        return self.path / "checkpoints"
+        """The folder of checkpoints."""
+        return self.path / RunFile.CHECKPOINTS
 
     @property
     def model(self) -> Path:
-        """Where the result is."""
-        return self.path / "model"
+        """The folder of the final model."""
+        return self.path / RunFile.MODEL
 
     def holds_run(self) -> bool:
-        """Say whether a run began here."""
-        return (self.path / "config.yaml").exists()
+        """Return whether the folder contains a run."""
+        return (self.path / RunFile.CONFIG).exists()
 
     def status(self) -> dict[str, Any]:
-        """Return what is known of the run's state; empty before it began."""
+        """Return the contents of `status.json`; empty before the run has begun."""
         try:
-            status: dict[str, Any] = json.loads((self.path / "status.json").read_text())
+            status: dict[str, Any] = json.loads((self.path / RunFile.STATUS).read_text())
         except (OSError, ValueError):
             return {}
         return status
 
-    def lock(self) -> IO[str] | None:
-        """Take the folder for this process until the returned file is closed.
+    def lock(self) -> IO[str]:
+        """Lock the folder for this process until the returned file is closed.
 
         Raises:
             RequestError: another process trains here.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows has none; there nothing is locked
-            return None
         file = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            atomic.lock(file, wait=False)
         except OSError:
             file.close()
             raise RequestError(
@@ -86,7 +83,7 @@ class RunWriter:
         """Write `config.yaml` of a new run.
 
         Raises:
-            RequestError: the folder has other files.
+            RequestError: the folder contains other files.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         names = [path.name for path in self.path.iterdir()]
@@ -106,15 +103,15 @@ class RunWriter:
             "origin": dict(origin),
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
-        atomic.write_text(self.path / "config.yaml", text)
+        atomic.write_text(self.path / RunFile.CONFIG, text)
 
     def check_same(self, *, settings: Mapping[str, Any], fingerprint: str, parts: str) -> None:
-        """Make sure that the run that began here has the same settings, data and given parts.
+        """Check that the run in this folder has the same settings, data and given parts.
 
         Raises:
-            RequestError: it has not; the differences are listed.
+            RequestError: it does not; the differences are listed.
         """
-        path = self.path / "config.yaml"
+        path = self.path / RunFile.CONFIG
         text = path.read_text(encoding="utf-8")
         changed = differences(read_tree(text), settings)
         if changed:
@@ -153,33 +150,33 @@ class RunWriter:
             "started": started,
             "updated": now,
         }
-        atomic.write_json(self.path / "status.json", content)
+        atomic.write_json(self.path / RunFile.STATUS, content)
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
-        """Append a row of what only settings, seed and step determine."""
-        append_row(self.path / "metrics.jsonl", dict(row))
+        """Append a row of values that depend only on settings, seed and step."""
+        append_row(self.path / RunFile.METRICS, dict(row))
 
     def write_results_csv(self) -> None:
-        """Write the metrics once more as a table."""
-        rows = read_rows(self.path / "metrics.jsonl")
+        """Write the metrics as a CSV table too."""
+        rows = read_rows(self.path / RunFile.METRICS)
         found = dict.fromkeys(key for row in rows for key in row)
         first = [column for column in METRIC_COLUMNS if column in found]
         columns = [*first, *(key for key in found if key not in first)]
-        atomic.write_text(self.path / "results.csv", csv_text(rows, columns=columns))
+        atomic.write_text(self.path / RunFile.TABLE, csv_text(rows, columns=columns))
 
     def add_timing(self, row: Mapping[str, Any]) -> None:
-        """Append a row of clock readings."""
-        append_row(self.path / "timings.jsonl", dict(row))
+        """Append a row of timings."""
+        append_row(self.path / RunFile.TIMINGS, dict(row))
 
     def sync_rows(self) -> None:
-        """Make the rows written so far survive a loss of power."""
-        for name in ("metrics.jsonl", "timings.jsonl"):
+        """Sync the rows written so far to disk."""
+        for name in (RunFile.METRICS, RunFile.TIMINGS):
             if (self.path / name).exists():
                 atomic.sync(self.path / name)
 
     def cut_back(self, step: int) -> None:
-        """Drop the rows after a step, when a run goes on from there."""
-        for name in ("metrics.jsonl", "timings.jsonl"):
+        """Drop the rows after the step that a run resumes from."""
+        for name in (RunFile.METRICS, RunFile.TIMINGS):
             keep_rows(self.path / name, lambda row: row["step"] <= step)
 
     def write_skipped(
@@ -189,17 +186,18 @@ class RunWriter:
         *,
         further: Mapping[str, ImageDataset] | None = None,
     ) -> None:
-        """Write every file that is not used, with its reason and its source if a further one."""
+        """Write every unused file with its reason, prefixed by the name of an additional source."""
         rows = [{"path": item.name, "reason": item.reason} for item in _unused(data)]
-        for source, more in (further or {}).items():
+        for source, dataset in (further or {}).items():
             rows += [
-                {"path": f"{source}: {item.name}", "reason": item.reason} for item in _unused(more)
+                {"path": f"{source}: {item.name}", "reason": item.reason}
+                for item in _unused(dataset)
             ]
         rows += [{"path": name, "reason": reason} for name, reason in errors.items()]
-        atomic.write_text(self.path / "skipped.csv", csv_text(rows, columns=("path", "reason")))
+        atomic.write_text(self.path / RunFile.SKIPPED, csv_text(rows, columns=("path", "reason")))
 
     def write_splits(self, data: ImageDataset) -> None:
-        """Write which example is in which split, so that a later score is on the same ones."""
+        """Write the split of each example, so that later scores use the same ones."""
         rows: Iterable[dict[str, Any]] = (
             {
                 "path": examples.name(index),
@@ -210,7 +208,7 @@ class RunWriter:
             for index in range(len(examples))
         )
         atomic.write_text(
-            self.path / "splits.csv", csv_text(rows, columns=("path", "split", "label"))
+            self.path / RunFile.SPLITS, csv_text(rows, columns=("path", "split", "label"))
         )
 
 

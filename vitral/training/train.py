@@ -1,4 +1,4 @@
-"""A training run from beginning to end: what the command line and `vitral.train` call."""
+"""The entry point of training for the command line and `vitral.train`."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from vitral.training.trainer import Trainer
 from vitral.training.validation import MetricFunction, named_metrics
 
 UNLABELLED = "unlabelled"
-"""The one further source that a run can have."""
+"""Name of the only additional data source that a run can have."""
 
 
 def train(
@@ -73,32 +73,32 @@ def train(
             for the built-in set.
         objective: "softmax", "sigmoid", a subclass of `Objective`, or a function (model, batch) ->
             loss or (loss, metrics). None: softmax, or sigmoid where images may have any classes.
-        unlabelled: further data without classes, for an objective that learns from it too.
-        metrics: measured on the validation images beside the objective's own: names ("top5") or
+        unlabelled: additional data without classes, for an objective that also learns from it.
+        metrics: measured on the validation images besides the objective's own: names ("top5") or
             functions (model, batch) -> (N,) or a scalar mean, which a mapping may name.
         image_size: of the model's input.
-        recipe: the name of one, or None for one that fits the task.
+        recipe: a name, or None for one that fits the task.
         epochs: length of the run, or
         steps: length of the run.
         batch_size: images a step, over all processes.
-        learning_rate: the peak.
-        seed: all random numbers follow from it.
+        learning_rate: the peak of the schedule.
+        seed: of all random numbers.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "float32" or "bfloat16".
         compile: "auto", "on" or "off".
         output: the run folder; None: `runs/DATA-MODEL-` and six digits of the settings.
-        resume: "auto" goes on where a run of the same settings stopped, "never" refuses to, a path
-            names the run to go on with.
+        resume: "auto" continues a stopped run of the same settings, "never" refuses to, a path
+            names the run to continue.
         config: a YAML file of settings.
-        settings: further settings by path, such as {"augment.mixup": 0.2}.
-        command: how a person would say this call; None: a call of this function.
-        quiet: say nothing on standard error.
+        settings: additional settings by path, such as {"augment.mixup": 0.2}.
+        command: the equivalent command line; None: a call of this function.
+        quiet: print nothing on standard error.
 
     Returns:
         The model, the summary and the run folder.
 
     Raises:
-        VitralError: of the kinds that `vitral.errors` draws.
+        VitralError: of the kinds defined in `vitral.errors`.
     """
     if isinstance(model, nn.Module) and isinstance(image_size, int):
         image_size = (image_size, image_size)
@@ -122,7 +122,7 @@ def train(
     both = from_file | overrides
     data = both.get("data.source", DEFAULT_NAME) if data is None else data
     objective = both.get("objective.name") if objective is None else objective
-    # Unknown names are told before the data is opened.
+    # Report unknown names before the data is opened.
     if isinstance(model, str):
         parse_model_name(model)
     choice = None if objective is None else choose_objective(objective)
@@ -131,13 +131,13 @@ def train(
     overrides |= {"data.source": source_text(data)}
     if unlabelled is not None:
         overrides |= {"data.unlabelled": source_text(unlabelled)}
-    with train_context(both.get("train.device", "auto"), quiet=quiet) as site:
+    with train_context(both.get("train.device", "auto"), quiet=quiet) as context:
         channels = both.get("model.in_channels", both.get("preprocessing.channels"))
         if isinstance(model, Model):
             channels = model.config.in_channels
         images = open_training_data(
             data,
-            site,
+            context,
             settings=both,
             channels=channels,
             label=choice is None or choice.kind.label,
@@ -156,18 +156,18 @@ def train(
             output=output,
             resume=resume,
         )
-        return train_on(images, request, site)
+        return train_on(images, request, context)
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is asked of a run on data that is open."""
+    """The request for a run on open data."""
 
     model: str | nn.Module | None
     title: str
     """A short name of the data."""
     command: str
-    """How a person would say it."""
+    """The equivalent command line or call."""
     recipe: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Settings by path; `data.source` among them."""
@@ -175,22 +175,22 @@ class RunRequest:
     objective: ObjectiveChoice | None = None
     """None: softmax, or sigmoid where images may have any classes."""
     unlabelled: Any = None
-    """Further data without classes, for an objective that learns from it too."""
+    """Additional data without classes, for an objective that also learns from it."""
     metrics: Mapping[str, MetricFunction] = field(default_factory=dict)
     output: str | Path | None = None
     resume: str = "auto"
     start: str = ""
-    """What tells the starting weights apart, such as their hash; empty: those of a given module."""
+    """Identifies the initial weights, such as a hash; empty: those of a given module."""
     zero_head: bool = False
-    """Whether the head is set to zero before the first step, where the best is kept after the model
-    as it is given has been scored (ViT paper, 3.1)."""
+    """Whether the head is set to zero before the first step (ViT paper, 3.1). If the best model is
+    kept, the model is first scored as given."""
 
 
-def train_on(images: ImageDataset, request: RunRequest, site: TrainContext) -> Result:
-    """Carry out a run, or go on with it, on data that is open.
+def train_on(images: ImageDataset, request: RunRequest, context: TrainContext) -> Result:
+    """Start or resume a run on open data.
 
     Raises:
-        VitralError: as `train`.
+        VitralError: as for `train`.
     """
     default = "sigmoid" if images.is_multi_label else "softmax"
     objective = request.objective or choose_objective(default)
@@ -203,8 +203,8 @@ def train_on(images: ImageDataset, request: RunRequest, site: TrainContext) -> R
         from_file=request.from_file,
     )
     config, model = resolved.config, request.model
-    further = _open_further(objective, images, request, site, resolved)
-    fingerprint = _fingerprint(images, further)
+    extra = _open_extra(objective, images, request, context, resolved)
+    fingerprint = _fingerprint(images, extra)
     parts = request.start + parts_fingerprint(
         None if request.start else model, objective.given or objective.name, request.metrics
     )
@@ -212,13 +212,13 @@ def train_on(images: ImageDataset, request: RunRequest, site: TrainContext) -> R
     run = Run(
         resolved=resolved,
         data=images,
-        further=further,
+        further=extra,
         title=request.title,
         model=model,
         objective=objective,
         metrics=request.metrics,
-        machine=_choose_machine(config, site),
-        view=site.view,
+        machine=_choose_machine(config, context),
+        view=context.view,
         folder=RunWriter(_output_path(request, config, digits=digits)),
         command=request.command,
         fingerprint=fingerprint,
@@ -229,27 +229,29 @@ def train_on(images: ImageDataset, request: RunRequest, site: TrainContext) -> R
     return Trainer(run).go(resume=request.resume)
 
 
-def _choose_machine(config: RunConfig, site: TrainContext) -> Machine:
+def _choose_machine(config: RunConfig, context: TrainContext) -> Machine:
     width = config.model.feature_dim if config.model else 0
     return Machine(
-        device=site.device,
-        precision=choose_precision(config.train.precision, device=site.device, width=width),
-        compile=choose_compile(config.train.compile, device=site.device, steps=config.train.steps),
-        ranks=site.ranks,
+        device=context.device,
+        precision=choose_precision(config.train.precision, device=context.device, width=width),
+        compile=choose_compile(
+            config.train.compile, device=context.device, steps=config.train.steps
+        ),
+        ranks=context.ranks,
     )
 
 
-def _open_further(
+def _open_extra(
     objective: ObjectiveChoice,
     images: ImageDataset,
     request: RunRequest,
-    site: TrainContext,
+    context: TrainContext,
     resolved: ResolvedRun,
 ) -> dict[str, ImageDataset]:
-    """Open the sources that an objective learns from beside the run's own data.
+    """Open the data sources that an objective learns from besides the run's own data.
 
     Raises:
-        RequestError: one is missing, or one is given that it does not learn from.
+        RequestError: one is missing, or one is given that the objective does not use.
     """
     config, given = resolved.config, request.unlabelled
     names = objective.kind.further_sources(config.objective)
@@ -271,23 +273,23 @@ def _open_further(
     settings = {"data.validation_share": 0.0, "data.directory": config.data.directory}
     channels = config.preprocessing.channels
     return {
-        name: open_training_data(given, site, settings=settings, channels=channels, label=False)
+        name: open_training_data(given, context, settings=settings, channels=channels, label=False)
         for name in names
     }
 
 
-def _fingerprint(images: ImageDataset, further: Mapping[str, ImageDataset]) -> str:
-    """Return what tells all data of a run apart from other data."""
-    if not further:
+def _fingerprint(images: ImageDataset, extra: Mapping[str, ImageDataset]) -> str:
+    """Return a fingerprint of all data of a run."""
+    if not extra:
         return images.fingerprint()
-    prints = [images.fingerprint(), *(f"{name} {d.fingerprint()}" for name, d in further.items())]
+    prints = [images.fingerprint(), *(f"{name} {d.fingerprint()}" for name, d in extra.items())]
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
 
 
 def _provenance(
     images: ImageDataset, request: RunRequest, config: RunConfig, *, fingerprint: str
 ) -> dict[str, Any]:
-    """Return what a model folder says of its origin."""
+    """Return the origin of a model, stored in its folder."""
     provenance: dict[str, Any] = {
         "data": {
             "source": images.source,
@@ -297,9 +299,9 @@ def _provenance(
         },
         "command": request.command,
     }
-    if isinstance(request.model, Model):  # what belongs to the weights travels with them
-        kept = ("licence", "pretrained")
-        provenance |= {name: request.model.provenance.get(name) for name in kept}
+    if isinstance(request.model, Model):  # inherited from the initial weights
+        names = ("licence", "pretrained")
+        provenance |= {name: request.model.provenance.get(name) for name in names}
     return provenance
 
 
@@ -321,10 +323,10 @@ def _output_path(request: RunRequest, config: RunConfig, *, digits: str) -> Path
 
 
 def _run_folder_of(path: Path) -> Path:
-    """Return the run folder that a path is, or whose newest checkpoint it is.
+    """Return the run folder of a path: the path itself, or the run whose newest checkpoint it is.
 
     Raises:
-        RequestError: it is neither.
+        RequestError: the path is neither.
     """
     if RunWriter(path).holds_run():
         return path
@@ -343,26 +345,26 @@ def _run_folder_of(path: Path) -> Path:
 def _choose_model(
     model: str | nn.Module | None, stated: str | None, from_file: Mapping[str, Any]
 ) -> tuple[str | nn.Module | None, dict[str, Any]]:
-    """Return the model, and the file's settings without what speaks of another one.
+    """Return the model, and the file's settings without those for another model.
 
     Raises:
-        RequestError: two models are asked for.
+        RequestError: two models are requested.
     """
     if stated is not None and model is not None:
         raise RequestError(f"model.name={stated!r} has no effect beside another model: give one")
-    left, in_file = dict(from_file), from_file.get("model.name")
-    left.pop("model.name", None)
+    rest, file_model = dict(from_file), from_file.get("model.name")
+    rest.pop("model.name", None)
     model = stated if model is None else model
     if model is None:
-        return in_file, left
+        return file_model, rest
     is_other = not isinstance(model, str) or (
-        in_file is not None and parse_model_name(model)["name"] != in_file
+        file_model is not None and parse_model_name(model)["name"] != file_model
     )
     if is_other:
-        left = {path: value for path, value in left.items() if not path.startswith("model.")}
+        rest = {path: value for path, value in rest.items() if not path.startswith("model.")}
         if isinstance(model, str):
-            left = {p: v for p, v in left.items() if not p.startswith("preprocessing.")}
-    return model, left
+            rest = {p: v for p, v in rest.items() if not p.startswith("preprocessing.")}
+    return model, rest
 
 
 def _read_config_file(path: str | Path | None) -> dict[str, Any]:

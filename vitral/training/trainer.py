@@ -1,11 +1,12 @@
-"""A run carried out: open, build, parallelise, optimizer, restore, steps, finish.
+"""Execution of a run: open, build, parallelise, optimizer, restore, steps, finish.
 
-It reads from top to bottom; what is logged, scored and saved between steps follows the steps.
+The code is in this order; logging, scoring and saving between steps come after the steps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vitral.config.checks import check_choice
 from vitral.config.settings import flatten
 from vitral.data.dataset import check_unreadable
 from vitral.data.decoded import bytes_to_keep
@@ -21,6 +23,7 @@ from vitral.data.loader import TrainingBatches
 from vitral.errors import ProcessLostError, RequestError
 from vitral.figures.report import write_report
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.models.model import Model, zero_head
 from vitral.models.weights.folder import WEIGHTS_NAME, read_config, read_output
 from vitral.runtime.device import machine_facts
@@ -48,14 +51,24 @@ if TYPE_CHECKING:
     from vitral.training.fewshot import FewshotScorer
 
 MOST_CHECKPOINTS = 100
-"""In a run that does not say how often: on few images an epoch is a step or two."""
-# AdamW keeps two moments beside each weight; an average is one more, the checkpoint's model
-# another.
+"""Limit for runs that do not set the interval: with few images an epoch is a step or two."""
+# Per weight: the weight, two moments of AdamW, an average, and the model in the checkpoint.
 _STATE_COPIES = 5
 
 
+def wants_report() -> bool:
+    """Return whether a run ends with its report: yes, unless `VITRAL_REPORT=off`.
+
+    Raises:
+        RequestError: the variable has another value.
+    """
+    value = os.environ.get("VITRAL_REPORT", "on")
+    check_choice(("on", "off"), VITRAL_REPORT=value)
+    return value == "on"
+
+
 class Trainer:
-    """Carries out a run."""
+    """Executes a run."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._config = run, run.resolved.config
@@ -63,12 +76,13 @@ class Trainer:
         self._machine, self._view, self._folder = run.machine, run.view, run.folder
         self._ranks = run.machine.ranks
         self._fewshot: FewshotScorer | None = None
+        self._wants_report = wants_report()
 
     def go(self, *, resume: str) -> Result:
-        """Begin or go on, train, and write the result.
+        """Start or resume, train, and write the result.
 
         Raises:
-            VitralError: of the kinds that `vitral.errors` draws.
+            VitralError: of the kinds defined in `vitral.errors`.
         """
         is_done = self._folder.status().get("state") == "done"
         if self._config.evaluation.fewshot and not is_done:
@@ -77,7 +91,7 @@ class Trainer:
             saved = self._open(resume=resume)
             network = build_network(self._run)
             if self._folder.status().get("state") == "done":
-                return self._finished(network)
+                return self._load_finished(network)
             try:
                 with self._ranks.guard(
                     timeout_seconds=self._config.train.timeout_seconds, on_loss=self._note_loss
@@ -119,24 +133,23 @@ class Trainer:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Make the folder, and hold it against other processes."""
+        """Create the run folder, and lock it against other processes."""
         try:
             self._folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RequestError(
                 f"{self._folder.path} can't be made ({error.strerror}): choose another --output"
             ) from None
-        locks: list[IO[str] | None] = []
+        locks: list[IO[str]] = []
         try:
             self._ranks.run_on_main(lambda: locks.append(self._folder.lock()))
             yield
         finally:
             for lock in locks:
-                if lock:
-                    lock.close()
+                lock.close()
 
     def _open(self, *, resume: str) -> SavedState | None:
-        """Begin a run in the folder, or find where the one in it stopped."""
+        """Start a run in the folder, or load the checkpoint of the run in it."""
         run, folder, saved = self._run, self._folder, None
         holds_run = self._ranks.broadcast_object(folder.holds_run())
         if holds_run:
@@ -158,7 +171,7 @@ class Trainer:
         return saved
 
     def _open_fewshot(self) -> None:
-        from vitral.training.fewshot import open_fewshot  # of many modules, for few runs
+        from vitral.training.fewshot import open_fewshot  # many imports, needed by few runs
 
         self._fewshot = open_fewshot(self._config, device=self._machine.device, log=self._view.log)
 
@@ -175,7 +188,7 @@ class Trainer:
                 recipe={"name": recipe.name, "reason": recipe.reason},
             )
         if folder.status().get("state") != "done":
-            self._view.log_to(folder.path / "log.txt")
+            self._view.log_to(folder.path / RunFile.LOG)
             describe_run(
                 folder,
                 run.resolved,
@@ -187,8 +200,8 @@ class Trainer:
                 log=self._view.log,
             )
 
-    def _finished(self, network: nn.Module) -> Result:
-        """Return the result of a run that was finished before."""
+    def _load_finished(self, network: nn.Module) -> Result:
+        """Return the result of a run that had already finished."""
         folder = self._folder
         objective = self._run.objective.build(network, self._config.objective)
         result = objective.to(self._machine.device).result()
@@ -196,12 +209,13 @@ class Trainer:
         if isinstance(result, Model):
             result.output = read_output(read_config(folder.model), path=folder.model)
         self._view.log(f"{folder.path} holds this run, finished")
-        if self._ranks.is_main and not (folder.path / "report.html").exists():
+        has_report = (folder.path / RunFile.REPORT).exists()
+        if self._ranks.is_main and self._wants_report and not has_report:
             write_report(folder.path)
         return Result(result.eval(), read_result(folder), folder.path)
 
     def _keep_decoded(self) -> None:
-        """Have decoded images kept in memory where they fit."""
+        """Cache decoded images in memory if they fit."""
         settings, total = self._config.data, self._data.decoded_bytes()
         if settings.keep_decoded == "off" or settings.scaled_decoding or total == 0:
             return
@@ -214,7 +228,7 @@ class Trainer:
     # Optimizer, restore
 
     def _check_state(self, state: TrainState) -> None:
-        """Say what decays, and make sure that checkpoints will fit."""
+        """Log what decays, and check that checkpoints will fit."""
         objective = state.objective
         for sentence in describe_decay(objective, state.optimizer) + cautions(self._run, objective):
             self._view.log(sentence)
@@ -223,7 +237,7 @@ class Trainer:
         check_space(self._folder.path, num_bytes=copies * num_bytes)
 
     def _prepare_steps(self, state: TrainState) -> None:
-        """Set up what steps read, and what is done between them."""
+        """Set up the batches, and logging, scoring and saving between steps."""
         config, needs = self._config, needs_of(state.objective)
         self._state = state
         self._batches = TrainingBatches(
@@ -250,7 +264,7 @@ class Trainer:
         self._unreadable: dict[str, str] = {}
 
     def _restore(self, saved: SavedState) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         progress, log = saved.progress, self._log
         self._state.load(saved.tensors, progress)
         self._last_saved = log.first_step = self._state.step
@@ -270,7 +284,7 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            InterruptedRunError: a signal asked to stop; what is there has been saved.
+            InterruptedRunError: a signal requested a stop; the state has been saved.
             DivergedError: a loss or gradient is not finite.
             DataError: too many images turn out to be unreadable.
         """
@@ -279,7 +293,7 @@ class Trainer:
             with listen_for_stop() as stop:
                 self._before_first_step()
                 if not self._is_exhausted():
-                    self._step_on(runner, stop)
+                    self._run_loop(runner, stop)
         finally:
             self._view.finish()
 
@@ -287,14 +301,14 @@ class Trainer:
         if self._state.step:
             return
         if self._state.best:
-            self._evaluate()  # what training must not make worse
+            self._evaluate()  # baseline that training must not fall below
         if self._run.zero_head:
             model = self._state.objective.model
             assert isinstance(model, Model)
             zero_head(model.head)
 
-    def _step_on(self, runner: StepRunner, stop: StopRequest) -> None:
-        """Start each step, and read what the one before measured while it runs."""
+    def _run_loop(self, runner: StepRunner, stop: StopRequest) -> None:
+        """Start each step, and read the measurements of the previous one meanwhile."""
         state, log = self._state, self._log
         state.objective.train()
         pending: StartedStep | None = None
@@ -308,7 +322,7 @@ class Trainer:
                 started = runner.start(step_batches, wait_seconds=wait, stop=stop.signal_number)
                 signal_number = self._read(runner, pending).stop if pending else 0
                 pending = started
-                # One process stops at once; several agree by what a step measured.
+                # A single process stops at once; several agree through the measurements.
                 signal_number |= stop.signal_number if self._ranks.world_size == 1 else 0
                 result = None
                 if signal_number or self._is_due(state.step):
@@ -328,7 +342,7 @@ class Trainer:
         return result
 
     def _is_due(self, step: int) -> bool:
-        """Say whether something is to be done after so many steps."""
+        """Return whether to log, score or save after a step."""
         is_last = step == self._config.train.steps
         is_logged, is_saved = step % self._log_every == 0, step % self._save_every == 0
         return is_last or is_logged or is_saved or self._is_scored(step)
@@ -339,7 +353,7 @@ class Trainer:
     # Between steps
 
     def _between_steps(self, result: StepResult, *, signal_number: int) -> None:
-        """Log, score and save what is due, and stop if that was asked for."""
+        """Log, score and save if due, and stop if requested."""
         step, last = self._state.step, self._config.train.steps
         if step % self._log_every == 0 or step == last:
             self._log.write(step, result)
@@ -347,7 +361,7 @@ class Trainer:
             self._evaluate()
         if self._is_exhausted():
             self._save()
-            self._say_early()
+            self._log_early_stop()
             return
         if step % self._save_every == 0 or step == last:
             self._save()
@@ -358,14 +372,14 @@ class Trainer:
         """Write rows of scores."""
         for row in self._validation.rows(self._state):
             if self._ranks.is_main:
-                place = self._log.place(self._state.step, row["split"])
-                self._folder.add_metrics({**place, **row})
+                columns = self._log.place(self._state.step, row["split"])
+                self._folder.add_metrics({**columns, **row})
 
     def _is_exhausted(self) -> bool:
         best = self._state.best
         return best is not None and best.is_exhausted(self._config.evaluation.patience)
 
-    def _say_early(self) -> None:
+    def _log_early_stop(self) -> None:
         best = self._state.best
         assert best is not None
         self._view.log(
@@ -382,7 +396,7 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        """Write a checkpoint of the present step; all processes take part."""
+        """Write a checkpoint of the current step; all processes take part."""
         if self._state.step == self._last_saved:
             return
         self._check_unreadable()
@@ -393,7 +407,7 @@ class Trainer:
 
     def _write_checkpoint(self, tensors: Mapping[str, Tensor], sums: list[dict[str, Any]]) -> None:
         self._folder.sync_rows()
-        # A run that is killed after its last checkpoint has no step left that would write this.
+        # A run that is killed after its last checkpoint would never write this otherwise.
         self._folder.write_results_csv()
         save_checkpoint(
             self._folder.checkpoints,
@@ -415,15 +429,15 @@ class Trainer:
         self._write_running()
 
     def _check_unreadable(self) -> None:
-        """Write newly found unreadable images, and stop when they are too many."""
+        """Write newly found unreadable images, and raise if there are too many."""
         batches = self._batches
-        mine = {batches.examples.name(index): why for index, why in dict(batches.errors).items()}
+        local = {batches.examples.name(index): why for index, why in dict(batches.errors).items()}
         for source, errors in batches.further_errors.items():
             name = batches.further[source].name
-            mine |= {f"{source}: {name(index)}": why for index, why in dict(errors).items()}
+            local |= {f"{source}: {name(index)}": why for index, why in dict(errors).items()}
         found = {
             name: why
-            for errors in self._ranks.all_gather_object(mine)
+            for errors in self._ranks.all_gather_object(local)
             for name, why in errors.items()
         }
         self._unreadable = self._unreadable | found
@@ -434,10 +448,10 @@ class Trainer:
     # Finish
 
     def _finish(self) -> Result:
-        """Put what is kept in place, score it, and write the result."""
+        """Load the best or averaged weights, score them, and write the result."""
         state, objective = self._state, self._state.objective
         if state.best:
-            # A run that an older version began kept the model alone.
+            # Older versions saved only the tensors of the model.
             objective.load_state_dict(state.best.tensors, strict=False)
         elif state.average:
             objective.load_state_dict(state.average.tensors, strict=False)
@@ -452,17 +466,20 @@ class Trainer:
         if split:
             evaluator = self._validation.score(state, split, final=True)
         summary: dict[str, Any] = {}
-        self._ranks.run_on_main(
-            lambda: summary.update(
-                write_results(
-                    self._run, state, evaluator, split=split, data=self._data, fewshot=self._fewshot
-                )
+
+        def write() -> None:
+            found = write_results(
+                self._run, state, evaluator, split=split, data=self._data, fewshot=self._fewshot
             )
-        )
+            summary.update(found)
+            if self._wants_report:
+                write_report(self._folder.path)
+
+        self._ranks.run_on_main(write)
         return Result(objective.result(), self._ranks.broadcast_object(summary), self._folder.path)
 
     def _note_loss(self, reason: str) -> str:
-        """Write down that a process is lost; return how to go on."""
+        """Record that a process is lost; return how to resume."""
         self._view.finish()
         self._note_failure(ProcessLostError(reason))
         step = self._folder.status().get("step", 0)

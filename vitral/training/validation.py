@@ -1,4 +1,4 @@
-"""Scores while a model trains and at its end, by the objective's figures and the caller's."""
+"""Scores during and after training, by the metrics of the objective and of the caller."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """Scores the present weights, and keeps the best where the run says so."""
+    """Scores the current weights, and keeps the best if the run is set to."""
 
     def __init__(self, run: Run, data: ImageDataset, fewshot: FewshotScorer | None) -> None:
-        """Take what a run scores on.
+        """Store the data to score on.
 
         Args:
-            run: what is fixed of it.
-            data: of the run, as it is read.
-            fewshot: of the first process, where few-shot scores are asked for.
+            run: its fixed part.
+            data: of the run, perhaps decoded in memory.
+            fewshot: on the first process, if few-shot scores are requested.
         """
         self._run, self._data, self._fewshot = run, data, fewshot
         self._settings = run.resolved.config.evaluation
 
     def is_due(self, step: int, *, per_epoch: int) -> bool:
-        """Say whether the model is scored after so many steps."""
+        """Return whether to score the model after a step."""
         if "validation" not in self._data.splits and not self._settings.fewshot:
             return False
         every = self._settings.every_epochs * per_epoch
@@ -50,13 +50,13 @@ class Validation:
         return is_last or (every > 0 and math.floor(step / every) > math.floor((step - 1) / every))
 
     def rows(self, state: TrainState) -> list[dict[str, Any]]:
-        """Return a row for each split: `split` and figures; of averaged weights and of raw ones.
+        """Return a row of `split` and metrics for each split, of averaged weights and of raw ones.
 
-        Few-shot scores are on the first process alone, which has opened their tasks.
+        Few-shot scores are computed only on the first process, which has opened their tasks.
 
         Raises:
             DataError: no validation image can be read.
-            DivergedError: a score is not a number.
+            DivergedError: a score is NaN.
         """
         found = []
         if "validation" in self._data.splits:
@@ -94,20 +94,20 @@ class Validation:
         return [{"split": split, "accuracy": accuracy} for split, accuracy in found.items()]
 
     def score(self, state: TrainState, split: str, *, final: bool) -> Evaluator:
-        """Measure the present weights on a split, in float32, on all processes."""
+        """Score the current weights on a split, in float32, on all processes."""
         run, objective, config = self._run, state.objective, self._run.resolved.config
         metrics = {} if final else run.metrics
         evaluator = objective.evaluator(self._data, final=final)
 
         def function(batch: Batch) -> dict[str, Tensor]:
-            found = objective.outputs(batch, final=final)
-            further = named_values(metrics, objective.result(), batch)
-            if clash := sorted(found.keys() & further.keys()):
+            values = objective.outputs(batch, final=final)
+            extra = named_values(metrics, objective.result(), batch)
+            if clash := sorted(values.keys() & extra.keys()):
                 raise RequestError(
                     f"a metric called {clash[0]!r}, which the objective measures itself: call it "
                     "otherwise"
                 )
-            return found | further
+            return values | extra
 
         with evaluating(objective), uncompiled(objective):
             scored = score(
@@ -127,7 +127,7 @@ class Validation:
         return scored
 
     def _check_primary(self, scored: Evaluator) -> None:
-        """Refuse an evaluator whose figures lack the one that it says models are judged by."""
+        """Refuse an evaluator that does not compute its own primary metric."""
         figures = scored.compute()
         if figures["num_examples"] and scored.primary.name not in figures:
             raise RequestError(
@@ -137,7 +137,7 @@ class Validation:
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures that belong into a row of metrics."""
+    """Return the scalar metrics for a row."""
     return {
         name: value
         for name, value in plain_figures(figures).items()
@@ -146,14 +146,14 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 MetricFunction = Callable[[nn.Module, Batch], Tensor]
-"""From the model and a batch to (N,), one value an example, or to a scalar mean."""
+"""(model, batch) -> (N,), one value per example, or a scalar mean."""
 
 
 def top5(model: nn.Module, batch: Batch) -> Tensor:
-    """Say for each example whether its label is among the five largest logits.
+    """Return for each example whether its label is among the five largest logits: (N,) float.
 
     Raises:
-        RequestError: images may have any classes.
+        RequestError: images may have several classes.
     """
     if batch["label"].ndim == 2:
         raise RequestError("the metric top5 is for images of one class each: leave it out")
@@ -171,7 +171,7 @@ def named_metrics(
     """Return functions by name, from a mapping or from names and functions.
 
     Raises:
-        RequestError: an unknown name, or one that rows of metrics have already.
+        RequestError: an unknown name, or one that is reserved in rows of metrics.
     """
     found = dict(metrics) if isinstance(metrics, Mapping) else _by_name(metrics)
     for name in found:
@@ -196,6 +196,6 @@ def _by_name(metrics: Sequence[str | MetricFunction]) -> dict[str, MetricFunctio
 def named_values(
     metrics: Mapping[str, MetricFunction], model: nn.Module, batch: Batch
 ) -> dict[str, Tensor]:
-    """Return what functions measure of a batch, (N,) each, by name."""
+    """Return the values of metric functions on a batch by name, (N,) each."""
     count = len(batch["valid"])
     return {name: per_example(function(model, batch), count) for name, function in metrics.items()}

@@ -1,1 +1,1 @@
-"""Protocols over tasks: a pretrained model fine-tuned as the paper, as BiT or as we would."""
+"""Transfer protocols: fine-tuning as in the ViT paper, as in BiT, or by validation; VTAB."""

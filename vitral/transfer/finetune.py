@@ -1,4 +1,4 @@
-"""Fine-tuning from beginning to end: what `vitral finetune` calls."""
+"""Fine-tuning: the implementation of `vitral finetune`."""
 
 import dataclasses
 import statistics
@@ -14,6 +14,7 @@ from vitral.data.datasets.names import data_name, is_published
 from vitral.data.splits import check_overlap, find_overlap, hold_out
 from vitral.errors import RequestError
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
 from vitral.statistics import mean_interval
@@ -35,19 +36,19 @@ from vitral.transfer.series import Series
 
 HEADS = ("zero", "probe")
 LOAD_FIELDS = ("dropout", "drop_path", "position_resize")
-"""Of the model's config, that may be set as `model.*`."""
+"""Fields of the model's config that can be set as `model.*`."""
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What fine-tuning gives."""
+    """Result of fine-tuning."""
 
     path: Path
-    """A run folder, or one of a series of runs; either is a MODEL."""
+    """The folder of a run or of a series of runs; both can be loaded as a model."""
     summary: dict[str, Any]
     """As in `summary.json`."""
     rows: list[ResultRow]
-    """Of results: one a test score, and the mean of several."""
+    """Rows of results: one per test score, and their mean if there are several."""
 
 
 def finetune(
@@ -68,34 +69,34 @@ def finetune(
     command: str | None = None,
     quiet: bool = False,
 ) -> FineTuned:
-    """Fine-tune a pretrained model on a new task, and open its test images once.
+    """Fine-tune a pretrained model on a new task, and score its test images once.
 
-    Without a protocol: a linear probe of the frozen features first; then everything is trained,
-    lower layers more slowly, until eight scores in a row on the validation images are not good
-    enough to be kept. The result is the latest model whose accuracy on them is within one standard
-    error of the best; the probe, where no trained model is.
+    Without a protocol, a linear probe is first fitted to the frozen features. Then all layers are
+    trained, lower ones with smaller learning rates, until eight validation scores in a row are not
+    good enough to be kept. The result is the latest model whose validation accuracy is within one
+    standard error of the best; the probe if there is no such trained model.
 
     Args:
         model: a run folder, a model folder or file, a name, or a loaded model.
         data: as for training.
         protocol: "paper", "paper-table2" or "bit-hyperrule" (arXiv 2010.11929, B.1.1; 1912.11370).
-        rates: learning rates that the protocol compares instead of its own.
-        seeds: runs of the protocol that the result is the mean of.
-        image_size: None: the protocol's, else the model's own.
-        head: "zero", or "probe": what the new head starts from, without a protocol.
-        recipe: settings by name instead of the protocol's.
-        settings: further ones by path, such as {"train.epochs": 20}; of every run.
-        format: read the model's file as this format, where its content does not tell.
-        output: the folder; None: below `runs`, by what it is.
+        rates: learning rates that the protocol compares, instead of its own.
+        seeds: number of the protocol's runs over which the result is averaged.
+        image_size: None: that of the protocol, else the model's own.
+        head: "zero" or "probe": the initial head, without a protocol.
+        recipe: name of a recipe, instead of the protocol's.
+        settings: additional ones by path, such as {"train.epochs": 20}; for every run.
+        format: format of the model's file, if it can't be detected from the content.
+        output: the folder; None: a descriptive name below `runs`.
         resume: as for training.
         results: the file that rows are appended to; None: `$VITRAL_RESULTS`, else
             `runs/results.jsonl`.
-        command: how a person would say this call.
-        quiet: say nothing on standard error.
+        command: the command line of this call, which is recorded.
+        quiet: print nothing on standard error.
 
     Raises:
-        VitralError: of the kinds that `vitral.errors` draws; a DataError where test images are
-            training images too.
+        VitralError: as described in `vitral.errors`; a DataError if test images are also training
+            images.
     """
     overrides = parse_settings(settings or {}) | {"data.source": source_text(data)}
     fields = {
@@ -104,7 +105,7 @@ def finetune(
     check_choice(HEADS, head=head)
     if protocol is not None and head != "zero":
         raise RequestError(f"head={head!r} does not go with a protocol, whose heads start at zero")
-    kept = Path(results or results_path())
+    results_file = Path(results or results_path())
     source = open_source(model, format=format, in_channels=overrides.pop("model.in_channels", None))
     image_size = overrides.pop("model.image_size", image_size)
     with train_context(overrides.get("train.device", "auto"), quiet=quiet) as site:
@@ -129,7 +130,7 @@ def finetune(
                 image_size=image_size,
                 fields=fields,
                 head=head,
-                results=kept,
+                results=results_file,
             )
         if resume not in ("auto", "never"):
             raise RequestError(
@@ -144,16 +145,16 @@ def finetune(
             seeds=seeds,
         )
         series = Series(chosen, source, images, request, site, fields=fields)
-        return _in_series(series, results=kept)
+        return _in_series(series, results=results_file)
 
 
 def _open(
     data: Any, site: TrainContext, overrides: Mapping[str, Any], source: PretrainedModel
 ) -> ImageDataset:
-    """Open the data whole, and make sure that no test image is among the training ones."""
-    whole = {**overrides, "data.validation_share": 0.0}
+    """Open all of the data, and check that no test image is among the training images."""
+    without_holdout = {**overrides, "data.validation_share": 0.0}
     images = open_training_data(
-        data, site, settings=whole, channels=source.model.config.in_channels
+        data, site, settings=without_holdout, channels=source.model.config.in_channels
     )
     if not is_published(data):
         check_overlap(images)
@@ -166,7 +167,7 @@ def _open(
 
 
 def _validation_share(images: ImageDataset) -> float:
-    """Return which share of the training images chooses the best step: about 200 of them."""
+    """Return the share of the training images to hold out for validation: about 200 images."""
     return min(0.2, max(0.02, 200 / len(images.splits["train"])))
 
 
@@ -181,7 +182,7 @@ def _by_validation(
     head: str,
     results: Path,
 ) -> FineTuned:
-    """Fine-tune once, after a probe, and keep what is as good as the best on validation images."""
+    """Fine-tune once, after a probe, and keep the latest model about as good as the best."""
     overrides = dict(request.overrides)
     if "validation" not in images.splits:
         share = overrides.setdefault("data.validation_share", _validation_share(images))
@@ -194,10 +195,10 @@ def _by_validation(
             "head='probe': there is no probe without validation images, with several labels an "
             "image, or with a class of which no training image can be read: leave it out"
         )
-    # A run from the probe's head is another than one from zeros, though both have these weights.
-    told = f"{source.weights} {'probe ' if head == 'probe' else ''}"
+    # Distinguishes runs that start from the probe's head and from zeros with equal weights.
+    start_key = f"{source.weights} {'probe ' if head == 'probe' else ''}"
     request = dataclasses.replace(
-        request, model=start, overrides=overrides, start=told, zero_head=head == "zero"
+        request, model=start, overrides=overrides, start=start_key, zero_head=head == "zero"
     )
     result: Result = train_on(images, request, site)
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
@@ -207,22 +208,22 @@ def _by_validation(
             "note: no trained model was good enough on the validation images to be kept: the "
             f"result is {untrained}"
         )
-    further = {"head": head, "probe_accuracy": probe, "best_step": summary.get("best_step")}
-    row = run_row(source, result.path, summary, protocol="finetune", further=further)
+    details = {"head": head, "probe_accuracy": probe, "best_step": summary.get("best_step")}
+    row = run_row(source, result.path, summary, protocol="finetune", further=details)
     rows = [row] if row else []
     site.ranks.run_on_main(lambda: append_new(results, rows))
     return FineTuned(result.path, summary, rows)
 
 
 def _in_series(series: Series, *, results: Path) -> FineTuned:
-    """Fine-tune by a protocol of several runs."""
+    """Fine-tune with a protocol of several runs."""
     folder = Path(series.request.output or series.default_folder())
     outcomes, accuracies = series.go(folder)
     name = f"finetune/{series.protocol.name}"
-    further = {"dev_share": series.protocol.dev_share, "dev_accuracies": accuracies}
+    details = {"dev_share": series.protocol.dev_share, "dev_accuracies": accuracies}
     found = [
-        run_row(series.source, own.path, own.summary, protocol=name, further=further)
-        for own in outcomes
+        run_row(series.source, outcome.path, outcome.summary, protocol=name, further=details)
+        for outcome in outcomes
     ]
     rows = [row for row in found if row]
     summary = dict(outcomes[0].summary)
@@ -238,7 +239,7 @@ def _in_series(series: Series, *, results: Path) -> FineTuned:
     summary |= {"protocol": series.protocol.name, "dev_accuracies": accuracies}
 
     def write() -> None:
-        atomic.write_json(folder / "summary.json", summary)
+        atomic.write_json(folder / RunFile.SUMMARY, summary)
         append_new(results, rows)
 
     series.site.ranks.run_on_main(write)

@@ -1,4 +1,4 @@
-"""A pretrained model as the beginning of fine-tuning, and the rows of what it reached."""
+"""The pretrained model that fine-tuning starts from, and the rows of its results."""
 
 import copy
 import dataclasses
@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from vitral.errors import RequestError
+from vitral.files.layout import RunFile
 from vitral.files.results import ResultRow, keep_results, read_results, utc_now
 from vitral.models.model import Model, zero_head
 from vitral.models.weights.load import change_model, load_model
@@ -20,24 +21,24 @@ from vitral.models.weights.provenance import training_data_of, weights_hash
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """Pretrained weights, as they were given."""
+    """A pretrained model, with its source."""
 
     model: Model
     path: str
-    """A run folder, a model folder or file, a name; of a given model its name."""
+    """A run folder, a model folder or file, or a name; for a loaded model its name."""
     weights: str
-    """Their hash, 32 hex digits."""
+    """Hash of the weights, 32 hex digits."""
 
     @property
     def pretraining(self) -> str:
-        """What they were trained on, as far as known."""
+        """The data that the weights were trained on, if known."""
         return training_data_of(self.model, self.path)
 
 
 def open_source(
     model: str | Path | Model, *, format: str | None = None, in_channels: int | None = None
 ) -> PretrainedModel:
-    """Load what shall be fine-tuned.
+    """Load the model to fine-tune.
 
     Raises:
         RequestError: nothing is there.
@@ -63,13 +64,13 @@ def starting_model(
     image_size: int | tuple[int, int] | None = None,
     **fields: Any,
 ) -> Model:
-    """Return a copy with a head of zeros for other classes, and without `pre_logits`.
+    """Return a copy with a zero head for other classes, and without `pre_logits`.
 
     Args:
-        source: stays as it is.
+        source: not changed.
         classes: of the new task, in order.
         image_size: position tables are interpolated to it; None: the model's own.
-        fields: of the config that shall differ, such as `dropout`.
+        fields: of the config to override, such as `dropout`.
 
     Source: ViT paper, sections 3.1 and 3.2.
     """
@@ -79,7 +80,7 @@ def starting_model(
     if image_size is not None:
         changes["image_size"] = image_size
     changed = change_model(source.model, num_classes=len(classes), **changes)
-    model = copy.deepcopy(changed)  # whose tensors are the source's where they fit
+    model = copy.deepcopy(changed)  # it shares tensors of equal shape with the source
     zero_head(model.head)
     model.classes = classes
     model.provenance = {
@@ -95,7 +96,7 @@ def starting_model(
 
 
 def set_head(model: Model, weights: torch.Tensor, bias: torch.Tensor) -> None:
-    """Give a model a head: weights (D, K) and bias (K,) of its features."""
+    """Set the head of a model: weights (D, K) and bias (K,)."""
     assert isinstance(model.head, nn.Linear)
     with torch.no_grad():
         model.head.weight.copy_(weights.T)
@@ -110,19 +111,19 @@ def run_row(
     protocol: str,
     further: Mapping[str, Any] | None = None,
 ) -> ResultRow | None:
-    """Return the row of a finished run's score; None where nothing was scored.
+    """Return the row of a finished run's score; None if nothing was scored.
 
     Args:
-        source: the weights that it started from.
+        source: the model that it started from.
         run: its folder.
-        summary: of it.
+        summary: of the run.
         protocol: its name.
-        further: settings of the protocol beside those of the run.
+        further: settings of the protocol in addition to those of the run.
     """
     metric = summary.get("metric", "accuracy")  # older runs had no other
     if summary[metric] is None:
         return None
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((run / RunFile.CONFIG).read_text(encoding="utf-8"))
     settings = config["settings"]
     facts = {"recipe": summary["recipe"], "data_fingerprint": config["data_fingerprint"]}
     controls = {
@@ -153,17 +154,17 @@ def run_row(
 def mean_row(
     rows: Sequence[ResultRow], path: Path, mean: tuple[float, float | None, float | None]
 ) -> ResultRow:
-    """Return the row of a mean over seeds, with its interval over them."""
+    """Return the row of a mean over seeds, with its interval over seeds."""
     value, low, high = mean
     settings = {**rows[0].settings}
-    settings["train"] = {name: own for name, own in settings["train"].items() if name != "seed"}
-    known = low is not None and high is not None
+    settings["train"] = {name: item for name, item in settings["train"].items() if name != "seed"}
+    has_interval = low is not None and high is not None
     return dataclasses.replace(
         rows[0],
         settings=settings,
         value=value,
         interval=(max(0.0, low), min(1.0, high)) if low is not None and high is not None else None,
-        interval_over="seeds" if known else None,
+        interval_over="seeds" if has_interval else None,
         seed=tuple(row.seed for row in rows if isinstance(row.seed, int)),
         path=str(path),
         time=utc_now(),
@@ -171,7 +172,7 @@ def mean_row(
 
 
 def append_new(results: Path, rows: Sequence[ResultRow]) -> None:
-    """Append the rows that the file does not have yet: a finished run may be asked for again."""
+    """Append the rows that the file does not have yet: a command may be repeated."""
     known = {_identity(row) for row in read_results(results)[0]}
     keep_results(results, [row for row in rows if _identity(row) not in known])
 

@@ -1,7 +1,7 @@
-"""A linear probe before fine-tuning: a score within a minute, and a head that may be kept.
+"""A linear probe before fine-tuning: a quick score, and an initial head.
 
-Source: fine-tuning that starts from a probe's head changes the features less (Kumar et al., arXiv
-2202.10054); on few images it may be the better model as it is.
+Source: fine-tuning that starts from a probe's head distorts the features less (Kumar et al., arXiv
+2202.10054). With few images, the probe itself may be the better model.
 """
 
 import time
@@ -22,22 +22,22 @@ from vitral.training.context import TrainContext
 from vitral.transfer.pretrained import set_head
 
 FIRST_AFTER_SECONDS = 40.0
-"""When a first number is told, of the features that are there by then."""
+"""Time after which a first score is reported, from the features computed by then."""
 MOST_FIRST_VALIDATION = 500
-"""Validation images that come before the training images, to score that number on."""
+"""Number of validation images computed before the training images, for that first score."""
 CHUNKS, LEAST_IN_CHUNK = 8, 64
-"""Parts of the training images, after each of which the first number may be told."""
+"""Chunks of the training images, after each of which the first score may be reported."""
 
 
 def probe_first(model: Model, images: ImageDataset, site: TrainContext) -> float | None:
-    """Fit a head to the model's frozen features, and put it in place.
+    """Fit a linear probe to the model's frozen features, and set it as the head.
 
-    Where the features take longer, a first number is told of those that are there after 40 seconds;
-    it changes nothing.
+    If the features take longer than 40 seconds, a first score is reported from those computed by
+    then; it has no effect on the result.
 
     Returns:
-        The accuracy on the validation images; None where there are none, where images have several
-        labels, or where a class has no training image that can be read: the head then stays zero.
+        The accuracy on the validation images. None if there are none, if the data is multi-label,
+        or if a class has no readable training image: the head then stays zero.
     """
     if "validation" not in images.splits or images.is_multi_label:
         return None
@@ -48,7 +48,7 @@ def probe_first(model: Model, images: ImageDataset, site: TrainContext) -> float
     probe = _fit(train, validation, num_classes=len(images.classes))
     set_head(model, torch.from_numpy(probe.weights), torch.from_numpy(probe.bias))
     site.view.log(
-        f"probe: {_told(probe, validation)}, with frozen features (l2 {probe.l2:g}): what "
+        f"probe: {_describe(probe, validation)}, with frozen features (l2 {probe.l2:g}): what "
         "fine-tuning must come up to"
     )
     return probe.accuracy
@@ -72,20 +72,20 @@ class _Rows:
     def collect(
         cls, model: Model, images: ImageDataset, site: TrainContext
     ) -> tuple["_Rows", "_Rows"]:
-        """Return the training and the validation rows, in a random order, always the same."""
-        train, validation = (_shuffled(images.splits[s]) for s in ("train", "validation"))
+        """Return the training and the validation rows, in a fixed random order."""
+        train, validation = (_shuffled(images.splits[split]) for split in ("train", "validation"))
         first, rest = _divided(validation, MOST_FIRST_VALIDATION)
         work = [first, *_chunks(train), *rest]
-        total, done, since, is_told = sum(map(len, work)), 0, time.perf_counter(), False
+        total, done, started, is_reported = sum(map(len, work)), 0, time.perf_counter(), False
         found: list[Features] = []
         site.view.start("features", total=total)
         try:
             for number, part in enumerate(work):
                 found.append(_extract(model, part, site, done=done, total=total))
                 done += len(part)
-                is_due = time.perf_counter() - since > FIRST_AFTER_SECONDS
-                if is_due and not is_told and 0 < number < len(work) - 1:
-                    is_told = _tell_first(found, num_classes=len(images.classes), site=site)
+                is_due = time.perf_counter() - started > FIRST_AFTER_SECONDS
+                if is_due and not is_reported and 0 < number < len(work) - 1:
+                    is_reported = _report_first(found, num_classes=len(images.classes), site=site)
         finally:
             site.view.finish()
         end = len(work) - len(rest)
@@ -97,10 +97,10 @@ def _shuffled(examples: Examples) -> Examples:
 
 
 def _divided(examples: Examples, count: int) -> tuple[Examples, list[Examples]]:
-    """Return the first of some examples, and the rest if there is one."""
-    places = np.arange(len(examples))
-    rest = [examples.select(places[count:])] if len(places) > count else []
-    return examples.select(places[:count]), rest
+    """Return the first `count` examples, and the rest as a list of at most one part."""
+    indices = np.arange(len(examples))
+    rest = [examples.select(indices[count:])] if len(indices) > count else []
+    return examples.select(indices[:count]), rest
 
 
 def _chunks(examples: Examples) -> list[Examples]:
@@ -116,30 +116,35 @@ def _extract(
         part,
         preprocessing=model.preprocessing,
         device=site.device,
-        report_progress=lambda own, _: site.view.update(done + own, total, title="features"),
+        report_progress=lambda count, _: site.view.update(done + count, total, title="features"),
         cache=cache_dir() / "features",
     )
 
 
-def _tell_first(found: list[Features], *, num_classes: int, site: TrainContext) -> bool:
-    """Say what a probe of the features so far gives, if every class is among them."""
+def _report_first(found: list[Features], *, num_classes: int, site: TrainContext) -> bool:
+    """Report the score of a probe on the features so far, if they include every class."""
     validation, train = _Rows.joined(found[:1]), _Rows.joined(found[1:])
     if len(np.unique(train.labels)) < num_classes:
         return False
     probe = _fit(train, validation, num_classes=num_classes)
     count = len(train.labels)
-    site.view.log(f"first probe, of {count:,} training images: {_told(probe, validation)}")
+    site.view.log(f"first probe, of {count:,} training images: {_describe(probe, validation)}")
     return True
 
 
 def _fit(train: _Rows, validation: _Rows, *, num_classes: int) -> Probe:
-    held = (validation.features, validation.labels)
+    validation_rows = (validation.features, validation.labels)
     return linear_probe(
-        train.features, train.labels, *held, num_classes=num_classes, validation=held, join=False
+        train.features,
+        train.labels,
+        *validation_rows,
+        num_classes=num_classes,
+        validation=validation_rows,
+        join=False,
     )
 
 
-def _told(probe: Probe, validation: _Rows) -> str:
+def _describe(probe: Probe, validation: _Rows) -> str:
     return f"{100 * probe.accuracy:.1f} % of {len(validation.labels):,} validation images"
 
 
@@ -150,21 +155,27 @@ Rows = tuple[np.ndarray, np.ndarray]
 def probe_seen_classes(train: Rows, validation: Rows, test: Rows) -> tuple[int, float]:
     """Fit a probe to the training and validation rows, and score the test rows once.
 
-    A few hundred images leave classes out: of the 800 of Sun397, which has 397 classes, as of
-    others. Classes without a row are never the answer; test rows of them count as wrong.
+    A few hundred images do not cover all classes, such as the 800 images of Sun397, which has 397
+    classes. Classes without a row are never predicted; their test rows count as wrong.
 
     Args:
-        train: to choose the strength by, together with
-        validation: which is fitted too in the end.
+        train: fitted to choose l2.
+        validation: scored to choose l2, then included in the final fit.
         test: scored.
 
     Returns:
-        How many test rows are right, and the chosen l2.
+        The number of correct test rows, and the chosen l2.
     """
-    first = np.unique(train[1])
-    held = _among(validation, first)
-    few = _among(train, first)
-    choice = linear_probe(*few, *held, num_classes=len(first), validation=held, join=False)
+    train_classes = np.unique(train[1])
+    known_validation = _among(validation, train_classes)
+    known_train = _among(train, train_classes)
+    choice = linear_probe(
+        *known_train,
+        *known_validation,
+        num_classes=len(train_classes),
+        validation=known_validation,
+        join=False,
+    )
     everything = tuple(np.concatenate(parts) for parts in zip(train, validation, strict=True))
     classes = np.unique(everything[1])
     fitted, scored = _among((everything[0], everything[1]), classes), _among(test, classes)
@@ -173,7 +184,7 @@ def probe_seen_classes(train: Rows, validation: Rows, test: Rows) -> tuple[int, 
 
 
 def _among(rows: Rows, classes: np.ndarray) -> Rows:
-    """Return the rows of some classes, these numbered anew from 0."""
+    """Return the rows of some classes, which are renumbered from 0."""
     features, labels = rows
     known = np.isin(labels, classes)
     return features[known], np.searchsorted(classes, labels[known])

@@ -1,4 +1,4 @@
-"""Protocols of fine-tuning as data: which settings are tried, on what, and how often."""
+"""Fine-tuning protocols as data: candidate settings, the split they are compared on, seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from vitral.errors import RequestError, nearest
 from vitral.recipes import Facts
 from vitral.recipes.transfer import MEDIUM_BELOW, SMALL_BELOW, hyperrule_sizes
 
-# Table 4, by the names that the data sets have here: rates swept, and the share held out for it.
+# Table 4, by this library's names of data sets: the rates swept, and the share held out for that.
 IMAGENET_RATES = (0.003, 0.01, 0.03, 0.06)
 OTHER_RATES = (0.001, 0.003, 0.01, 0.03)
 DEV_SHARES = {
@@ -20,39 +20,39 @@ DEV_SHARES = {
     "flowers102": 0.1,
 }
 DROPOUT = {"ViT-L/16": 0.1, "ViT-H/14": 0.1, "R50x1+ViT-B/16": 0.1}
-"""In fine-tuning, of the models that have it there (`vit_jax/configs/models.py`)."""
+"""Dropout in fine-tuning, for the models that use it (`vit_jax/configs/models.py`)."""
 PAPER_SIZE = 384
 PAPER_SEEDS = 3
-"""Runs that a mean of Table 2 is over."""
+"""Number of runs that a mean of Table 2 is over."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to fine-tune."""
+    """One set of settings for fine-tuning."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     recipe: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """By path, beside the recipe's."""
+    """By path, in addition to the recipe's."""
     image_size: int | tuple[int, int] | None = None
     """None: the model's own."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Candidates that are compared on a dev split, and how the best of them is then tested."""
+    """Candidates that are compared on a dev split, and how the best one is then tested."""
 
     name: str
     candidates: tuple[Candidate, ...]
-    """One: nothing is compared."""
+    """If there is only one, nothing is compared."""
     dev_share: float
-    """Of the training images, where the data has no validation split of its own."""
+    """Share of the training images, if the data has no validation split of its own."""
     num_seeds: int = 1
-    """Runs that the result is the mean of."""
+    """Number of runs over which the result is averaged."""
     keeps_validation: bool = False
-    """Whether a validation split of the data's own is left alone, as the paper's training sets are
-    those of the publishers."""
+    """Whether a validation split of the data itself is not used, since the paper trains on the
+    published training sets."""
     dropout: float = 0.0
 
 
@@ -69,9 +69,9 @@ def choose_protocol(
     Args:
         name: "paper", "paper-table2" or "bit-hyperrule".
         facts: of the data and the pretrained model.
-        rates: learning rates to compare instead of its own.
-        image_size: instead of its own.
-        seeds: how many runs, instead of its own number.
+        rates: learning rates to compare, instead of those of the protocol.
+        image_size: instead of that of the protocol.
+        seeds: number of runs, instead of that of the protocol.
 
     Raises:
         RequestError: an unknown name, or one that does not fit the data.
@@ -84,13 +84,15 @@ def choose_protocol(
         raise RequestError(f"seeds={seeds}: give 1 or more")
     protocol = PROTOCOLS[name](facts, tuple(rates))
     if image_size is not None:
-        candidates = tuple(replace(own, image_size=image_size) for own in protocol.candidates)
+        candidates = tuple(
+            replace(candidate, image_size=image_size) for candidate in protocol.candidates
+        )
         protocol = replace(protocol, candidates=candidates)
     return protocol if seeds is None else replace(protocol, num_seeds=seeds)
 
 
 def _paper(facts: Facts, rates: tuple[float, ...]) -> Protocol:
-    """Return Table 4's: rates compared on a part of the training images, three runs on all."""
+    """Return that of Table 4: compare rates on held-out training images, then three runs on all."""
     candidates = _with_rates("paper-finetune", rates or _rates(facts), image_size=PAPER_SIZE)
     if isinstance(facts.config, ResNetConfig):  # B.1.1: also HyperRule, whichever is better
         candidates += _bit_hyperrule(facts, ()).candidates
@@ -105,7 +107,7 @@ def _paper(facts: Facts, rates: tuple[float, ...]) -> Protocol:
 
 
 def _paper_table2(facts: Facts, rates: tuple[float, ...]) -> Protocol:
-    """Return what Table 2 has for ImageNet: 512 pixels (518 in patches of 14), averaged weights."""
+    """Return that of Table 2 for ImageNet: 512 pixels (518 for patch size 14), averaged weights."""
     if facts.data != "imagenet":
         raise RequestError(
             f"the protocol paper-table2 is the paper's for imagenet alone, not for {facts.data}: "
@@ -121,7 +123,7 @@ def _paper_table2(facts: Facts, rates: tuple[float, ...]) -> Protocol:
 
 
 def _bit_hyperrule(facts: Facts, rates: tuple[float, ...]) -> Protocol:
-    """Return BiT's: nothing is compared, the data's size decides (arXiv 1912.11370, 3.3)."""
+    """Return BiT's: settings depend on the data's size, without a sweep (arXiv 1912.11370, 3.3)."""
     if rates:
         raise RequestError("bit-hyperrule compares no learning rates: leave --rates out")
     size = hyperrule_sizes(facts)[0]

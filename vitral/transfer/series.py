@@ -1,4 +1,4 @@
-"""The runs of one protocol, each in a folder below one; what is finished is not run twice."""
+"""The runs of one protocol in subfolders of one folder; finished runs are not repeated."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from vitral.data.dataset import ImageDataset
 from vitral.data.splits import all_for_training, hold_out, without_split
 from vitral.errors import RequestError
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.training.context import TrainContext
 from vitral.training.train import RunRequest, train_on
 from vitral.transfer.pretrained import PretrainedModel, starting_model
@@ -32,32 +33,33 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Series:
-    """A protocol carried out on data that is open."""
+    """Runs a protocol on opened data."""
 
     protocol: Protocol
     source: PretrainedModel
     images: ImageDataset
     """With all splits."""
     request: RunRequest
-    """What is asked of every run: title, command, further settings."""
+    """Common to every run: title, command, additional settings."""
     site: TrainContext
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Of the model's config that shall differ, such as `drop_path`."""
+    """Fields of the model's config to override, such as `drop_path`."""
 
     def default_folder(self) -> Path:
-        """Return where it is when nothing else is asked: below `runs`, by what it is."""
+        """Return the default folder: a descriptive name below `runs`."""
         plain = self.source.model.config.name.lower().replace("/", "")
         digits = settings_digest(self._plan(), given=self.images.fingerprint())
         return Path("runs") / f"{self.request.title}-{plain}-{self.protocol.name}-{digits}"
 
     def go(self, folder: Path) -> tuple[list[Outcome], dict[str, float]]:
-        """Compare the candidates, train the best on everything, once for each seed.
+        """Compare the candidates, then train the best on all images, once for each seed.
 
         Returns:
-            The final runs, and each candidate's accuracy on the dev split (empty: one candidate).
+            The final runs, and the accuracy of each candidate on the dev split (empty if there is
+            only one candidate).
 
         Raises:
-            RequestError: the folder has something else, or there is nothing to score.
+            RequestError: the folder has other contents, or there is nothing to score.
         """
         if self.images.splits.keys() <= {"train"}:
             raise RequestError(
@@ -78,10 +80,10 @@ class Series:
         return outcomes, accuracies
 
     def _check_compared(self) -> None:
-        """Refuse a setting of all runs that is what the candidates differ in."""
+        """Raise if a setting of all runs is one of those in which the candidates differ."""
         if len(self.protocol.candidates) == 1:
             return
-        compared = {path for own in self.protocol.candidates for path in own.settings}
+        compared = {path for candidate in self.protocol.candidates for path in candidate.settings}
         for path in sorted(compared & set(self.request.overrides)):
             raise RequestError(
                 f"{path}={self.request.overrides[path]} has no place in {self.protocol.name}, "
@@ -89,7 +91,7 @@ class Series:
             )
 
     def _choose(self, folder: Path) -> tuple[Candidate, dict[str, float]]:
-        """Run every candidate without a look at the test images; return the best and all scores."""
+        """Run every candidate without the test images; return the best and all scores."""
         images = without_split(self.images, "test")
         if not self._has_dev_split():
             images = hold_out(without_split(images, "validation"), share=self.protocol.dev_share)
@@ -100,12 +102,12 @@ class Series:
             accuracy, loss = outcome.summary["accuracy"], outcome.summary["loss"]
             scores[candidate.name] = (accuracy, -loss)
             self.site.view.log(f"{candidate.name}: {100 * accuracy:.1f} % on the dev split")
-        best = max(self.protocol.candidates, key=lambda own: scores[own.name])
+        best = max(self.protocol.candidates, key=lambda candidate: scores[candidate.name])
         self.site.view.log(f"chosen: {best.name}")
         return best, {name: accuracy for name, (accuracy, _) in scores.items()}
 
     def _final_images(self) -> ImageDataset:
-        """Return all that is trained on in the end, and what is then scored."""
+        """Return the data of the final runs: all images to train on, and those to score."""
         if self._has_dev_split():
             return all_for_training(self.images)
         if "test" in self.images.splits:
@@ -113,18 +115,18 @@ class Series:
         return self.images
 
     def _has_dev_split(self) -> bool:
-        """Say whether the data's own validation images choose, and are trained on in the end."""
+        """Return whether the data's validation split is the dev split, later trained on too."""
         has_both = {"validation", "test"} <= self.images.splits.keys()
         return has_both and not self.protocol.keeps_validation
 
     def run(
         self, candidate: Candidate, images: ImageDataset, folder: Path, *, seed: int
     ) -> Outcome:
-        """Carry out one run, or find it finished.
+        """Train and score one candidate, or load the finished run.
 
         Args:
-            candidate: how.
-            images: with the splits that it may see: it is scored on test, else on validation.
+            candidate: its settings.
+            images: with the available splits: it is scored on test, else on validation.
             folder: of the run.
             seed: of the run.
         """
@@ -148,8 +150,12 @@ class Series:
         return Outcome(result.path, result.summary)
 
     def _plan(self) -> dict[str, Any]:
-        """Return everything that two equal series have in common, as plain data."""
-        overrides = {p: own for p, own in self.request.overrides.items() if p not in PLACE_SETTINGS}
+        """Return everything that identifies the series, as plain data."""
+        overrides = {
+            path: value
+            for path, value in self.request.overrides.items()
+            if path not in PLACE_SETTINGS
+        }
         plan: Mapping[str, Any] = {
             "protocol": dataclasses.asdict(self.protocol),
             "weights": self.source.weights,
@@ -161,22 +167,22 @@ class Series:
         return plain
 
     def _publish(self, folder: Path, run: Path) -> None:
-        """Give the series the model of one run, and its splits."""
+        """Copy the model and the splits of one run to the folder of the series."""
         if not (folder / "model").exists():
             with atomic.new_folder(folder / "model") as aside:
                 shutil.copytree(run / "model", aside, dirs_exist_ok=True)
-        atomic.write_bytes(folder / "splits.csv", (run / "splits.csv").read_bytes())
+        atomic.write_bytes(folder / RunFile.SPLITS, (run / RunFile.SPLITS).read_bytes())
 
 
 def claim_folder(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Make a folder that of a series of runs.
+    """Mark a folder as that of a series of runs.
 
     Args:
         folder: new, empty, or of the same series.
-        plan: all that two equal series have in common, as plain data.
+        plan: everything that identifies the series, as plain data.
 
     Raises:
-        RequestError: the folder has something else.
+        RequestError: the folder has other contents.
     """
     path = folder / _PLAN_NAME
     if path.exists():
@@ -189,7 +195,7 @@ def claim_folder(folder: Path, plan: Mapping[str, Any]) -> None:
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        first = min(own.name for own in folder.iterdir())
+        first = min(file.name for file in folder.iterdir())
         raise RequestError(
             f"{folder} has files that are not of this series, such as {first}: choose another "
             "--output"

@@ -1,4 +1,4 @@
-"""VTAB-1k: one setting for 19 tasks of 1,000 training images each, and the means over them.
+"""VTAB-1k: the same settings for 19 tasks of 1,000 training images each, and their means.
 
 Source: arXiv 1910.04867; ViT paper, section 4.1, B.1.1 and Table 9.
 """
@@ -20,6 +20,7 @@ from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
 from vitral.errors import RequestError, nearest
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.files.results import ResultRow, results_path
 from vitral.models.model import Model
 from vitral.training.context import train_context
@@ -29,10 +30,10 @@ from vitral.transfer.series import claim_folder
 from vitral.transfer.vtab_tasks import TaskRuns, mean_rows
 
 RATES, SCHEDULES = (0.01, 0.003), (2500, 500)
-"""Compared by a sweep: the paper compares two of each and does not name them; the first of both are
-what it settled on, the others the next of its Table 4."""
+"""Candidates of a sweep. The paper compares two of each without naming them: the first of each are
+its final choice, the others are the next ones of its Table 4."""
 PROBE_SETTINGS = ("data.directory", "train.device", "train.precision")
-"""All that a linear probe goes by."""
+"""The settings that affect a linear probe."""
 FIXED_SETTINGS = (
     "data.source", "data.validation_share", "data.group_pattern", "data.folds", "data.fold",
     "evaluation.keep_best", "evaluation.best_by", "evaluation.best_within", "evaluation.patience",
@@ -41,15 +42,15 @@ FIXED_SETTINGS = (
 
 @dataclass(frozen=True)
 class VtabResult:
-    """Scores of a model on the tasks that are there."""
+    """Scores of a model on the available tasks."""
 
     path: Path
     summary: dict[str, Any]
     """As in `summary.json`. `tasks`: accuracy by task; `means`: of the groups whose tasks are all
-    there, and overall; `missing`: why a task is not there; `dev_accuracies`: a sweep's means on
-    validation images, `chosen`: the best of them."""
+    available, and overall; `missing`: why a task is not available; `dev_accuracies`: a sweep's
+    means on validation images, `chosen`: the best of them."""
     rows: list[ResultRow]
-    """One a task, then the means."""
+    """One per task, then the means."""
 
 
 def vtab(
@@ -67,31 +68,32 @@ def vtab(
     command: str | None = None,
     quiet: bool = False,
 ) -> VtabResult:
-    """Score a model on VTAB-1k: the test images of each task once.
+    """Score a model on VTAB-1k, once on the test images of each task.
 
-    Every task is trained on its 1,000 images with the same setting: SGD at 0.01, 2,500 steps of
-    512 images, 384 pixels, BiT's crops and flips but where they would change the class.
+    Every task is trained on its 1,000 images with the same settings: SGD with learning rate 0.01,
+    2,500 steps, batch size 512, 384 pixels, BiT's crops and flips except where they would change
+    the class.
 
     Args:
         model: a run folder, a model folder or file, a name, or a loaded model.
         directory: where the tasks' files are; None: `$VITRAL_DATA_DIR`, else `data`.
-        tasks: by name; empty: all that are there.
+        tasks: by name; empty: all that are available.
         sweep: compare two rates and two schedules on the tasks' 200 validation images, trained on
-            the other 800, and take what is best on average; what `settings` says is not compared.
-        linear: logistic regression on frozen features instead, at the model's own size; its
-            strength is chosen on the 200 validation images.
+            the other 800, and use the best on average; what `settings` fixes is not compared.
+        linear: logistic regression on frozen features instead, at the model's own size; l2 is
+            chosen on the 200 validation images.
         image_size: instead of 384.
-        settings: further ones by path, of every run.
-        format: read the model's file as this format, where its content does not tell.
-        output: the folder; None: below `runs`, by what it is.
+        settings: additional ones by path, for every run.
+        format: format of the model's file, if it can't be detected from the content.
+        output: the folder; None: a descriptive name below `runs`.
         results: the file that rows are appended to; None: `$VITRAL_RESULTS`, else
             `runs/results.jsonl`.
-        command: how a person would say this call.
-        quiet: say nothing on standard error.
+        command: the command line of this call, which is recorded.
+        quiet: print nothing on standard error.
 
     Raises:
-        RequestError: an unknown task, none is there, a setting without effect, or the folder has
-            something else.
+        RequestError: an unknown task, no task is available, a setting has no effect, or the folder
+            has other contents.
         DataError: images of a task can't be used.
     """
     overrides = parse_settings(settings or {})
@@ -109,8 +111,8 @@ def vtab(
         for name, reason in missing.items():
             site.view.log(f"missing: {name}: {reason}")
         command = command or f"vitral.transfer.vtab.vtab({source.path!r})"
-        fixed = overrides | {"data.validation_share": 0.0}
-        runs = TaskRuns(source, site, fixed, present, command, dropout)
+        run_settings = overrides | {"data.validation_share": 0.0}
+        runs = TaskRuns(source, site, run_settings, present, command, dropout)
         plan = _plan(runs, candidates, image_size=image_size, sweep=sweep)
         folder = Path(output or _default_folder(source, plan))
         site.ranks.run_on_main(lambda: claim_folder(folder, plan))
@@ -122,13 +124,13 @@ def vtab(
             rows = runs.tune(best, folder / "tasks")
         summary = _summary(rows) | {
             "missing": missing,
-            "dev_accuracies": {name: _mean(own) for name, own in scores.items()},
+            "dev_accuracies": {name: _mean(accuracies) for name, accuracies in scores.items()},
             "chosen": best.name if sweep else None,
         }
         rows += mean_rows(rows, folder)
 
         def write() -> None:
-            atomic.write_json(folder / "summary.json", summary)
+            atomic.write_json(folder / RunFile.SUMMARY, summary)
             append_new(Path(results or results_path()), rows)
 
         site.ranks.run_on_main(write)
@@ -136,7 +138,7 @@ def vtab(
 
 
 def check_settings(overrides: Mapping[str, Any], *, sweep: bool, linear: bool) -> None:
-    """Make sure that settings have an effect.
+    """Check that all settings have an effect.
 
     Raises:
         RequestError: one has none.
@@ -160,10 +162,10 @@ def check_settings(overrides: Mapping[str, Any], *, sweep: bool, linear: bool) -
 def list_candidates(
     overrides: Mapping[str, Any], *, image_size: int | tuple[int, int] | None, sweep: bool
 ) -> tuple[Candidate, ...]:
-    """Return the settings that are compared; without a sweep the paper's alone.
+    """Return the candidates to compare; without a sweep only the paper's settings.
 
     Args:
-        overrides: settings by path, of every run: a rate or a length among them is not compared.
+        overrides: settings by path, for every run: a rate or a length among them is not compared.
         image_size: None: 384.
         sweep: whether to compare.
 
@@ -181,37 +183,37 @@ def list_candidates(
             "leave one of the three out"
         )
     compared = {"optimizer.learning_rate": rates, "train.steps": lengths}
-    axes = [[(path, own) for own in values] for path, values in compared.items() if values]
+    axes = [[(path, value) for value in values] for path, values in compared.items() if values]
     return tuple(
         Candidate(
-            "-".join(f"{path.rpartition('.')[2]}-{own:g}" for path, own in made),
+            "-".join(f"{path.rpartition('.')[2]}-{value:g}" for path, value in combination),
             "vtab",
-            dict(made),
+            dict(combination),
             size,
         )
-        for made in itertools.product(*axes)
+        for combination in itertools.product(*axes)
     )
 
 
 def find_tasks(
     tasks: Sequence[str], directory: str | Path | None
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the tasks whose files are there, in the table's order, and why others are not.
+    """Return the tasks whose files exist, in the table's order, and why others are missing.
 
     Args:
         tasks: by name, such as "dtd" or "vtab-dtd"; empty: all.
         directory: as for `vtab`.
 
     Raises:
-        RequestError: an unknown task, or none is there.
+        RequestError: an unknown task, or no task is available.
     """
     known = {fold(name): name for name in TASKS}
-    overrides = {name: known.get(fold(name).removeprefix("vtab")) for name in tasks}
-    for name, own in overrides.items():
-        if own is None:
+    named = {name: known.get(fold(name).removeprefix("vtab")) for name in tasks}
+    for name, task in named.items():
+        if task is None:
             raise RequestError(f"VTAB has no task {name!r}{nearest(name, TASKS)}")
     missing: dict[str, str] = {}
-    wanted = [name for name in TASKS if not overrides or name in overrides.values()]
+    wanted = [name for name in TASKS if not named or name in named.values()]
     for name in wanted:
         try:
             check_task(name, directory=directory)
@@ -226,17 +228,17 @@ def find_tasks(
 def best_on_average(
     candidates: Sequence[Candidate], scores: Mapping[str, Mapping[str, float]]
 ) -> Candidate:
-    """Return the candidate of the best mean over tasks; of equals the first.
+    """Return the candidate with the best mean over tasks; ties go to the first.
 
     Args:
         candidates: the paper's own first.
         scores: accuracy by candidate and task.
     """
-    return max(candidates, key=lambda own: _mean(scores[own.name]))
+    return max(candidates, key=lambda candidate: _mean(scores[candidate.name]))
 
 
 def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
-    """Return what rows of tasks say."""
+    """Return a summary of the rows of tasks."""
     return {
         "model": rows[0].model,
         "protocol": rows[0].protocol,
@@ -252,15 +254,15 @@ def _plan(
     image_size: int | tuple[int, int] | None,
     sweep: bool,
 ) -> dict[str, Any]:
-    """Return all that the same command has in common, as plain data.
+    """Return everything that identifies the command, as plain data.
 
-    Tasks may come later, but for a sweep, whose choice depends on them.
+    Tasks may be added later, except with a sweep, whose choice depends on them.
     """
-    places = (*PLACE_SETTINGS, "data.directory")
+    excluded = (*PLACE_SETTINGS, "data.directory")
     plan = {
         "weights": runs.source.weights,
-        "settings": {path: own for path, own in runs.overrides.items() if path not in places},
-        "candidates": [dataclasses.asdict(own) for own in candidates],
+        "settings": {path: value for path, value in runs.overrides.items() if path not in excluded},
+        "candidates": [dataclasses.asdict(candidate) for candidate in candidates],
         "dropout": runs.dropout,
         "image_size": image_size,
         "tasks": runs.names if sweep else None,

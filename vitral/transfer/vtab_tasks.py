@@ -1,4 +1,4 @@
-"""What is done on each of VTAB's tasks and kept, and the means over their results."""
+"""Runs on each of VTAB's tasks, their stored results, and the means over them."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from vitral.evaluate.arrays import Features
 from vitral.evaluate.features import extract_features
 from vitral.figures.paper_comparison import flat_settings
 from vitral.files import atomic
-from vitral.files.layout import cache_dir
+from vitral.files.layout import RunFile, cache_dir
 from vitral.files.results import ResultRow, row_from_record, utc_now
 from vitral.models.model import Model
 from vitral.models.weights.load import change_model
@@ -35,17 +35,17 @@ from vitral.transfer.protocols import Candidate, Protocol
 from vitral.transfer.series import Outcome, Series
 
 SETTINGS_OF_CHANGE = {"flip": ("augment.flip",), "crop": ("augment.crop", *CROP_OF_SETTING)}
-"""That nobody's wish brings to a task for which the change is off."""
+"""Settings that are ignored for a task for which the augmentation is off."""
 
 
 @dataclass(frozen=True)
 class TaskRuns:
-    """Carries out the same on every task."""
+    """Runs the same procedure on every task."""
 
     source: PretrainedModel
     site: TrainContext
     overrides: Mapping[str, Any]
-    """Settings by path, of every run."""
+    """Settings by path, for every run."""
     names: Sequence[str]
     """Of the tasks."""
     command: str
@@ -54,14 +54,14 @@ class TaskRuns:
     def compare(self, candidates: Sequence[Candidate], folder: Path) -> dict[str, dict[str, float]]:
         """Return the accuracy on the 200 validation images, by candidate and task.
 
-        Trained is on the other 800 images; the test images are taken away before.
+        Models are trained on the other 800 images; the test images are removed first.
         """
-        scores: dict[str, dict[str, float]] = {own.name: {} for own in candidates}
+        scores: dict[str, dict[str, float]] = {candidate.name: {} for candidate in candidates}
         for name, images in self._opened(thousand=False):
             seen = without_split(images, "test")
-            for own in candidates:
-                path = folder / own.name / name
-                scores[own.name][name] = self._validated(name, own, seen, path)
+            for candidate in candidates:
+                path = folder / candidate.name / name
+                scores[candidate.name][name] = self._validated(name, candidate, seen, path)
         return scores
 
     def tune(self, candidate: Candidate, folder: Path) -> list[ResultRow]:
@@ -106,7 +106,7 @@ class TaskRuns:
             return {"accuracy": self._run(name, candidate, images, path).summary["accuracy"]}
 
         found = self._once(path, images, find)
-        self._remove(path / "checkpoints", path / "model")
+        self._remove(path / RunFile.CHECKPOINTS, path / "model")
         return float(found["accuracy"])
 
     def _tuned(
@@ -119,13 +119,13 @@ class TaskRuns:
             return dataclasses.asdict(row)
 
         row = row_from_record(self._once(path, images, find))
-        self._remove(path / "checkpoints")
+        self._remove(path / RunFile.CHECKPOINTS)
         return row
 
     def _probed(self, name: str, model: Model, images: ImageDataset, path: Path) -> ResultRow:
         def find() -> dict[str, Any]:
-            found = [self._features(model, images, own) for own in SPLITS]
-            train, validation, test = ((own.values, own.labels) for own in found)
+            found = [self._features(model, images, split) for split in SPLITS]
+            train, validation, test = ((features.values, features.labels) for features in found)
             right, l2 = probe_seen_classes(train, validation, test)
             row = self._probe_row(name, model, right, len(test[1]), settings={"l2": l2})
             return dataclasses.asdict(row)
@@ -133,9 +133,9 @@ class TaskRuns:
         return row_from_record(self._once(path, images, find))
 
     def _run(self, name: str, candidate: Candidate, images: ImageDataset, path: Path) -> Outcome:
-        """Train and score, or go on with it."""
+        """Train and score, or resume the run."""
         protocol = Protocol("vtab", (candidate,), dev_share=0.0, dropout=self.dropout)
-        off = {own for change in images.listing.unfit for own in SETTINGS_OF_CHANGE[change]}
+        off = {setting for change in images.listing.unfit for setting in SETTINGS_OF_CHANGE[change]}
         overrides = {
             setting: value for setting, value in self.overrides.items() if setting not in off
         }
@@ -185,28 +185,28 @@ class TaskRuns:
     def _once(
         self, path: Path, images: ImageDataset, find: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Return what was found before on the same images, else find it and keep it."""
+        """Return the stored result for the same images, else compute and store it."""
         file, data = path / "outcome.json", images.fingerprint()
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        kept = self.site.ranks.broadcast_object(kept)
-        if kept is None:
-            kept = {"data_fingerprint": data, "found": find()}
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        stored = self.site.ranks.broadcast_object(stored)
+        if stored is None:
+            stored = {"data_fingerprint": data, "found": find()}
 
             def write() -> None:
                 path.mkdir(parents=True, exist_ok=True)
-                atomic.write_json(file, kept)
+                atomic.write_json(file, stored)
 
             self.site.ranks.run_on_main(write)
-        if kept["data_fingerprint"] != data:
+        if stored["data_fingerprint"] != data:
             raise RequestError(
                 f"{path} was found on other images than {images.source} has now: choose another "
                 "--output"
             )
-        found: dict[str, Any] = kept["found"]
+        found: dict[str, Any] = stored["found"]
         return found
 
     def _remove(self, *folders: Path) -> None:
-        """Remove what a finished run does not need any more: of 19 tasks it fills disks."""
+        """Remove folders that a finished run does not need: those of 19 tasks fill disks."""
 
         def remove() -> None:
             for folder in folders:
@@ -220,11 +220,11 @@ def _data(name: str, *, thousand: bool) -> str:
 
 
 def mean_rows(rows: Sequence[ResultRow], folder: Path) -> list[ResultRow]:
-    """Return the rows of the means over groups of tasks that are complete, and over all 19.
+    """Return the rows of the means over complete groups of tasks, and over all 19.
 
     Args:
-        rows: one a task.
-        folder: where all of them are.
+        rows: one per task.
+        folder: of all tasks.
     """
     means = vtab_means({row.data: row.value for row in rows})
     return [_mean_row(rows, group, value, folder) for group, value in means.items()]
@@ -232,13 +232,13 @@ def mean_rows(rows: Sequence[ResultRow], folder: Path) -> list[ResultRow]:
 
 def _mean_row(rows: Sequence[ResultRow], group: str, value: float, folder: Path) -> ResultRow:
     tasks = VTAB_GROUPS.get(group, tuple(TASKS))
-    own = [row for row in rows if row.data.removeprefix(VTAB_PREFIX) in tasks]
+    of_group = [row for row in rows if row.data.removeprefix(VTAB_PREFIX) in tasks]
     return dataclasses.replace(
-        own[0],
+        of_group[0],
         data=f"{VTAB_PREFIX}{group}" if group in VTAB_GROUPS else VTAB,
-        settings=_shared_settings(own),
+        settings=_shared_settings(of_group),
         value=value,
-        num_examples=sum(row.num_examples for row in own),
+        num_examples=sum(row.num_examples for row in of_group),
         interval=None,
         interval_over=None,
         controls={},
@@ -248,10 +248,10 @@ def _mean_row(rows: Sequence[ResultRow], group: str, value: float, folder: Path)
 
 
 def _shared_settings(rows: Sequence[ResultRow]) -> dict[str, Any]:
-    """Return the settings that rows have alike, by path."""
+    """Return the settings that are equal in all rows, by path."""
     first, *rest = (flat_settings(row.settings) for row in rows)
     return {
-        path: own
-        for path, own in first.items()
-        if all(path in other and other[path] == own for other in rest)
+        path: value
+        for path, value in first.items()
+        if all(path in other and other[path] == value for other in rest)
     }

@@ -49,7 +49,7 @@ def test_a_check_of_open_data_finds_the_same(split_tree, fill):
     root, contents = split_tree
     fill(root, {"test/a/again.png": contents["train/a/0.png"], "train/a/bad.png": b""})
     quick, full = (
-        check(own).problems for own in (checked_of(open_dataset(root)), open_checked(root))
+        check(data).problems for data in (checked_of(open_dataset(root)), open_checked(root))
     )
     assert quick == full
 
@@ -274,9 +274,9 @@ def test_a_planted_problem_is_found(problems_of, split_tree, fill, image, kind):
     name, make, detail = PLANTED[kind]
     fill(root, {f"train/a/{name}": make(image)})
     found = problems_of(root)
-    ((file, said),) = found[kind]
+    ((file, found_detail),) = found[kind]
     assert file == f"train/a/{name}"
-    assert detail in said
+    assert detail in found_detail
 
 
 def test_a_single_other_pixel_is_something(problems_of, split_tree, fill):

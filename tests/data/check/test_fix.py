@@ -71,8 +71,10 @@ def test_without_splits_what_looks_alike_becomes_a_group(fill, pictures, tmp_pat
     assert rows["photos/a/p.jpg"]["group"] == rows["photos/a/p.webp"]["group"] == "a/p.jpg"
     assert "split" not in rows["photos/a/p.jpg"]
     data = open_dataset(tmp_path / "clean.csv")
-    places = {part.name(i): split for split, part in data.splits.items() for i in range(len(part))}
-    assert places["photos/a/p.jpg"] == places["photos/a/p.webp"]
+    split_of = {
+        part.name(i): split for split, part in data.splits.items() for i in range(len(part))
+    }
+    assert split_of["photos/a/p.jpg"] == split_of["photos/a/p.webp"]
 
 
 def test_groups_of_the_source_and_of_looks_become_one(fill, pictures, tmp_path, stress):

@@ -17,7 +17,9 @@ FOLDERS = [CAPITALS.get(name, name) for name in class_names("caltech101")]
 
 
 def files(*, folders=FOLDERS, count=32):
-    names = [f"{FOLDER}/{own}/image_{n:04}.jpg" for own in folders for n in range(1, count + 1)]
+    names = [
+        f"{FOLDER}/{folder}/image_{n:04}.jpg" for folder in folders for n in range(1, count + 1)
+    ]
     return {name: name.encode() for name in names}
 
 
@@ -32,7 +34,7 @@ def test_thirty_of_each_folder_are_for_training(tmp_path, fill, pack, place_of, 
     assert published.classes == class_names("caltech101")
     train, test = published.parts["train"], published.parts["test"]
     assert (len(train.labels), len(test.labels)) == (102 * 30, 102 * 2)
-    assert {own: train.labels.count(own) for own in train.labels} == dict.fromkeys(
+    assert {label: train.labels.count(label) for label in train.labels} == dict.fromkeys(
         class_names("caltech101"), 30
     )
     assert sorted([*train.keys, *test.keys]) == sorted(name[len(FOLDER) + 1 :] for name in files())
@@ -43,11 +45,11 @@ def test_thirty_of_each_folder_are_for_training(tmp_path, fill, pack, place_of, 
 
 def test_the_draw_does_not_depend_on_the_order_of_files():
     names_of = {folder: [f"{n}.jpg" for n in range(40)] for folder in ("b", "a")}
-    turned = {folder: names[::-1] for folder, names in reversed(names_of.items())}
+    reversed_names = {folder: names[::-1] for folder, names in reversed(names_of.items())}
     drawn = draw_train(names_of, where="x")
-    assert drawn == draw_train(turned, where="x")
+    assert drawn == draw_train(reversed_names, where="x")
     assert drawn["a"] != drawn["b"]
-    assert all(len(set(own)) == 30 for own in drawn.values())
+    assert all(len(set(names)) == 30 for names in drawn.values())
 
 
 def test_the_draw_is_that_of_its_seed():

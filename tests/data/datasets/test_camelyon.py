@@ -15,8 +15,8 @@ LABELS = {"train": [0, 1, 1, 0], "valid": [1, 0], "test": [0, 0]}
 @pytest.fixture
 def images(random):
     return {
-        split: random.integers(0, 256, (len(own), 96, 96, 3), dtype=np.uint8)
-        for split, own in LABELS.items()
+        split: random.integers(0, 256, (len(labels), 96, 96, 3), dtype=np.uint8)
+        for split, labels in LABELS.items()
     }
 
 
@@ -33,19 +33,19 @@ def hdf5(path, **arrays):
 @pytest.fixture
 def files(tmp_path, images):
     contents = {}
-    for split, own in LABELS.items():
-        labels = np.array(own, np.uint8).reshape(-1, 1, 1, 1)
+    for split, labels in LABELS.items():
+        column = np.array(labels, np.uint8).reshape(-1, 1, 1, 1)
         contents[file_name(split, "x")] = hdf5(tmp_path / "x", x=images[split])
-        contents[file_name(split, "y")] = hdf5(tmp_path / "y", y=labels)
+        contents[file_name(split, "y")] = hdf5(tmp_path / "y", y=column)
     return contents
 
 
 def write(fill, tmp_path, files, *, packed=True):
     fill(
         tmp_path,
-        {n: gzip.compress(own) for n, own in files.items()}
+        {name: gzip.compress(content) for name, content in files.items()}
         if packed
-        else {name.removesuffix(".gz"): own for name, own in files.items()},
+        else {name.removesuffix(".gz"): content for name, content in files.items()},
     )
 
 

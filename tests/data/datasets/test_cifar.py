@@ -23,7 +23,7 @@ def records(images, labels, *, coarse=False):
     """The publisher's records: class bytes, then the red, green and blue planes."""
     planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     heads = [bytes([99, label]) if coarse else bytes([label]) for label in labels.tolist()]
-    return b"".join(head + own.tobytes() for head, own in zip(heads, planes, strict=True))
+    return b"".join(head + pixels.tobytes() for head, pixels in zip(heads, planes, strict=True))
 
 
 def cifar10_files(images, labels):
@@ -66,8 +66,8 @@ def test_the_binary_version_is_read(tmp_path, fill, pack, place_of, images, name
         part = published.parts[split]
         assert part.labels == [published.classes[label] for label in labels[inside]]
         assert part.keys == [str(n) for n in range(len(labels[inside]))]
-        own = [part.store.read(n) for n in range(len(part.keys))]
-        np.testing.assert_array_equal(np.stack(own), pixels[inside])
+        read = [part.store.read(n) for n in range(len(part.keys))]
+        np.testing.assert_array_equal(np.stack(read), pixels[inside])
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def scene(split, number, depths):
 
 
 def scenes_file(split, scenes):
-    own = [scene(split, number, depths) for number, depths in enumerate(scenes)]
-    return json.dumps({"info": {"version": "1.0"}, "scenes": own[::-1]}).encode()
+    records = [scene(split, number, depths) for number, depths in enumerate(scenes)]
+    return json.dumps({"info": {"version": "1.0"}, "scenes": records[::-1]}).encode()
 
 
 def files(**changed):
@@ -47,7 +47,8 @@ def files(**changed):
             contents[f"CLEVR_v1.0/images/{split}/{name}"] = name.encode()
     contents["CLEVR_v1.0/images/test/CLEVR_test_000000.png"] = b"without a scene"
     return contents | {
-        f"CLEVR_v1.0/scenes/CLEVR_{split}_scenes.json": own for split, own in changed.items()
+        f"CLEVR_v1.0/scenes/CLEVR_{split}_scenes.json": content
+        for split, content in changed.items()
     }
 
 

@@ -33,8 +33,8 @@ def field(number, content):
 
 def feature(name, value):
     kind = 3 if isinstance(value, int) else 1
-    own = varint(value) if isinstance(value, int) else value
-    return field(1, field(1, name.encode()) + field(2, field(kind, field(1, own))))
+    content = varint(value) if isinstance(value, int) else value
+    return field(1, field(1, name.encode()) + field(2, field(kind, field(1, content))))
 
 
 def record(**values):
@@ -46,7 +46,7 @@ def record(**values):
 
 @pytest.fixture(scope="module")
 def images(picture, encode):
-    names = [name for own in FRAMES.values() for name, _ in own]
+    names = [name for frames in FRAMES.values() for name, _ in frames]
     return {name: encode(picture(n), "JPEG") for n, name in enumerate(names)}
 
 
@@ -54,9 +54,10 @@ def images(picture, encode):
 def files(images):
     return {
         shard: b"".join(
-            record(filename=name.encode(), image=images[name], label=label) for name, label in own
+            record(filename=name.encode(), image=images[name], label=label)
+            for name, label in frames
         )
-        for shard, own in FRAMES.items()
+        for shard, frames in FRAMES.items()
     }
 
 
@@ -94,7 +95,7 @@ def test_an_empty_file_holds_no_frames(tmp_path, fill, place_of, files):
 
 @pytest.mark.parametrize("form", ["archive", "folder"])
 def test_a_split_without_files_is_an_error(tmp_path, fill, pack, place_of, files, form):
-    contents = {name: own for name, own in files.items() if name != TEST}
+    contents = {name: content for name, content in files.items() if name != TEST}
     if form == "archive":
         pack(tmp_path / ARCHIVE, contents)
     else:
@@ -104,7 +105,9 @@ def test_a_split_without_files_is_an_error(tmp_path, fill, pack, place_of, files
 
 
 def test_a_link_in_the_archive_holds_no_frames(tmp_path, pack, place_of, files):
-    path = pack(tmp_path / "plain.tar", {name: own for name, own in files.items() if name != TEST})
+    path = pack(
+        tmp_path / "plain.tar", {name: content for name, content in files.items() if name != TEST}
+    )
     with tarfile.open(path, "a") as archive:
         link = tarfile.TarInfo(TEST)
         link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
@@ -156,8 +159,8 @@ def features(content):
 def test_the_checksum_is_castagnolis_turned_and_moved():
     # RFC 3720, B.4: CRC32C of 32 bytes of zeros is 8a9136aa.
     crc = 0x8A9136AA
-    turned = ((crc >> 15) | (crc << 17)) & 0xFFFFFFFF
-    assert masked_crc32c(bytes(32)) == (turned + 0xA282EAD8) % 2**32
+    rotated = ((crc >> 15) | (crc << 17)) & 0xFFFFFFFF
+    assert masked_crc32c(bytes(32)) == (rotated + 0xA282EAD8) % 2**32
 
 
 def test_the_places_of_records_are_found():

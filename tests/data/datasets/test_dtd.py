@@ -9,8 +9,10 @@ LISTS = {"train1": ["banded/banded_0002.jpg", "zigzagged/zigzagged_0001.jpg"],
 
 
 def files():
-    names = [name for own in LISTS.values() for name in own]
-    lists = {f"dtd/labels/{own}.txt": "\n".join(rows).encode() for own, rows in LISTS.items()}
+    names = [name for rows in LISTS.values() for name in rows]
+    lists = {
+        f"dtd/labels/{list_name}.txt": "\n".join(rows).encode() for list_name, rows in LISTS.items()
+    }
     return lists | {f"dtd/images/{name}": name.encode() for name in names}
 
 

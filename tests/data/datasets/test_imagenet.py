@@ -85,7 +85,9 @@ def test_unpacked_folders_are_read(tmp_path, fill, place_of, mat):
 
 def test_validation_images_in_class_folders_need_no_kit(tmp_path, fill, place_of):
     unpacked(tmp_path, fill)
-    names = {f"{IDS[own]}/{name}": name.encode() for own, name in zip(TRUTH, VAL, strict=True)}
+    names = {
+        f"{IDS[class_id]}/{name}": name.encode() for class_id, name in zip(TRUTH, VAL, strict=True)
+    }
     fill(tmp_path / "val", names)
     check(read_imagenet(place_of(DATASETS["imagenet"])))
 

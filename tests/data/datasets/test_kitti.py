@@ -18,7 +18,7 @@ from vitral.errors import DataError
 VIDEOS = [f"2011_09_26_drive_{number:04}_sync" for number in (1, 5, 9, 11, 13)]
 LINES = [f"2011_09_26 {video} {frame:010}" for video in VIDEOS for frame in range(2)]
 PLACES = [4, 1, 9, 3, 10, 2, 7, 5, 8, 6]  # of each image, a line from 1
-VIDEO_OF_IMAGE = [VIDEOS[(place - 1) // 2] for place in PLACES]
+VIDEO_OF_IMAGE = [VIDEOS[(line - 1) // 2] for line in PLACES]
 DEPTHS = [[8.0], [8.01, 30.0], [20.0], [20.01], [], [], [7.5, 9.0], [25.0], [100.0], [1.0]]
 WANTED = [0, 1, 1, 2, 3, 3, 0, 2, 2, 0]
 
@@ -29,9 +29,9 @@ def row(kind, depth):
 
 def rows(depths):
     """The publisher's rows, of vehicles and of what does not count."""
-    own = [row(("Car", "Van", "Truck")[n % 3], depth) for n, depth in enumerate(depths)]
+    vehicles = [row(("Car", "Van", "Truck")[n % 3], depth) for n, depth in enumerate(depths)]
     others = [row("Pedestrian", 2.0), row("Tram", 2.5), row("DontCare", -1000)]
-    return "".join(f"{line}\n" for line in others + own).encode()
+    return "".join(f"{line}\n" for line in others + vehicles).encode()
 
 
 def images():
@@ -40,8 +40,10 @@ def images():
 
 
 def labels(**changed):
-    own = {f"training/label_2/{n:06}.txt": rows(depths) for n, depths in enumerate(DEPTHS)}
-    return own | {f"training/label_2/{name[1:]}.txt": content for name, content in changed.items()}
+    files = {f"training/label_2/{n:06}.txt": rows(depths) for n, depths in enumerate(DEPTHS)}
+    return files | {
+        f"training/label_2/{name[1:]}.txt": content for name, content in changed.items()
+    }
 
 
 def devkit(*, places=PLACES, lines=LINES):
@@ -107,10 +109,12 @@ def test_videos_are_divided_as_in_tensorflow_datasets():
     videos = [f"v{number % 25:02}" for number in range(100)]
     splits = split_by_video(videos)
     assert sorted(itertools.chain(*splits.values())) == list(range(100))
-    assert {split: len(own) for split, own in splits.items()} == {
+    assert {split: len(images) for split, images in splits.items()} == {
         "train": 84, "validation": 8, "test": 8
     }  # fmt: skip
-    found = {split: sorted({videos[number] for number in own}) for split, own in splits.items()}
+    found = {
+        split: sorted({videos[number] for number in images}) for split, images in splits.items()
+    }
     assert sorted(itertools.chain(*found.values())) == sorted(set(videos))
     state = np.random.get_state()
     np.random.seed(123)
@@ -159,10 +163,10 @@ def test_another_file_of_labels_is_an_error(tmp_path, pack, place_of, content, m
 
 
 def test_a_missing_file_is_an_error(tmp_path, pack, place_of):
-    own = labels()
-    del own["training/label_2/000007.txt"]
+    files = labels()
+    del files["training/label_2/000007.txt"]
     with pytest.raises(DataError, match="has no training/label_2/000007.txt: it is not what the"):
-        read(tmp_path, pack, place_of, label_files=own)
+        read(tmp_path, pack, place_of, label_files=files)
     with pytest.raises(DataError, match="has no mapping/train_rand.txt"):
         read(tmp_path, pack, place_of, devkit_files={"readme.txt": b"read me"})
 

@@ -28,7 +28,7 @@ def test_images_without_real_labels_are_left_out_and_counted(tmp_path, fill):
     listing = list_real(write_real(tmp_path, fill))
     assert listing.labels == [("0", "7"), ("999",), ("3",)]
     assert [listing.store.read(n) for n in range(3)] == [NAMES[n].encode() for n in (0, 2, 3)]
-    assert [(own.name, own.reason) for own in listing.skipped] == [
+    assert [(item.name, item.reason) for item in listing.skipped] == [
         (f"val/n00000001/{NAMES[1]}", "no ReaL label")
     ]
     assert listing.notes == ["1 images without ReaL labels are left out"]
@@ -74,7 +74,9 @@ MAPPINGS = {
 
 def write_objectnet(root, fill, picture, encode, *, changes=()):
     folder = root / "objectnet-1.0"
-    mappings = {name: json.dumps(own).encode() for name, own in MAPPINGS.items()} | dict(changes)
+    mappings = {name: json.dumps(mapping).encode() for name, mapping in MAPPINGS.items()} | dict(
+        changes
+    )
     fill(folder / "mappings", mappings)
     fill(folder / "mappings", {"imagenet_to_label_2012_v2": "\n".join(WORDS).encode()})
     names = ["alarm_clock/1.png", "full_sized_towel/2.png", "tape_measure/3.png"]
@@ -86,7 +88,7 @@ def write_objectnet(root, fill, picture, encode, *, changes=()):
 def test_images_of_shared_classes_have_all_that_correspond(tmp_path, fill, picture, encode):
     listing = list_objectnet(write_objectnet(tmp_path, fill, picture, encode))
     assert listing.labels == [("409", "530"), ("434",)]
-    assert [own.reason for own in listing.skipped] == ["of a class that ImageNet does not have"]
+    assert [item.reason for item in listing.skipped] == ["of a class that ImageNet does not have"]
     assert listing.notes == ["2 classes that ImageNet has too; 2 pixels are cut off at each side"]
 
 

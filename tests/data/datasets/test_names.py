@@ -133,16 +133,16 @@ def test_published_sets_are_found_in_any_spelling(spelling, name):
 def test_missing_files_are_named_with_where_they_come_from_and_go_to(name, tmp_path):
     with pytest.raises(RequestError) as error:
         list_data(name, directory=tmp_path)
-    said = str(error.value)
+    message = str(error.value)
     short = name.removeprefix("vtab-")
     files = (
         TASKS[short].files
         if name.startswith("vtab-")
         else (DATASETS[name].files if name in DATASETS else LABEL_SETS[name].files)
     )
-    assert all(f"{own.name} from {own.source}" in said for own in files if not own.optional)
-    assert f"into {tmp_path}" in said
-    assert "--data-dir" in said
+    assert all(f"{file.name} from {file.source}" in message for file in files if not file.optional)
+    assert f"into {tmp_path}" in message
+    assert "--data-dir" in message
 
 
 def test_the_folder_of_files_can_be_an_environment_variable(tmp_path, monkeypatch):

@@ -49,10 +49,10 @@ def published(tmp_path, fill, *, count=3):
 
 def test_what_is_not_as_published_is_told(tmp_path, fill):
     dataset = NamedDataset("X", (), None, 2, {"train": 3}, "https://x", "none")
-    own = published(tmp_path, fill)
-    assert check_counts("x", dataset, own) == []
+    found = published(tmp_path, fill)
+    assert check_counts("x", dataset, found) == []
     other = NamedDataset("X", (), None, 4, {"train": 3000, "test": 5}, "https://x", "none")
-    assert check_counts("x", other, own) == [
+    assert check_counts("x", other, found) == [
         "x has 2 classes here, 4 as published",
         "x has 3 train images here, 3,000 as published",
         "x has 0 test images here, 5 as published",
@@ -88,10 +88,10 @@ def test_a_check_compares_downloaded_files_with_their_publishers(tmp_path, pack,
     lists = {"annotations/trainval.txt": rows, "annotations/test.txt": rows}
     pack(tmp_path / "annotations.tar.gz", lists)
     assert main(["data", "check", "pets", "--data-dir", str(tmp_path), "--all"]) == 3
-    said = capsys.readouterr().out
-    assert "images.tar.gz has the SHA-256 " in said
-    assert "that of its publisher is 67195c5e1c01f1ab" in said
-    assert "pets has 2 train images here, 3,680 as published" in said
+    output = capsys.readouterr().out
+    assert "images.tar.gz has the SHA-256 " in output
+    assert "that of its publisher is 67195c5e1c01f1ab" in output
+    assert "pets has 2 train images here, 3,680 as published" in output
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -102,7 +102,7 @@ def test_every_row_of_the_table_is_filled(name):
     assert row.source.startswith("http")
     assert row.num_classes > 1
     assert set(row.splits.values()) <= set(row.counts)
-    assert all(own.source.startswith("http") for own in row.files)
+    assert all(file.source.startswith("http") for file in row.files)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -54,8 +54,10 @@ def test_images_are_divided_by_the_tables_and_prepared(
     tmp_path, fill, pack, place_of, images, tables, form
 ):
     if form == "archives":
-        for own in ("train", "test"):
-            pack(tmp_path / f"{own}.zip", {n: c for n, c in images.items() if n.startswith(own)})
+        for split in ("train", "test"):
+            pack(
+                tmp_path / f"{split}.zip", {n: c for n, c in images.items() if n.startswith(split)}
+            )
     else:
         fill(tmp_path, images)
     published = read(place_of)
@@ -161,9 +163,9 @@ def test_scaling_weighs_the_two_nearest_pixels(random, factor):
     assert scaled.shape == (round(40 * factor), round(30 * factor), 3)
     exact = image.astype(float)
     for axis, size in ((0, 40), (1, 30)):
-        places = ((np.arange(scaled.shape[axis]) + 0.5) / factor - 0.5).clip(0, size - 1)
-        before = np.floor(places).astype(int)
-        share = np.expand_dims(places - before, 1 - axis)[..., None]
+        positions = ((np.arange(scaled.shape[axis]) + 0.5) / factor - 0.5).clip(0, size - 1)
+        before = np.floor(positions).astype(int)
+        share = np.expand_dims(positions - before, 1 - axis)[..., None]
         after = np.minimum(before + 1, size - 1)
         exact = exact.take(before, axis) * (1 - share) + exact.take(after, axis) * share
     assert np.abs(scaled - exact).max() < 1.2

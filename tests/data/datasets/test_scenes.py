@@ -17,8 +17,8 @@ SETS = {
 def test_class_folders_are_read(tmp_path, fill, pack, place_of, name, form):
     read, archive, folder, pattern = SETS[name]
     names = class_names(name)
-    files = [f"{folder}/{own}/{pattern.format(own, n)}" for own in names for n in (1, 2)]
-    contents = {own: own.encode() for own in files} | {f"{folder}/readme.txt": b"stray"}
+    files = [f"{folder}/{label}/{pattern.format(label, n)}" for label in names for n in (1, 2)]
+    contents = {file: file.encode() for file in files} | {f"{folder}/readme.txt": b"stray"}
     if form == "archive":
         pack(tmp_path / archive, contents)
     else:
@@ -26,7 +26,7 @@ def test_class_folders_are_read(tmp_path, fill, pack, place_of, name, form):
     published = read(place_of(TASKS[name]))
     assert published.classes == names
     part = published.parts["train"]
-    assert part.labels == [own for own in names for _ in (1, 2)]
+    assert part.labels == [label for label in names for _ in (1, 2)]
     assert part.keys[0] == f"{names[0]}_{pattern.format(names[0], 1)}"
     assert part.store.read(3) == files[3].encode()
 

@@ -71,7 +71,10 @@ def test_images_of_the_first_camera_are_read(tmp_path, fill, place_of, arrays, r
 
 
 def test_files_that_a_browser_unpacked_under_their_names_are_read(tmp_path, fill, place_of, arrays):
-    fill(tmp_path, {FILES[key[0]].format(key[1]): own for key, own in encoded(arrays).items()})
+    fill(
+        tmp_path,
+        {FILES[key[0]].format(key[1]): content for key, content in encoded(arrays).items()},
+    )
     assert len(read_smallnorb_azimuth(place_of(TASKS["smallnorb-azim"])).classes) == 18
 
 

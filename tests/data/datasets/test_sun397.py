@@ -10,13 +10,13 @@ KEYS = {
     "validation": ["/z/zoo/sun_d.jpg"],
     "test": ["/b/bar/sun_f.jpg", "/a/abbey/sun_e.jpg"],
 }
-IMAGES = {f"{FOLDER}{key}": key.encode() for own in KEYS.values() for key in own}
+IMAGES = {f"{FOLDER}{key}": key.encode() for keys in KEYS.values() for key in keys}
 UNLISTED = f"{FOLDER}/c/church/outdoor/sun_bhenjvsvrtumjuri.jpg"
 
 
 @pytest.fixture
 def lists(tmp_path, fill):
-    fill(tmp_path, {LISTS[split]: "\n".join(own).encode() + b"\n" for split, own in KEYS.items()})
+    fill(tmp_path, {LISTS[split]: "\n".join(keys).encode() + b"\n" for split, keys in KEYS.items()})
 
 
 @pytest.mark.parametrize("form", ["archive", "folder"])
@@ -35,7 +35,7 @@ def test_images_are_divided_by_the_lists(tmp_path, fill, pack, place_of, lists, 
 
 
 def test_a_listed_image_that_is_missing_can_not_be_read(tmp_path, fill, place_of, lists):
-    fill(tmp_path, {name: own for name, own in IMAGES.items() if "sun_a" not in name})
+    fill(tmp_path, {name: content for name, content in IMAGES.items() if "sun_a" not in name})
     published = read_sun397(place_of(TASKS["sun397"]))
     assert len(published.parts["train"].labels) == 3
     with pytest.raises(FileNotFoundError):

@@ -72,8 +72,8 @@ def test_all_nineteen_tasks_are_there_in_their_groups():
 
 
 def test_what_is_off_is_what_bit_turns_off():
-    no_flip = {name for name, own in TASKS.items() if not own.flip}
-    no_crop = {name for name, own in TASKS.items() if not own.crop}
+    no_flip = {name for name, row in TASKS.items() if not row.flip}
+    no_crop = {name for name, row in TASKS.items() if not row.crop}
     assert no_flip == {"dsprites-loc", "dsprites-ori", "smallnorb-azim"}
     assert no_crop == {"clevr-count", "clevr-dist", "dmlab", "kitti-dist", "dsprites-loc"}
 
@@ -87,20 +87,20 @@ def tree(root, fill, picture, encode, *, num_classes=47):
     count = iter(range(100))
     for name, (length, _) in TREE.items():
         files = [f"images/{name}/{n:06}.jpg" for n in range(length)]
-        fill(root, {own: encode(picture(next(count)), "JPEG") for own in files})
-        rows = [f"{own} {n % num_classes}" for n, own in enumerate(files)]
+        fill(root, {file: encode(picture(next(count)), "JPEG") for file in files})
+        rows = [f"{file} {n % num_classes}" for n, file in enumerate(files)]
         (root / f"{name}.txt").write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize("thousand", [False, True])
 @pytest.mark.parametrize("name", TASKS)
 def test_the_communitys_tree_is_read(tmp_path, fill, picture, encode, name, thousand):
-    own = TASKS[name]
-    tree(tmp_path / "vtab-1k" / own.tree[0], fill, picture, encode, num_classes=2)
-    listing = list_task(name, own, tmp_path, thousand=thousand)
+    row = TASKS[name]
+    tree(tmp_path / "vtab-1k" / row.tree[0], fill, picture, encode, num_classes=2)
+    listing = list_task(name, row, tmp_path, thousand=thousand)
     wanted = {"train": 8, "test": 4} if thousand else {"train": 6, "validation": 2, "test": 4}
     assert {s: listing.splits.count(s) for s in dict.fromkeys(listing.splits)} == wanted
-    assert listing.classes == tuple(map(str, range(own.num_classes)))
+    assert listing.classes == tuple(map(str, range(row.num_classes)))
     assert listing.labels[:3] == ["0", "1", "0"]
     assert "compressed again" in listing.notes[0]
 

@@ -96,10 +96,12 @@ def test_bad_arrays_are_an_error_that_says_what_is_wrong(tmp_path, arrays, messa
 
 
 def test_marks_are_any_number_of_classes(tmp_path):
-    marks = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
-    listing = list_source(write_npz(tmp_path, images=IMAGES, labels=marks))
+    multi_hot = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
+    listing = list_source(write_npz(tmp_path, images=IMAGES, labels=multi_hot))
     assert listing.labels == [("0", "2"), (), ("1",), ("0", "1", "2")]
-    named = list_source(write_npz(tmp_path, images=IMAGES, labels=marks > 0, classes=list("abc")))
+    named = list_source(
+        write_npz(tmp_path, images=IMAGES, labels=multi_hot > 0, classes=list("abc"))
+    )
     assert named.labels == [("a", "c"), (), ("b",), ("a", "b", "c")]
     assert named.classes == ("a", "b", "c")
 

@@ -96,9 +96,9 @@ def test_the_cache_follows_changes_of_the_file(tmp_path, picture, encode):
     ],
 )
 def test_a_table_that_lacks_a_column_is_an_error(tmp_path, columns, message):
-    kept = {name: own for name, own in columns.items() if not isinstance(own, str)}
-    table = pa.table({"image": pa.array([b"0"] * 4), "label": LABELS} | kept)
-    dropped = [name for name, own in columns.items() if isinstance(own, str)]
+    added = {name: column for name, column in columns.items() if not isinstance(column, str)}
+    table = pa.table({"image": pa.array([b"0"] * 4), "label": LABELS} | added)
+    dropped = [name for name, column in columns.items() if isinstance(column, str)]
     pq.write_table(table.drop_columns(dropped), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         list_source(tmp_path / "a.parquet")

@@ -69,8 +69,8 @@ def as_shards(how, *, suffix=".tar"):
     def write(root, rows, fill, pack):
         (root / "shards").mkdir()
         for split in SPLITS:
-            own = [row for row in rows if row["split"] == split]
-            for shard, part in enumerate((own[:1], own[1:])):  # uneven
+            split_rows = [row for row in rows if row["split"] == split]
+            for shard, part in enumerate((split_rows[:1], split_rows[1:])):  # uneven
                 members = {}
                 for number, row in enumerate(part):
                     if how == "cls":
@@ -156,10 +156,10 @@ def as_saved_dataset(root, rows, fill, pack):
     )
     parts = {}
     for split in SPLITS:
-        own = [row for row in rows if row["split"] == split]
+        split_rows = [row for row in rows if row["split"] == split]
         columns = {
-            "picture": [{"bytes": row["content"], "path": None} for row in own],
-            "label": [["dog", "cat"].index(row["label"]) for row in own],
+            "picture": [{"bytes": row["content"], "path": None} for row in split_rows],
+            "label": [["dog", "cat"].index(row["label"]) for row in split_rows],
         }
         parts[split] = datasets.Dataset.from_dict(columns, features=features)
     datasets.DatasetDict(parts).save_to_disk(str(root / "saved"))
@@ -209,10 +209,10 @@ def test_files_may_be_read_from_any_thread(tmp_path, examples, fill, pack, form)
     from concurrent.futures import ThreadPoolExecutor
 
     store = list_source(FORMS[form](tmp_path, examples, fill, pack)).store
-    numbers = np.random.default_rng(0).integers(0, len(store.names), 200).tolist()
+    file_ids = np.random.default_rng(0).integers(0, len(store.names), 200).tolist()
     with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(store.read, numbers))
-    assert read == [store.read(number) for number in numbers]
+        read = list(pool.map(store.read, file_ids))
+    assert read == [store.read(file_id) for file_id in file_ids]
 
 
 def test_a_table_beside_class_folders_is_a_file_like_others(tmp_path, fill):
@@ -263,17 +263,17 @@ TREE = ["train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "test/dog/3.png"
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "a.zip"])
 @pytest.mark.parametrize("lead", ["", "photos/"])
 def test_an_archive_may_hold_splits(tmp_path, pack, name, lead):
-    names = [lead + own for own in TREE]
+    names = [lead + name for name in TREE]
     listing = list_source(pack(tmp_path / name, [*names, f"{lead}notes.png", f"{lead}docs/a.txt"]))
-    assert splits(listing) == {own: own.removeprefix(lead).split("/")[0] for own in names}
-    assert used(listing) == {own: own.removeprefix(lead).split("/")[1] for own in names}
+    assert splits(listing) == {path: path.removeprefix(lead).split("/")[0] for path in names}
+    assert used(listing) == {path: path.removeprefix(lead).split("/")[1] for path in names}
     assert skipped(listing) == dict.fromkeys(
         [f"{lead}notes.png", f"{lead}docs/a.txt"], "not in a split's folder"
     )
 
 
 def test_files_above_the_splits_of_an_archive_are_left_out(tmp_path, pack):
-    names = [f"photos/{own}" for own in TREE]
+    names = [f"photos/{name}" for name in TREE]
     listing = list_source(pack(tmp_path / "a.zip", ["README.txt", *names]))
     assert set(used(listing)) == set(names)
     assert skipped(listing) == {"README.txt": "not in a split's folder"}

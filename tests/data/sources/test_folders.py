@@ -125,10 +125,10 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path, fill):
 def test_a_folder_that_can_not_be_opened_is_listed(tmp_path, fill, monkeypatch):
     scan, locked = os.scandir, str(fill(tmp_path, FOLDER) / "dog")
 
-    def refuse(place):
-        if str(place) == locked:
-            raise PermissionError(13, "Permission denied", str(place))
-        return scan(place)
+    def refuse(path):
+        if str(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     listing = list_source(tmp_path)
@@ -209,11 +209,11 @@ def test_every_file_of_an_archive_is_used_or_listed(pack, paths, kind):
 @pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
 @pytest.mark.parametrize("ending", ["", ".tar", ".tar.gz", ".tgz", ".zip"])
 def test_a_split_is_known_by_its_name(tmp_path, fill, pack, name, spelling, ending):
-    place = spelling(name) + ending
+    split_name = spelling(name) + ending
     write = pack if ending else fill
-    write(tmp_path / place, FOLDER)
+    write(tmp_path / split_name, FOLDER)
     listing = list_source(tmp_path)
-    assert splits(listing) == {f"{place}/{file}": SPLIT_NAMES[name] for file in FOLDER}
+    assert splits(listing) == {f"{split_name}/{file}": SPLIT_NAMES[name] for file in FOLDER}
     assert listing.labels == ["cat", "cat", "dog"]
 
 
@@ -234,8 +234,8 @@ def test_splits_may_be_folders_and_archives_beside_each_other(tmp_path, fill, pa
         "train/.hidden/1.png": "in a hidden folder",
         "train/stray.png": "not in a class folder",
     }
-    number = listing.store.names.index(f"test{ending}/owl/1.png")
-    assert listing.store.read(number).startswith(b"\x89PNG")
+    file_id = listing.store.names.index(f"test{ending}/owl/1.png")
+    assert listing.store.read(file_id).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("archive", ["train.tar", "train.zip"])
@@ -263,9 +263,9 @@ def test_files_beside_the_splits_are_listed(tmp_path, fill):
     ("first", "second"), [("train", "train.tar"), ("val", "validation"), ("test.tgz", "test.zip")]
 )
 def test_two_places_for_one_split_are_an_error(tmp_path, fill, pack, first, second):
-    for place in (first, second):
-        write = pack if "." in place else fill
-        write(tmp_path / place, FOLDER)
+    for split_name in (first, second):
+        write = pack if "." in split_name else fill
+        write(tmp_path / split_name, FOLDER)
     with pytest.raises(DataError, match=rf"two places for the \w+ split, {first} and {second}"):
         list_source(tmp_path)
 

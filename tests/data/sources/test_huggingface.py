@@ -8,8 +8,10 @@ from vitral.errors import DataError, RequestError
 
 
 def rows(picture, encode, count=6, **columns):
-    own = {"image": [{"bytes": encode(picture(n)), "path": None} for n in range(count)]} | columns
-    return datasets.Dataset.from_dict(own).cast_column("image", datasets.Image())
+    values = {
+        "image": [{"bytes": encode(picture(n)), "path": None} for n in range(count)]
+    } | columns
+    return datasets.Dataset.from_dict(values).cast_column("image", datasets.Image())
 
 
 def save(data, root):
@@ -26,11 +28,11 @@ def test_a_data_set_without_splits_is_split_by_content(tmp_path, picture, encode
 
 
 def test_groups_stay_together_beside_declared_splits(tmp_path, picture, encode):
-    own = {
+    splits = {
         "train": rows(picture, encode, 4, label=["a", "b"] * 2, group=["x", "x", "y", ""]),
         "test": rows(picture, encode, 2, label=["a", "b"], group=["z", "z"]),
     }
-    listing = list_source(save(datasets.DatasetDict(own), tmp_path / "saved"))
+    listing = list_source(save(datasets.DatasetDict(splits), tmp_path / "saved"))
     assert len(listing.groups) == len(listing.labels) == 6
     assert sorted(map(listing.groups.count, set(listing.groups))) == [1, 1, 2, 2]
 

@@ -58,8 +58,8 @@ def test_an_empty_group_is_none():
 
 
 def test_without_a_pattern_nothing_changes():
-    own = listing()
-    assert group_by_pattern(own, None) is own
+    source = listing()
+    assert group_by_pattern(source, None) is source
 
 
 CLASSES = ("ant", "bee", "cow")

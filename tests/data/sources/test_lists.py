@@ -113,7 +113,7 @@ def test_groups_are_kept_and_a_row_without_one_is_its_own():
 
 
 def test_rows_of_tables_without_a_group_are_each_its_own():
-    rows = [{"label": "x", "group": own} for own in (None, "", "g")]
+    rows = [{"label": "x", "group": group} for group in (None, "", "g")]
     assert take(rows, needs_path=False).groups == ["0", "1", "g"]
 
 

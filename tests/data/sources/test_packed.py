@@ -46,8 +46,8 @@ def test_a_statement_that_is_not_read_is_an_error(packed, content, message):
 
 
 def test_a_pack_that_is_not_complete_is_an_error(packed):
-    said = json.loads((packed / "pack.json").read_text())
-    (packed / "pack.json").write_text(json.dumps(said | {"complete": False}))
+    record = json.loads((packed / "pack.json").read_text())
+    (packed / "pack.json").write_text(json.dumps(record | {"complete": False}))
     with pytest.raises(DataError, match="is not packed to its end"):
         list_source(packed)
 

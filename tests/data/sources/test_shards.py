@@ -11,13 +11,13 @@ SHARD = {"0.png": None, "0.cls": b"cat", "1.a.png": None, "1.cls": b" dog\n"}
 
 
 def filled(members, content=b"\x89PNG"):
-    return {name: content if own is None else own for name, own in members.items()}
+    return {name: content if stated is None else stated for name, stated in members.items()}
 
 
 def shards(root, pack, **members):
     paths = []
-    for name, own in members.items():
-        paths.append(pack(root / f"{name.replace('_', '-')}.tar", filled(own)))
+    for name, files in members.items():
+        paths.append(pack(root / f"{name.replace('_', '-')}.tar", filled(files)))
     return paths
 
 

@@ -68,7 +68,7 @@ def test_an_untrained_model_is_that_of_seed_0_and_disturbs_nothing(model: Model)
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(0)
     wanted = type(model)(model.config).state_dict()
-    assert all(torch.equal(wanted[name], own) for name, own in fresh.state_dict().items())
+    assert all(torch.equal(wanted[name], tensor) for name, tensor in fresh.state_dict().items())
     assert not fresh.training
 
 

@@ -60,10 +60,17 @@ def test_images_are_prepared_as_by_big_vision(shared: Path, image: str) -> None:
 
 
 def test_what_the_weights_say_of_colours_stays() -> None:
-    own = Preprocessing((32, 48), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), resize="shorter")
-    how = fewshot_preprocessing(own)
-    assert (how.size, how.mean, how.std, how.rounding) == (own.size, own.mean, own.std, "truncate")
-    deep = dataclasses.replace(own, levels=(0.0, 4095.0))
+    preprocessing = Preprocessing(
+        (32, 48), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), resize="shorter"
+    )
+    changed = fewshot_preprocessing(preprocessing)
+    assert (changed.size, changed.mean, changed.std, changed.rounding) == (
+        preprocessing.size,
+        preprocessing.mean,
+        preprocessing.std,
+        "truncate",
+    )
+    deep = dataclasses.replace(preprocessing, levels=(0.0, 4095.0))
     assert fewshot_preprocessing(deep).rounding == "none"
 
 
@@ -191,7 +198,7 @@ def test_a_swept_score_is_that_of_the_chosen_l2(model: Model, task: FrozenTask) 
 def test_what_chooses_l2_is_in_no_support_of_its_seed(task: FrozenTask) -> None:
     draws = draw_all(task, shots=[1, 10], num_seeds=2, sweep=True)
     for draw in draws:
-        same = [own.support for own in draws if own.seed == draw.seed]
+        same = [other.support for other in draws if other.seed == draw.seed]
         assert not set(draw.held.tolist()) & set(np.concatenate(same).tolist())
         assert sorted(set(task.train.labels[draw.held].tolist())) == [0, 1, 2, 3]
         assert np.bincount(task.train.labels[draw.held]).max() <= 10

@@ -24,13 +24,13 @@ def test_the_row_is_the_probe_of_the_extracted_features(
 ) -> None:
     task = open_task(patterns, channels=1, with_validation=with_validation)
     result = score_probe(open_model(model, device="cpu", cache=False), task)
-    train, test, held = (
+    train, test, validation = (
         extract_features(model, part, preprocessing=model.preprocessing, device=torch.device("cpu"))
         for part in (task.train, task.test, task.validation or task.test)
     )
     wanted = vitral.evaluate.linear_probe(
         train.values, train.labels, test.values, test.labels, num_classes=4,
-        validation=(held.values, held.labels) if with_validation else None,
+        validation=(validation.values, validation.labels) if with_validation else None,
     )  # fmt: skip
     [row] = result.rows
     assert (row.value, row.settings["chosen"]["l2"]) == (wanted.accuracy, wanted.l2)
@@ -63,8 +63,8 @@ def test_a_class_without_training_images_is_told(model: Model, patterns: Path) -
 
 
 def some(labels: list[int]) -> Features:
-    own = np.array(labels)
-    return Features(own[:, None].astype(np.float32), own, np.arange(len(own)), {})
+    array = np.array(labels)
+    return Features(array[:, None].astype(np.float32), array, np.arange(len(array)), {})
 
 
 def test_shuffling_moves_labels_to_learn_from_alone() -> None:

@@ -116,7 +116,7 @@ def test_models_stand_side_by_side_each_with_its_own_dots() -> None:
     panels = figure.axes
     assert len(panels) == 3
     for axes, model in zip(panels, models, strict=True):
-        dots = np.stack([own.get_offsets()[:, 1] for own in axes.collections], axis=1)
+        dots = np.stack([collection.get_offsets()[:, 1] for collection in axes.collections], axis=1)
         np.testing.assert_allclose(dots, model["reach/distances"])
     assert panels[0].get_ylim() == panels[2].get_ylim()
     assert "rows, columns" in panels[2].get_xlabel()
@@ -247,11 +247,11 @@ def test_odd_models_are_drawn_too(fields: dict[str, int], tmp_path: Path) -> Non
 
 def test_only_what_an_inspection_wrote_is_removed(tmp_path: Path) -> None:
     draw_figures(inspect_small(), tmp_path)
-    kept = tmp_path / "notes.png"
-    kept.write_bytes(b"mine")
+    other = tmp_path / "notes.png"
+    other.write_bytes(b"mine")
     write_inspected(tmp_path, inspect_small(), name="beside-1.npz")
     remove_figures(tmp_path)
-    assert list(tmp_path.iterdir()) == [kept]
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_tiles_are_put_row_by_row() -> None:

@@ -68,7 +68,7 @@ def await_drawn(page: Page, **wanted: Any) -> None:
 
 def complaints(page: Page) -> list[str]:
     """What the browser complained of, but for our reading of the pixels."""
-    return [own for own in page.problems if "getImageData" not in own]
+    return [problem for problem in page.problems if "getImageData" not in problem]
 
 
 def picture(page: Page) -> float:
@@ -129,8 +129,8 @@ def test_what_is_drawn_is_the_attention_of_the_arrays(page: Page, head: int, but
     await_drawn(page, query=3 + 1 * 6 + 2, head=head)
     heads = inspect_small(**FIELDS)["attention/heads"][0, 1, :, 3 + 8].astype(np.float64)
     row = heads.mean(axis=0) if head < 0 else heads[head]
-    said = [float(share) / 100 for share in re.findall(r"([\d.]+) %", words(page))]
-    np.testing.assert_allclose(said, [row[3:].max(), *row[:3]], rtol=0.05, atol=1e-3)
+    stated = [float(share) / 100 for share in re.findall(r"([\d.]+) %", words(page))]
+    np.testing.assert_allclose(stated, [row[3:].max(), *row[:3]], rtol=0.05, atol=1e-3)
     assert strengths(page, button).argmax() == row[3:].argmax()
 
 
@@ -152,8 +152,8 @@ def test_what_the_classifier_reads_looks_first(
     reader = {"gap": "the mean over patches", "map": "the pool's probe"}[pool]
     assert words(page).startswith(f"Where {reader} looks")
     wanted = model["attention/of_pool"][0].reshape(2, -1)
-    for button, own in ((1, wanted.mean(axis=0)), (2, wanted[0]), (3, wanted[1])):
-        assert strengths(page, button).argmax() == own.argmax()
+    for button, attention in ((1, wanted.mean(axis=0)), (2, wanted[0]), (3, wanted[1])):
+        assert strengths(page, button).argmax() == attention.argmax()
     page.click("#board", across=0.1, down=0.1)
     await_drawn(page, query=0)
     page.press("0")

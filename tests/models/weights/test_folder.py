@@ -186,7 +186,7 @@ def test_data_command_and_licence_go_from_copy_to_copy(
 @pytest.mark.parametrize("kept", [["images"], ["logits"], []])
 def test_reference_outputs_that_lack_a_part_are_told(folder: Path, kept: list[str]) -> None:
     path = folder / "reference.safetensors"
-    save_file({name: own for name, own in load_file(path).items() if name in kept}, path)
+    save_file({name: tensor for name, tensor in load_file(path).items() if name in kept}, path)
     with pytest.raises(ModelFileError, match="reference.safetensors holds no .*: it is damaged"):
         load_model(folder)
 
@@ -400,7 +400,7 @@ def test_reference_outputs_of_another_model_are_told(folder: Path) -> None:
     reference = read_reference(folder)
     for cut in (
         {"logits": reference["logits"][:, 1:]},
-        {name: own[:0] for name, own in reference.items()},
+        {name: tensor[:0] for name, tensor in reference.items()},
     ):
         with pytest.raises(RequestError, match="reference logits of shape .* are another model's"):
             model.verify(against=reference | cut)

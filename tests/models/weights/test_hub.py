@@ -204,14 +204,14 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
 
 def shards(tensors: dict[str, torch.Tensor], root: Path) -> Files:
     names = sorted(tensors)
-    files, places = {}, {}
+    files, weight_map = {}, {}
     for number in (1, 2):
         shard = f"model-0000{number}-of-00002.safetensors"
         part = {name: tensors[name] for name in names[number - 1 :: 2]}
         save_file(part, root / shard)
         files[shard] = (root / shard).read_bytes()
-        places |= dict.fromkeys(part, shard)
-    files["model.safetensors.index.json"] = json.dumps({"weight_map": places}).encode()
+        weight_map |= dict.fromkeys(part, shard)
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     return files
 
 
@@ -384,8 +384,8 @@ def test_offline_no_file_that_says_how_weights_are_used_is_taken_for_absent(
     from huggingface_hub import constants
 
     load_model(f"hf://{repository}")
-    for kept in (tmp_path / "cache").rglob(missing):  # the file, or the mark that there is none
-        kept.unlink()
+    for path in (tmp_path / "cache").rglob(missing):  # the file, or the mark that there is none
+        path.unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     if is_needed:
         with pytest.raises(RequestError, match=f"{missing} of hf://{repository} is not in the Hub"):
@@ -408,10 +408,10 @@ for name in sys.argv[1:]:
 
 def run_alone(*names: str, **environment: str) -> list[str]:
     """Load in a process of its own, whose client reads its environment as users know it."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT, *names],
-        env=kept | environment,
+        env=inherited | environment,
         capture_output=True,
         text=True,
     )

@@ -196,11 +196,11 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     model = build_small("ViT", image_size=32)
     arrays = {name: torch.from_numpy(a) for name, a in official_arrays(model).items()}
     names = sorted(arrays)
-    places = {name: f"part{names.index(name) % 2}.safetensors" for name in names}
-    for shard in set(places.values()):
-        save_file({n: arrays[n] for n in names if places[n] == shard}, tmp_path / shard)
+    weight_map = {name: f"part{names.index(name) % 2}.safetensors" for name in names}
+    for shard in set(weight_map.values()):
+        save_file({n: arrays[n] for n in names if weight_map[n] == shard}, tmp_path / shard)
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": places}))
+    index.write_text(json.dumps({"weight_map": weight_map}))
     loaded = load_model(tmp_path)
     assert torch.equal(loaded(small_batch(model)), model(small_batch(model)))
 
@@ -413,8 +413,8 @@ def test_a_run_s_model_is_its_result_or_its_newest_checkpoint(
     folder: Path, tmp_path: Path, count: int
 ) -> None:
     run = tmp_path / "run"
-    for place in PLACES[-count:]:
-        shutil.copytree(folder, run / place)
+    for directory in PLACES[-count:]:
+        shutil.copytree(folder, run / directory)
     assert find_model_folder(run) == run / PLACES[-count]
     assert load_model(str(run)).classes == CLASSES
 
@@ -513,11 +513,11 @@ def test_what_a_bare_file_does_not_tell_is_said(
     fields = {"embed_dim": 192, "num_heads": 3, "mlp_dim": 768, "image_size": 32}
     loaded = load_model(bare_file(tmp_path, build_small("ViT", **fields), format))
     assert len(loaded.load_report.assumed) == len(assumed)
-    for part, said in zip(assumed, loaded.load_report.assumed, strict=True):
-        assert part in said
-        assert f"assumed: {said}" in str(loaded.load_report)
+    for part, assumption in zip(assumed, loaded.load_report.assumed, strict=True):
+        assert part in assumption
+        assert f"assumed: {assumption}" in str(loaded.load_report)
     check_classifier(loaded, "m")
-    assert all(said in caplog.text for said in loaded.load_report.assumed)
+    assert all(assumption in caplog.text for assumption in loaded.load_report.assumed)
 
 
 def test_what_is_stated_beside_the_weights_is_not_assumed(tmp_path: Path) -> None:
@@ -544,8 +544,8 @@ def test_a_row_that_may_be_the_class_token_s_is_said(tmp_path: Path) -> None:
 def test_layers_that_the_config_states_must_be_there(tmp_path: Path, format: str) -> None:
     save_model(build_small("ViT", depth=3, image_size=32), tmp_path / "m", format=format)
     path = tmp_path / "m" / "model.safetensors"
-    kept = {n: t for n, t in load_file(path).items() if ".2." not in n}
-    save_file(kept, path)
+    tensors = {n: t for n, t in load_file(path).items() if ".2." not in n}
+    save_file(tensors, path)
     if format == "timm":
         config = json.loads((tmp_path / "m" / "config.json").read_text())
         assert config["model_args"]["depth"] == 3
@@ -575,8 +575,8 @@ def test_a_classifier_of_several_labels_stays_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("activation", ["swiglu", "gelu"])
 def test_a_gated_mlp_can_not_be_exchanged(tmp_path: Path, activation: str) -> None:
-    own = {"swiglu": "gelu", "gelu": "swiglu"}[activation]
-    save_model(build_small("ViT", activation=own), tmp_path / "m")
+    original = {"swiglu": "gelu", "gelu": "swiglu"}[activation]
+    save_model(build_small("ViT", activation=original), tmp_path / "m")
     with pytest.raises(RequestError, match=f"activation='{activation}' has other tensors than"):
         load_model(tmp_path / "m", activation=activation)
 
@@ -614,7 +614,7 @@ def test_a_loaded_model_changes_as_on_load(tmp_path: Path) -> None:
     assert changed.preprocessing == expected.preprocessing
     state = changed.state_dict()
     assert state.keys() == expected.state_dict().keys()
-    assert all(torch.equal(state[name], own) for name, own in expected.state_dict().items())
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.state_dict().items())
 
 
 def test_what_weights_are_for_can_not_be_changed_later_either() -> None:

@@ -66,9 +66,9 @@ def test_an_entry_of_which_a_part_is_missing_is_not_read() -> None:
 def test_a_shape_that_no_layout_can_read_is_told_with_its_name(
     layout: Layout, shape: tuple[int, ...]
 ) -> None:
-    told = r"\(" + ", ".join(map(str, shape))
+    shown = r"\(" + ", ".join(map(str, shape))
     with pytest.raises(
-        ModelFileError, match=rf"f.npz: head/kernel has a shape that can't be right, {told}"
+        ModelFileError, match=rf"f.npz: head/kernel has a shape that can't be right, {shown}"
     ):
         read_entries(
             {"head/kernel": torch.zeros(shape)},

@@ -32,11 +32,11 @@ def test_it_is_the_sha_256_of_what_each_tensor_is_and_holds() -> None:
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, -2.0]]))
         model.bias.fill_(0.5)
-    told = [
+    parts = [
         b"weight (1, 2) torch.float32", bytes.fromhex("0000803f000000c0"),
         b"bias (1,) torch.float32", bytes.fromhex("0000003f"),
     ]  # fmt: skip
-    wanted = hashlib.sha256(b"\0".join(told)).hexdigest()[:32]
+    wanted = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
     assert weights_hash(model) == wanted
 
 

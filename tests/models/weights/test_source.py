@@ -102,7 +102,7 @@ def test_an_optimizer_s_state_beside_the_weights_is_left_out(
     prefix: str, beside: list[str]
 ) -> None:
     tensors = {prefix + name: tensor for name, tensor in STATE.items()}
-    others = {own + name: tensor + 9 for own in beside for name, tensor in STATE.items()}
+    others = {other + name: tensor + 9 for other in beside for name, tensor in STATE.items()}
     assert same(unwrap(others | tensors, path=PATH))
     assert same(unwrap(tensors | others, path=PATH))
 

@@ -47,7 +47,7 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        """What is to be thought of the data, in a sentence."""
+        """The verdict on the data, in a sentence."""
         errors, warnings = self.count(ERROR), self.count(WARNING)
         if errors:
             return f"bad: {_kinds(errors)} would make training or score wrong"
@@ -78,17 +78,17 @@ def check(data: CheckedData, *, against: CheckedData | None = None) -> Check:
         against: other data whose images the data should not have, such as a test set.
     """
     found: dict[str, list[Item]] = {kind: [] for kind in KINDS}
-    _sort(found, (("not_whole", Item((), said)) for said in data.listing.complaints))
-    _sort(found, file_problems(data))
-    _sort(found, copy_problems(data))
-    _sort(found, class_problems(data))
-    _sort(found, group_problems(data))
+    _collect(found, (("not_whole", Item((), complaint)) for complaint in data.listing.complaints))
+    _collect(found, file_problems(data))
+    _collect(found, copy_problems(data))
+    _collect(found, class_problems(data))
+    _collect(found, group_problems(data))
     if against is not None:
-        _sort(found, other_problems(data, against))
+        _collect(found, other_problems(data, against))
     return Check(data, tuple(Problem(kind, tuple(items)) for kind, items in found.items() if items))
 
 
-def _sort(found: dict[str, list[Item]], problems: Iterable[tuple[str, Item]]) -> None:
+def _collect(found: dict[str, list[Item]], problems: Iterable[tuple[str, Item]]) -> None:
     for kind, item in problems:
         found[kind].append(item)
 
@@ -98,7 +98,7 @@ def _kinds(count: int) -> str:
 
 
 def class_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
-    """Give what is odd about the classes of the splits."""
+    """Yield the problems of the splits' classes."""
     present = {split: data.classes_of(split) for split in SPLITS}
     trained = present["train"]
     for split in SPLITS[1:]:
@@ -117,39 +117,39 @@ def class_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
 
 
 def group_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
-    """Give the groups that lie in more than one split, with a file of each."""
+    """Yield the groups that are in more than one split, with a file of each split."""
     if data.listing.groups is None:
         return
-    places: dict[str, dict[str, int]] = defaultdict(dict)
-    for number in np.flatnonzero(data.usable).tolist():
-        places[data.listing.groups[number]].setdefault(str(data.splits[number]), number)
-    for group, first_of in places.items():
+    files_of_group: dict[str, dict[str, int]] = defaultdict(dict)
+    for file_id in np.flatnonzero(data.usable).tolist():
+        files_of_group[data.listing.groups[file_id]].setdefault(str(data.splits[file_id]), file_id)
+    for group, first_of in files_of_group.items():
         if len(first_of) > 1:
-            files = tuple(data.name(number) for number in first_of.values())
+            files = tuple(data.name(file_id) for file_id in first_of.values())
             yield "groups", Item(files, f"{group!r} in {', '.join(first_of)}")
 
 
 def _sizes(data: CheckedData) -> Iterator[tuple[str, Item]]:
-    """Give the classes that have few training images, or far fewer than the largest one."""
+    """Yield the classes that have few training images, or far fewer than the largest one."""
     counts: Counter[str] = Counter()
-    for number in np.flatnonzero(data.usable & (data.splits == "train")).tolist():
-        counts.update(names_in([data.listing.labels[number]]))
+    for file_id in np.flatnonzero(data.usable & (data.splits == "train")).tolist():
+        counts.update(names_in([data.listing.labels[file_id]]))
     most = max(counts.values(), default=0)
     for name, count in sorted(counts.items(), key=lambda item: (item[1], class_order(item[0]))):
-        said = Item((), f"{name!r}: {count:,}")
+        entry = Item((), f"{name!r}: {count:,}")
         if count < FEW_IMAGES:
-            yield "few_images", said
+            yield "few_images", entry
         if count * MOST_IMBALANCE < most:
-            yield "imbalance", Item((), f"{said.detail} of {most:,}")
+            yield "imbalance", Item((), f"{entry.detail} of {most:,}")
 
 
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
 
 
 def file_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
-    """Give the problems of each file by kind, and what the source leaves out."""
-    for number, file_info in enumerate(data.file_infos):
-        name = data.name(number)
+    """Yield the problems of each file by kind, and the files that the source leaves out."""
+    for file_id, file_info in enumerate(data.file_infos):
+        name = data.name(file_id)
         for kind, detail in _problems(file_info, name):
             # A pack keeps the names of its source, whose kind it may have changed.
             is_own_name = kind != "wrong_extension" or data.listing.file_infos is None
@@ -174,8 +174,8 @@ def _problems(file_info: FileInfo, name: str) -> Iterator[tuple[str, str]]:
         yield "tiny", size
     if file_info.height * file_info.width > MANY_PIXELS:
         yield "huge", size
-    said = _KIND_OF_SUFFIX.get(PurePosixPath(name).suffix.lower())
-    if said and file_info.format not in (said, "array"):
+    expected = _KIND_OF_SUFFIX.get(PurePosixPath(name).suffix.lower())
+    if expected and file_info.format not in (expected, "array"):
         yield "wrong_extension", file_info.format
     if file_info.turned:
         yield "turned", ""
@@ -199,18 +199,18 @@ MAX_PICTURED = 24
 
 def pictures_of(check: Check) -> dict[str, np.ndarray]:
     """Return by name the pictures (h, w, C) uint8 of files with problems that can be read."""
-    place = {name: number for number, name in enumerate(check.data.listing.store.names)}
+    file_ids = {name: file_id for file_id, name in enumerate(check.data.listing.store.names)}
     wanted = dict.fromkeys(
         name
         for problem in check.problems
         if problem.weight != NOTE
         for item in problem.items[:MAX_PICTURED]
         for name in item.files
-        if name in place
+        if name in file_ids
     )
     pictures: dict[str, np.ndarray] = {}
     for name in wanted:
-        pixels = read_pixels(check.data.listing.store, place[name], channels=check.data.channels)
+        pixels = read_pixels(check.data.listing.store, file_ids[name], channels=check.data.channels)
         if pixels is not None:
             pictures[name] = _small(pixels)
     return pictures
@@ -224,59 +224,64 @@ def _small(pixels: np.ndarray) -> np.ndarray:
     height, width = shown.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    how = default_preprocessing(size, channels=shown.shape[2])
-    return resize(shown, size, how).astype(np.uint8)
+    preprocessing = default_preprocessing(size, channels=shown.shape[2])
+    return resize(shown, size, preprocessing).astype(np.uint8)
 
 
 def copy_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
-    """Give each copy with the file that it is a copy of, then each pair that looks alike."""
+    """Yield each copy with the file that it is a copy of, then each pair that looks alike."""
     for group in data.copies:
-        for number in group[1:]:
-            yield _kind(data, group, number, prefix=""), _pair(data, group[0], number)
+        for file_id in group[1:]:
+            yield _kind(data, group, file_id, prefix=""), _pair(data, group[0], file_id)
     for first, second in data.near:
         kind = _kind(data, [first, second], second, prefix="near_")
         yield kind, _pair(data, first, second)
 
 
 def found_in(data: CheckedData, other: CheckedData) -> dict[int, tuple[int, bool]]:
-    """Return the files of `data` that `other` has: by number, the other's number and if exactly."""
+    """Map each file of `data` that `other` has to the other's file and whether it is equal."""
     count = len(data.file_infos)
     both = [*data.file_infos, *other.file_infos]
-    digests = ["" if own.problem else own.digest for own in both]
+    digests = ["" if file_info.problem else file_info.digest for file_info in both]
     found: dict[int, tuple[int, bool]] = {}
     for group in exact_copies(digests):
         if group[-1] >= count:
-            place = next(number for number in group if number >= count) - count
-            found |= {number: (place, True) for number in group if number < count}
+            other_id = next(file_id for file_id in group if file_id >= count) - count
+            found |= {file_id: (other_id, True) for file_id in group if file_id < count}
 
-    def look(number: int) -> np.ndarray | None:
-        return data.look(number) if number < count else other.look(number - count)
+    def look(file_id: int) -> np.ndarray | None:
+        return data.look(file_id) if file_id < count else other.look(file_id - count)
 
-    pairs = near_copies(["" if own.problem else own.visual for own in both], look)
-    cluster = clusters(pairs, count=len(both))
-    there = {own: place for place, own in reversed(list(enumerate(cluster[count:].tolist())))}
-    for number, own in enumerate(cluster[:count].tolist()):
-        if number not in found and own in there:
-            found[number] = (there[own], False)
+    pairs = near_copies(["" if file_info.problem else file_info.visual for file_info in both], look)
+    roots = clusters(pairs, count=len(both))
+    first_of = {
+        root: other_id for other_id, root in reversed(list(enumerate(roots[count:].tolist())))
+    }
+    for file_id, root in enumerate(roots[:count].tolist()):
+        if file_id not in found and root in first_of:
+            found[file_id] = (first_of[root], False)
     return dict(sorted(found.items()))
 
 
 def other_problems(data: CheckedData, other: CheckedData) -> Iterator[tuple[str, Item]]:
-    """Give each file that the other data has too."""
-    for number, (place, is_exact) in found_in(data, other).items():
+    """Yield each file that the other data has too."""
+    for file_id, (other_id, is_exact) in found_in(data, other).items():
         detail = "the same content" if is_exact else "looks the same"
-        yield "also_there", Item((data.name(number), other.name(place)), detail)
+        yield "also_there", Item((data.name(file_id), other.name(other_id)), detail)
 
 
-def _kind(data: CheckedData, group: list[int], number: int, *, prefix: str) -> str:
+def _kind(data: CheckedData, group: list[int], file_id: int, *, prefix: str) -> str:
     """Return the worst that a copy may be, over all files that it is a copy of."""
-    if len({data.label(own) for own in group}) > 1:
+    if len({data.label(member) for member in group}) > 1:
         return f"{prefix}other_class"
-    if len({data.splits[own] for own in group}) > 1:
+    if len({data.splits[member] for member in group}) > 1:
         return f"{prefix}across_splits"
     return f"{prefix}copies"
 
 
 def _pair(data: CheckedData, first: int, second: int) -> Item:
-    said = (f"{data.splits[own]}, {data.label(own) or 'no class'}" for own in (first, second))
-    return Item((data.name(first), data.name(second)), "; ".join(said))
+    details = (
+        f"{data.splits[file_id]}, {data.label(file_id) or 'no class'}"
+        for file_id in (first, second)
+    )
+    return Item((data.name(first), data.name(second)), "; ".join(details))

@@ -32,8 +32,8 @@ RADIUS = 6
 """Bits of 64 in which the visual hashes of two images may differ to be compared."""
 LIKENESS = 0.98
 """Correlation from which two images are near duplicates. Photographs that are shrunk to half,
-enlarged, compressed again or made darker lie above it, no pair of different ones does; small
-pictures of simple things (clothes of 28 x 28 pixels) do in one of some hundred."""
+enlarged, compressed again or made darker lie above it, and no pair of different ones does. Of small
+pictures of simple things (clothes of 28 x 28 pixels), one in some hundred does."""
 MOST_COMPARED = 200_000
 """Pairs of images with alike hashes whose pictures are compared."""
 _QUARTERS = 4
@@ -45,9 +45,9 @@ _BITS_SET = np.array([number.bit_count() for number in range(1 << _QUARTER_BITS)
 def exact_copies(digests: Sequence[str]) -> list[list[int]]:
     """Return the groups of files of one content, each in order; "" is not known and no copy."""
     groups: dict[str, list[int]] = {}
-    for number, digest in enumerate(digests):
+    for index, digest in enumerate(digests):
         if digest:
-            groups.setdefault(digest, []).append(number)
+            groups.setdefault(digest, []).append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -59,24 +59,24 @@ def near_copies(
 ) -> list[tuple[int, int]]:
     """Return pairs of files that look alike.
 
-    Of many files with one visual hash each is compared to the first of them only. Films and series
-    may have more alike hashes than can be compared: of those the first ones are.
+    Files that share a visual hash are compared to the first of them only. Films and series may have
+    more pairs of similar hashes than can be compared: then only the first pairs are.
 
     Args:
         visuals: of each file, from `perceptual_hash`; "" takes no part.
-        look: gives the thumbnail of a file; None if it can't be read any more.
+        look: returns the thumbnail of a file; None if it can't be read any more.
         most: pairs whose pictures are compared.
 
     Returns:
         Pairs (first, second), first < second, in order.
     """
-    known = [number for number, visual in enumerate(visuals) if visual]
-    hashes = np.array([int(visuals[number], 16) for number in known], np.uint64)
+    known = [index for index, visual in enumerate(visuals) if visual]
+    hashes = np.array([int(visuals[index], 16) for index in known], np.uint64)
     values, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     candidates = [
-        (known[firsts[group]], known[place])
-        for place, group in enumerate(inverse.tolist())
-        if firsts[group] != place
+        (known[firsts[group]], known[position])
+        for position, group in enumerate(inverse.tolist())
+        if firsts[group] != position
     ]
     for one, other in pairs_within(values, RADIUS, most=most)[:most].tolist():
         candidates.append(tuple(sorted((known[firsts[one]], known[firsts[other]]))))
@@ -86,8 +86,8 @@ def near_copies(
 def pairs_within(hashes: np.ndarray, radius: int, *, most: int = MOST_COMPARED) -> np.ndarray:
     """Return the pairs (P, 2) of different hashes (N,) uint64 that differ in at most `radius` bits.
 
-    Of four quarters of 16 bits one differs in at most radius // 4 of them: only hashes with such a
-    quarter are compared. The search ends when more than `most` have been found.
+    Of the four quarters of 16 bits, one differs in at most radius // 4 bits: only hashes with such
+    a quarter are compared. The search ends when more than `most` have been found.
     """
     assert radius < 2 * _QUARTERS
     found, count = [np.empty((0, 2), np.int64)], 0
@@ -100,11 +100,11 @@ def pairs_within(hashes: np.ndarray, radius: int, *, most: int = MOST_COMPARED) 
                 wanted = keys[start : start + _CHUNK] ^ mask
                 begin = np.searchsorted(ordered, wanted, side="left")
                 counts = np.searchsorted(ordered, wanted, side="right") - begin
-                own = np.repeat(np.arange(start, start + len(wanted)), counts)
-                offsets = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
-                other = order[np.repeat(begin, counts) + offsets]
-                near = _count_bits(hashes[own] ^ hashes[other]) <= radius
-                found.append(np.stack([own, other], axis=1)[near & (own < other)])
+                first = np.repeat(np.arange(start, start + len(wanted)), counts)
+                offsets = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+                second = order[np.repeat(begin, counts) + offsets]
+                near = _count_bits(hashes[first] ^ hashes[second]) <= radius
+                found.append(np.stack([first, second], axis=1)[near & (first < second)])
                 count += len(found[-1])
                 if count > _QUARTERS * most:  # each may have been found in every quarter
                     return np.unique(np.concatenate(found), axis=0)
@@ -115,27 +115,27 @@ def clusters(pairs: Sequence[tuple[int, int]], *, count: int) -> np.ndarray:
     """Return for each of `count` files the first file (N,) int64 that pairs connect it with."""
     parent = np.arange(count)
 
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = int(parent[number])
-        return number
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = int(parent[index])
+        return index
 
     for one, other in pairs:
         first, second = sorted((root(one), root(other)))
         parent[second] = first
-    return np.array([root(number) for number in range(count)], np.int64)
+    return np.array([root(index) for index in range(count)], np.int64)
 
 
 def _count_bits(values: np.ndarray) -> np.ndarray:
-    """Return the bits that are set of values (N,) uint64."""
+    """Return the number of bits that are set in values (N,) uint64."""
     quarters = values.view(np.uint16).reshape(-1, _QUARTERS)
     counts: np.ndarray = _BITS_SET[quarters].sum(axis=1, dtype=np.uint8)
     return counts
 
 
 def _masks(most: int) -> list[np.uint64]:
-    """Return what at most `most` (0 or 1) changed bits of a quarter make of zero."""
+    """Return the masks of a quarter with at most `most` (0 or 1) bits set."""
     ones = [np.uint64(1 << bit) for bit in range(_QUARTER_BITS)]
     return [np.uint64(0), *(ones if most else [])]
 
@@ -143,7 +143,7 @@ def _masks(most: int) -> list[np.uint64]:
 def _alike(
     candidates: Sequence[tuple[int, int]], look: Callable[[int], np.ndarray | None]
 ) -> Iterator[tuple[int, int]]:
-    wanted = sorted({number for pair in candidates for number in pair})
+    wanted = sorted({file_id for pair in candidates for file_id in pair})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         thumbnails = dict(zip(wanted, pool.map(look, wanted), strict=True))
     for one, other in candidates:
@@ -153,12 +153,12 @@ def _alike(
 
 
 MOST_COMPARED_QUICKLY = 10_000
-"""Of these pairs before a training."""
+"""The same before a training."""
 
 
 @dataclass(frozen=True)
 class CheckedData:
-    """All files of a source, used or not; entry i of everything is of the store's file i."""
+    """All files of a source, used or not; entry i of each field is of the store's file i."""
 
     listing: Listing
     file_infos: Sequence[FileInfo]
@@ -176,15 +176,17 @@ class CheckedData:
     @cached_property
     def copies(self) -> list[list[int]]:
         """The groups of usable files of one content."""
-        return exact_copies([own.digest if not own.problem else "" for own in self.file_infos])
+        return exact_copies(
+            [file_info.digest if not file_info.problem else "" for file_info in self.file_infos]
+        )
 
     @cached_property
     def near(self) -> list[tuple[int, int]]:
         """Pairs of usable files that look alike and are no copies; of copies the first stands."""
-        later = {number for group in self.copies for number in group[1:]}
+        later = {file_id for group in self.copies for file_id in group[1:]}
         visuals = [
-            "" if number in later or file_info.problem else file_info.visual
-            for number, file_info in enumerate(self.file_infos)
+            "" if file_id in later or file_info.problem else file_info.visual
+            for file_id, file_info in enumerate(self.file_infos)
         ]
         return near_copies(visuals, self.look, most=self.most_compared)
 
@@ -205,7 +207,7 @@ class CheckedData:
     def classes_of(self, split: str) -> set[str]:
         """Return the classes of the usable files of a split."""
         inside = np.flatnonzero(self.usable & (self.splits == split)).tolist()
-        return names_in(self.listing.labels[number] for number in inside)
+        return names_in(self.listing.labels[file_id] for file_id in inside)
 
 
 def open_checked(
@@ -215,7 +217,7 @@ def open_checked(
     group_pattern: str | None = None,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> CheckedData:
-    """Open a source and look into all of its files, however many; wrong labels are no error.
+    """Open a source and survey all its files, however many; wrong labels are no error.
 
     Args:
         data: a path, a name, or a sized object with [i] -> (image, label).
@@ -248,7 +250,7 @@ def open_checked(
 
 
 def checked_of(data: ImageDataset) -> CheckedData:
-    """Return what a check looks at of data that is open."""
+    """Return the `CheckedData` of a data set that is open."""
     return CheckedData(
         data.listing, data.file_infos, data.declared_splits, data.channels, MOST_COMPARED_QUICKLY
     )

@@ -38,20 +38,22 @@ def cleaned_rows(
     dropped = set(_unwanted(data))
     if against is not None:
         dropped |= found_in(data, against).keys()
-    kept = [n for n in np.flatnonzero(data.usable).tolist() if n not in dropped]
+    file_ids = [
+        file_id for file_id in np.flatnonzero(data.usable).tolist() if file_id not in dropped
+    ]
     groups = _groups(data)
     column = "labels" if data.listing.is_multi_label else "label"
     rows: list[Row] = []
-    for number in kept:
-        row: Row = {"path": _relative(data, number, path), column: data.label(number)}
+    for file_id in file_ids:
+        row: Row = {"path": _relative(data, file_id, path), column: data.label(file_id)}
         if data.listing.is_split:
-            row["split"] = str(data.splits[number])
+            row["split"] = str(data.splits[file_id])
         if groups is not None:
-            row["group"] = groups[number]
+            row["group"] = groups[file_id]
         rows.append(row)
     if folds:
-        numbers = folds_of(data, kept, folds=folds, groups=groups).tolist()
-        rows = [{**row, "fold": fold} for row, fold in zip(rows, numbers, strict=True)]
+        fold_ids = folds_of(data, file_ids, folds=folds, groups=groups).tolist()
+        rows = [{**row, "fold": fold} for row, fold in zip(rows, fold_ids, strict=True)]
     return rows
 
 
@@ -71,29 +73,31 @@ def folds_of(
     """
     if folds < 2:
         raise RequestError(f"folds={folds}: give 2 or more")
-    labels = [data.listing.labels[number] for number in numbers]
+    labels = [data.listing.labels[file_id] for file_id in numbers]
     known = sorted(names_in(labels), key=class_order)
     if groups is None:
-        shares = hash_shares([data.file_infos[number].digest or "0" for number in numbers])
+        shares = hash_shares([data.file_infos[file_id].digest or "0" for file_id in numbers])
     else:
-        shares = group_shares([groups[number] for number in numbers])
+        shares = group_shares([groups[file_id] for file_id in numbers])
     return stratified_folds(shares, number_labels(labels, known), folds=folds)
 
 
 def _unwanted(data: CheckedData) -> Iterator[int]:
-    """Give the usable files that are left out."""
-    kept_of: dict[int, int] = {}
+    """Yield the usable files that are left out."""
+    kept_copy_of: dict[int, int] = {}
     for group in data.copies:
-        if len({data.label(number) for number in group}) > 1:
+        if len({data.label(file_id) for file_id in group}) > 1:
             yield from group
         else:
-            kept = max(group, key=lambda number: (SPLITS.index(str(data.splits[number])), -number))
-            kept_of[group[0]] = kept  # in whose place it stands among what looks alike
-            yield from (number for number in group if number != kept)
+            kept_id = max(
+                group, key=lambda file_id: (SPLITS.index(str(data.splits[file_id])), -file_id)
+            )
+            kept_copy_of[group[0]] = kept_id  # in whose place it stands among what looks alike
+            yield from (file_id for file_id in group if file_id != kept_id)
     if data.listing.is_split:
         for first, second in data.near:
-            pair = (kept_of.get(first, first), kept_of.get(second, second))
-            ordered = sorted(pair, key=lambda number: SPLITS.index(str(data.splits[number])))
+            pair = (kept_copy_of.get(first, first), kept_copy_of.get(second, second))
+            ordered = sorted(pair, key=lambda file_id: SPLITS.index(str(data.splits[file_id])))
             if data.splits[ordered[0]] != data.splits[ordered[1]]:
                 yield ordered[0]
 
@@ -106,18 +110,20 @@ def _groups(data: CheckedData) -> list[str] | None:
     stated = data.listing.groups
     if stated is None and not data.near:
         return None
-    pairs = [*data.near, *((group[0], number) for group in data.copies for number in group[1:])]
+    pairs = [*data.near, *((group[0], file_id) for group in data.copies for file_id in group[1:])]
     if stated is not None:
         first_of: dict[str, int] = {}
-        pairs += [(first_of.setdefault(own, n), n) for n, own in enumerate(stated)]
+        pairs += [
+            (first_of.setdefault(name, file_id), file_id) for file_id, name in enumerate(stated)
+        ]
     names = stated or data.listing.store.names
     return [names[first] for first in clusters(pairs, count=len(data.file_infos)).tolist()]
 
 
-def _relative(data: CheckedData, number: int, path: Path) -> str:
+def _relative(data: CheckedData, file_id: int, path: Path) -> str:
     """Return the path of a file relative to the folder of `path`."""
     source = Path(data.listing.source)
-    file = (source if source.is_dir() else source.parent) / data.name(number)
+    file = (source if source.is_dir() else source.parent) / data.name(file_id)
     if not file.is_file():
         raise RequestError(
             f"{data.listing.source} is not made of files of their own, which a list could name: "

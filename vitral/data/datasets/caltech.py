@@ -48,7 +48,7 @@ def read_caltech101(place: Place) -> Published:
     members = place.members(ARCHIVE)
     names_of = _names_by_folder(members)
     drawn = draw_train(names_of, where=members.where)
-    rest = {folder: sorted(set(own) - set(drawn[folder])) for folder, own in names_of.items()}
+    rest = {folder: sorted(set(names) - set(drawn[folder])) for folder, names in names_of.items()}
     return Published(
         class_names("caltech101"),
         {"train": _part(members, drawn), "test": _part(members, rest)},
@@ -78,8 +78,8 @@ def draw_train(names_of: Mapping[str, Sequence[str]], *, where: str) -> dict[str
                 f"{where}: {folder} has {len(names)} images, wanted at least "
                 f"{NUM_TRAIN_PER_CLASS}: it is not what the publisher distributes"
             )
-        numbers = random.choice(len(names), NUM_TRAIN_PER_CLASS, replace=False)
-        drawn[folder] = [names[number] for number in numbers.tolist()]
+        indices = random.choice(len(names), NUM_TRAIN_PER_CLASS, replace=False)
+        drawn[folder] = [names[index] for index in indices.tolist()]
     return drawn
 
 
@@ -88,9 +88,9 @@ def _names_by_folder(members: Members) -> dict[str, list[str]]:
     names_of: dict[str, list[str]] = {}
     for name in members.store.names:
         top, _, rest = name.partition("/")
-        folder, _, own = rest.partition("/")
-        if top == FOLDER and own.endswith(".jpg") and "/" not in own:
-            names_of.setdefault(folder, []).append(own)
+        folder, _, file_name = rest.partition("/")
+        if top == FOLDER and file_name.endswith(".jpg") and "/" not in file_name:
+            names_of.setdefault(folder, []).append(file_name)
     found, wanted = {folder.lower() for folder in names_of}, set(class_names("caltech101"))
     if found != wanted:
         raise DataError(
@@ -106,7 +106,7 @@ def _some(names: set[str]) -> str:
 
 
 def _part(members: Members, names_of: Mapping[str, Sequence[str]]) -> Part:
-    keys = [f"{folder}/{name}" for folder, own in names_of.items() for name in own]
+    keys = [f"{folder}/{name}" for folder, names in names_of.items() for name in names]
     labels = [key.partition("/")[0].lower() for key in keys]
     return Part(members.select([f"{FOLDER}/{key}" for key in keys]), labels, keys)
 

@@ -55,7 +55,7 @@ def read_camelyon(place: Place) -> Published:
         DataError: a file is damaged, or images and labels do not fit each other.
         RequestError: h5py is not installed.
     """
-    return Published(CLASSES, {split: _part(place, own) for split, own in SPLITS.items()})
+    return Published(CLASSES, {split: _part(place, name) for split, name in SPLITS.items()})
 
 
 def _part(place: Place, split: str) -> Part:
@@ -73,7 +73,7 @@ def _part(place: Place, split: str) -> Part:
         images,
         [CLASSES[int(label)] for label in labels.tolist()],
         # The key begins with the file's word, "valid", though the split is called "validation".
-        [f"{split}_{number}" for number in range(len(labels))],
+        [f"{split}_{index}" for index in range(len(labels))],
     )
 
 
@@ -90,14 +90,14 @@ class Hdf5Store:
         Args:
             path: the file.
             name: of the array in it.
-            where: the file as a person knows it, for errors.
+            where: the file as the user knows it, for errors.
 
         Raises:
             DataError: it can't be read, or has no such array of bytes.
             RequestError: h5py is not installed.
         """
         self._path, self._name = path, name
-        # The library reads one thing at a time, and is not told so by every build of it.
+        # The library reads one thing at a time, but not every build of it enforces that.
         self._lock = threading.Lock()
         self._array: Any = None
         with open_hdf5(path, where=where) as file:
@@ -135,7 +135,7 @@ def read_hdf5(path: Path, name: str, *, where: str) -> np.ndarray:
     Args:
         path: the file.
         name: of the array in it.
-        where: the file as a person knows it, for errors.
+        where: the file as the user knows it, for errors.
 
     Raises:
         DataError: it can't be read, or has no such array.

@@ -46,8 +46,8 @@ def read_cifar10(place: Place) -> Published:
     names = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)],
              "test": ["test_batch.bin"]}  # fmt: skip
     parts = {
-        split: _part(members, [f"{folder}/{own}" for own in own_names], classes, label_bytes=1)
-        for split, own_names in names.items()
+        split: _part(members, [f"{folder}/{name}" for name in file_names], classes, label_bytes=1)
+        for split, file_names in names.items()
     }
     return Published(classes, parts)
 

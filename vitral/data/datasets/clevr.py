@@ -24,7 +24,7 @@ DISTANCES = (
     "nearest up to 8", "nearest 8 to 8.5", "nearest 8.5 to 9", "nearest 9 to 9.5",
     "nearest 9.5 to 10", "nearest over 10",
 )  # fmt: skip
-_KEPT = ("scenes", "image_filename", "objects", "pixel_coords")
+_USED_KEYS = ("scenes", "image_filename", "objects", "pixel_coords")
 FILES = (
     File(
         "CLEVR_v1.0.zip",
@@ -73,7 +73,7 @@ def _read(
     members = place.members(ARCHIVE)
     return Published(
         classes,
-        {split: _part(members, own, classes, rule) for split, own in _SPLITS.items()},
+        {split: _part(members, part, classes, rule) for split, part in _SPLITS.items()},
     )
 
 
@@ -105,7 +105,7 @@ def _read_scenes(members: Members, split: str) -> dict[str, list[float]]:
         scenes = json.loads(members.read(name), object_hook=_keep)["scenes"]
         return {
             str(scene["image_filename"]): [
-                float(own["pixel_coords"][2]) for own in scene["objects"]
+                float(item["pixel_coords"][2]) for item in scene["objects"]
             ]
             for scene in scenes
         }
@@ -116,9 +116,9 @@ def _read_scenes(members: Members, split: str) -> dict[str, list[float]]:
         ) from None
 
 
-def _keep(own: dict[str, Any]) -> dict[str, Any]:
-    """Drop, while the file is parsed, what would take gigabytes."""
-    return {key: own[key] for key in _KEPT if key in own}
+def _keep(record: dict[str, Any]) -> dict[str, Any]:
+    """Drop, while the file is parsed, the keys that would take gigabytes."""
+    return {key: record[key] for key in _USED_KEYS if key in record}
 
 
 TASKS = {

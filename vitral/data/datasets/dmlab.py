@@ -23,13 +23,13 @@ from vitral.errors import DataError
 
 Buffer = bytes | mmap
 Span = tuple[int, int]
-"""From where in a buffer to where something lies."""
+"""Start and end of something in a buffer."""
 
 
 def find_records(buffer: Buffer, *, span: Span, where: str) -> Iterator[Span]:
-    """Give where the bytes of each record lie.
+    """Yield the span of each record's bytes.
 
-    Of checksums only that of the length is compared: that of the bytes would need all of them.
+    Only the checksum of the length is compared: that of the content would need all its bytes.
 
     Args:
         buffer: with the file in it.
@@ -55,7 +55,7 @@ def find_records(buffer: Buffer, *, span: Span, where: str) -> Iterator[Span]:
 
 
 def masked_crc32c(content: bytes) -> int:
-    """Return TensorFlow's checksum: CRC-32 of Castagnoli's polynomial, turned and moved."""
+    """Return TensorFlow's checksum: CRC-32 of Castagnoli's polynomial, rotated and offset."""
     table, crc = _crc_table(), 0xFFFFFFFF
     for byte in content:
         crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
@@ -64,7 +64,7 @@ def masked_crc32c(content: bytes) -> int:
 
 
 def read_features(buffer: Buffer, *, span: Span, where: str) -> dict[str, int | Span]:
-    """Return the first value of each feature of an example: a whole number, or where bytes lie.
+    """Return the first value of each feature of an example: a whole number, or a span of bytes.
 
     Args:
         buffer: with the example in it.
@@ -93,16 +93,16 @@ def _feature(buffer: Buffer, entry: Span) -> tuple[str, int | Span | None]:
     name = buffer[start:end].decode()
     for kind, values in _fields(buffer, parts.get(2, (0, 0))):
         if kind == _BYTES_LIST:
-            return name, next((own for _, own in _fields(buffer, values, wanted=1)), None)
+            return name, next((item for _, item in _fields(buffer, values, wanted=1)), None)
         if kind == _INT_LIST:
-            # Whole numbers stand behind each other (packed), or each in a field of its own.
-            own = next((own for _, own in _fields(buffer, values, wanted=1)), None)
-            return name, None if own is None or own[0] == own[1] else _varint(buffer, *own)[0]
+            # Whole numbers are stored consecutively (packed), or each in a separate field.
+            item = next((item for _, item in _fields(buffer, values, wanted=1)), None)
+            return name, None if item is None or item[0] == item[1] else _varint(buffer, *item)[0]
     return name, None
 
 
 def _fields(buffer: Buffer, span: Span, *, wanted: int | None = None) -> Iterator[tuple[int, Span]]:
-    """Give the number of each field of a message, and where its value lies."""
+    """Yield the number of each field of a message, and the span of its value."""
     start, end = span
     while start < end:
         tag, start = _varint(buffer, start, end)
@@ -121,12 +121,12 @@ def _fields(buffer: Buffer, span: Span, *, wanted: int | None = None) -> Iterato
 
 
 def _varint(buffer: Buffer, start: int, end: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, lowest first, and where it ends."""
+    """Return a number stored as seven bits a byte, lowest first, and where it ends."""
     value = 0
-    for place in range(start, min(start + 10, end)):
-        value |= (buffer[place] & 0x7F) << 7 * (place - start)
-        if buffer[place] < 0x80:
-            return value, place + 1
+    for offset in range(start, min(start + 10, end)):
+        value |= (buffer[offset] & 0x7F) << 7 * (offset - start)
+        if buffer[offset] < 0x80:
+            return value, offset + 1
     raise ValueError("a number does not end")
 
 
@@ -189,36 +189,36 @@ def find_shards(path: Path) -> list[Shard]:
     files: list[tuple[str, Path, Span]]
     if path.is_dir():
         paths = [path / name for name in walk_files(path)[0]]
-        files = [(own.name, own, (0, own.stat().st_size)) for own in paths]
+        files = [(file.name, file, (0, file.stat().st_size)) for file in paths]
     else:
         store = TarStore(path)
         files = [
-            (Path(name).name, store.plain_path, store.span(number))
-            for number, name in enumerate(store.names)
+            (Path(name).name, store.plain_path, store.span(index))
+            for index, name in enumerate(store.names)
         ]
     return [
-        Shard(match[1], name, own, span)
-        for name, own, span in sorted(files)
+        Shard(match[1], name, file, span)
+        for name, file, span in sorted(files)
         if (match := _SHARD.fullmatch(name))
     ]
 
 
 def _part(shards: list[Shard], split: str, *, where: Path) -> Part:
-    own = [shard for shard in shards if shard.split == split]
-    if not own:
+    selected = [shard for shard in shards if shard.split == split]
+    if not selected:
         raise DataError(
             f"{where} has no files dmlab-{split}.tfrecord*: it is not what the publisher "
             "distributes"
         )
     found = [
-        (number, frame)
-        for number, shard in enumerate(own)
+        (index, frame)
+        for index, shard in enumerate(selected)
         for frame in _frames(shard, where=f"{where}: {shard.name}")
     ]
-    places = [(number, f.span[0], f.span[1] - f.span[0]) for number, f in found]
+    pieces = [(index, f.span[0], f.span[1] - f.span[0]) for index, f in found]
     keys = [frame.key for _, frame in found]
     store = PieceStore(
-        [shard.path for shard in own], np.array(places, np.int64).reshape(-1, 3), names=keys
+        [shard.path for shard in selected], np.array(pieces, np.int64).reshape(-1, 3), names=keys
     )
     return Part(store, [frame.label for _, frame in found], keys)
 
@@ -226,7 +226,7 @@ def _part(shards: list[Shard], split: str, *, where: Path) -> Part:
 def _frames(shard: Shard, *, where: str) -> Iterator[Frame]:
     if shard.span[0] == shard.span[1]:
         return  # an empty file can't be mapped
-    # Of a mapped file only what is looked at is read from the disk: not the images.
+    # Of a mapped file only what is accessed is read from the disk: not the images.
     with shard.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         for record in find_records(content, span=shard.span, where=where):
             features = read_features(content, span=record, where=where)
@@ -244,14 +244,14 @@ def _frames(shard: Shard, *, where: str) -> Iterator[Frame]:
 
 
 class PieceStore:
-    """Pieces of files."""
+    """Pieces of files, read at their offsets."""
 
     def __init__(self, paths: Sequence[Path], places: np.ndarray, *, names: Sequence[str]) -> None:
-        """Take pieces.
+        """Store where the pieces are.
 
         Args:
             paths: of the files.
-            places: (N, 3), int64: the number of the file, the offset in it, and how many bytes.
+            places: (N, 3), int64: the index of the file, the offset in it, and the number of bytes.
             names: of the N pieces.
         """
         self._paths, self._places, self.names = paths, places, names
@@ -259,15 +259,15 @@ class PieceStore:
 
     def read(self, number: int) -> Content:
         """Return a piece's bytes."""
-        which, offset, size = self._places[number].tolist()
-        with self._paths[which].open("rb") as file:
+        file_id, offset, size = self._places[number].tolist()
+        with self._paths[file_id].open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def stamp(self, number: int) -> str | None:
-        """Return the file's size and time of change, and the place of the piece."""
-        which, offset, _ = self._places[number].tolist()
-        return f"{self._stamps[which]}-{offset}"
+        """Return the file's size and time of change, and the offset of the piece."""
+        file_id, offset, _ = self._places[number].tolist()
+        return f"{self._stamps[file_id]}-{offset}"
 
     def blocks(self) -> np.ndarray | None:
         """Each piece is read by itself."""

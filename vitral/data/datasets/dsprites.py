@@ -58,10 +58,10 @@ def _grouped(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _names(factor: str, count: int) -> tuple[str, ...]:
-    """Return the classes' names, such as `x 0 to 1`, of the values that are of each."""
+    """Return the classes' names by the values of each, such as `x 0 to 1`."""
     values = np.arange(count)
-    groups = [values[_grouped(values, count) == number] for number in range(_NUM_CLASSES)]
-    return tuple(f"{factor} {own[0]} to {own[-1]}" for own in groups)
+    groups = [values[_grouped(values, count) == label] for label in range(_NUM_CLASSES)]
+    return tuple(f"{factor} {group[0]} to {group[-1]}" for group in groups)
 
 
 LOCATIONS = _names("x", _NUM_X)
@@ -69,7 +69,7 @@ ORIENTATIONS = _names("orientation", _NUM_ORIENTATIONS)
 
 
 def read_dsprites_location(place: Place) -> Published:
-    """Read the images with the shape's place from left to right."""
+    """Read the images with the shape's position from left to right."""
     return _read(place, LOCATIONS, location_classes, column=_X, count=_NUM_X)
 
 

@@ -21,13 +21,21 @@ FILES = (
 def read_dtd(place: Place) -> Published:
     """Read `dtd-r1.0.1.tar.gz` by the lists of its first fold, the one that VTAB uses."""
     members = place.members("dtd-r1.0.1.tar.gz")
-    names = {split: members.lines(f"dtd/labels/{own}.txt") for split, own in _LISTS.items()}
-    labels = {split: [name.split("/")[0] for name in own] for split, own in names.items()}
+    names = {
+        split: members.lines(f"dtd/labels/{list_name}.txt") for split, list_name in _LISTS.items()
+    }
+    labels = {
+        split: [name.split("/")[0] for name in split_names] for split, split_names in names.items()
+    }
     return Published(
-        tuple(sorted({label for own in labels.values() for label in own})),
+        tuple(sorted({label for split_labels in labels.values() for label in split_labels})),
         {
-            split: Part(members.select([f"dtd/images/{n}" for n in own]), labels[split], own)
-            for split, own in names.items()
+            split: Part(
+                members.select([f"dtd/images/{name}" for name in split_names]),
+                labels[split],
+                split_names,
+            )
+            for split, split_names in names.items()
         },
     )
 

@@ -102,7 +102,7 @@ def validation_labels(devkit: Members) -> list[str]:
     meta = read_mat(devkit.read(f"{_DATA}/meta.mat"), where=f"{devkit.where}: meta.mat")
     synsets = np.atleast_1d(meta.get("synsets", ()))
     try:
-        id_of = {int(own["ILSVRC2012_ID"]): str(own["WNID"]) for own in synsets}
+        id_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
         truth = devkit.lines(f"{_DATA}/ILSVRC2012_validation_ground_truth.txt")
         return [id_of[int(line)] for line in truth]
     except (KeyError, ValueError, IndexError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""KITTI's object detection, for VTAB's task of it: how near is the nearest vehicle?
+"""KITTI's object detection, for VTAB's task: the distance of the nearest vehicle.
 
 The publisher's test images have no labels, so those of training are divided, by the video that each
 was taken from.
@@ -97,9 +97,9 @@ def split_by_video(videos: Sequence[str]) -> dict[str, list[int]]:
     rest = [name for name in names if name not in test]
     validation = set(generator.choice(rest, count, replace=False).tolist())
     splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for number, video in enumerate(videos):
-        own = "test" if video in test else "validation" if video in validation else "train"
-        splits[own].append(number)
+    for index, video in enumerate(videos):
+        split = "test" if video in test else "validation" if video in validation else "train"
+        splits[split].append(index)
     return splits
 
 
@@ -111,11 +111,11 @@ def read_videos(devkit: Members) -> list[str]:
     Raises:
         DataError: the development kit states no such thing.
     """
-    places = devkit.read("mapping/train_rand.txt").decode("utf-8", errors="replace")
+    line_numbers = devkit.read("mapping/train_rand.txt").decode("utf-8", errors="replace")
     mapping = devkit.read("mapping/train_mapping.txt").decode("utf-8", errors="replace")
     lines = dict(enumerate(mapping.splitlines(), start=1))
     try:
-        videos = [lines[int(place)].split()[1] for place in places.split(",")]
+        videos = [lines[int(number)].split()[1] for number in line_numbers.split(",")]
     except (ValueError, LookupError) as error:
         raise DataError(
             f"{devkit.where}: mapping/train_rand.txt and train_mapping.txt state no videos of the "

@@ -20,7 +20,7 @@ from vitral.errors import DataError
 
 NUM_CLASSES = 1000
 CLASSES = tuple(map(str, range(NUM_CLASSES)))
-"""ImageNet's classes by their number, the place of their WordNet id among all in order."""
+"""ImageNet's classes by their number, the rank of their WordNet id."""
 BORDER = 2
 """Pixels that are cut off at each side of ObjectNet's images, which have a red frame; its authors'
 own loader cuts so many."""
@@ -59,15 +59,17 @@ def list_real(place: Place) -> Listing:
     if not isinstance(sets, list) or len(sets) != len(names):
         raise DataError(f"{path} does not hold labels of {len(names):,} images")
     try:
-        labels = [tuple(CLASSES[int(number)] for number in own) for own in sets]
+        labels = [tuple(CLASSES[int(number)] for number in numbers) for numbers in sets]
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path} holds labels that are no classes: {error}") from None
-    kept = [number for number, own in enumerate(labels) if own]
-    left_out = [Skipped(names[n], "no ReaL label") for n, own in enumerate(labels) if not own]
+    labelled = [index for index, label in enumerate(labels) if label]
+    left_out = [
+        Skipped(names[index], "no ReaL label") for index, label in enumerate(labels) if not label
+    ]
     return _listing(
         "imagenet-real",
-        members.select([names[number] for number in kept]),
-        [labels[number] for number in kept],
+        members.select([names[index] for index in labelled]),
+        [labels[index] for index in labelled],
         left_out,
         note=f"{len(left_out):,} images without ReaL labels are left out",
     )
@@ -94,7 +96,7 @@ def list_objectnet(place: Place) -> Listing:
         words,
         where=members.where,
     )
-    kept: list[str] = []
+    names: list[str] = []
     labels: list[Label] = []
     left_out: list[Skipped] = []
     for name in members.store.names:
@@ -102,13 +104,13 @@ def list_objectnet(place: Place) -> Listing:
         if len(parts) != 4 or parts[1] != "images":
             continue
         if parts[2] in classes_of:
-            kept.append(name)
+            names.append(name)
             labels.append(classes_of[parts[2]])
         else:
             left_out.append(Skipped(name, "of a class that ImageNet does not have"))
     return _listing(
         "objectnet",
-        FramelessStore(members.select(kept)),
+        FramelessStore(members.select(names)),
         labels,
         left_out,
         note=f"{len(classes_of)} classes that ImageNet has too; {BORDER} pixels are cut off at "
@@ -139,7 +141,7 @@ def shared_classes(
     try:
         class_of = {words[line]: number for number, line in line_of_class.items()}
         return {
-            folder: tuple(class_of[own] for own in words_of_label[label].split("; "))
+            folder: tuple(class_of[word] for word in words_of_label[label].split("; "))
             for folder, label in label_of_folder.items()
             if label in words_of_label
         }

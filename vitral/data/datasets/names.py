@@ -1,4 +1,4 @@
-"""What is meant by DATA: a path, an object, or the name of a data set."""
+"""Resolves what DATA means: a path, an object, or the name of a data set."""
 
 import os
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ def list_data(
     label: bool = True,
     targets: Sequence[str] = (),
 ) -> Listing:
-    """List the examples of what a person means by DATA.
+    """List the examples of what the user calls DATA.
 
     Args:
         data: a path, a pattern, a name, or a sized object with [i] -> (image, label).
         directory: where the files of named data sets are; None: `$VITRAL_DATA_DIR`, else `data`.
-        label: whether classes are read; without, sources that have none are read too.
-        targets: kinds of target to read beside them.
+        label: whether classes are read; if not, sources without classes are read too.
+        targets: kinds of target to read besides.
 
     Raises:
         RequestError: text that is neither a path nor a name; files of a name are missing.
@@ -83,17 +83,17 @@ def name_of(data: Any) -> str | None:
     if folded in known:
         return known[folded]
     if not any(sign in str(data) for sign in "./\\"):
-        hint = nearest(str(data), [own for own in known.values() if not own.endswith(THOUSAND)])
+        hint = nearest(str(data), [name for name in known.values() if not name.endswith(THOUSAND)])
         raise RequestError(f"there is no folder, file or data set {str(data)!r}{hint}")
     return None
 
 
 def check_files(data: Any, *, directory: str | Path | None = None) -> list[str]:
-    """Return which downloaded files of a named data set differ from their publisher's, by SHA-256.
+    """Return which downloaded files of a named data set differ in SHA-256 from the publisher's.
 
     Args:
         data: as `list_data` takes it.
-        directory: likewise.
+        directory: as `list_data` takes it.
     """
     name = name_of(data)
     if name is None or name in (*BUILTIN, JFT):
@@ -106,9 +106,9 @@ def check_files(data: Any, *, directory: str | Path | None = None) -> list[str]:
         task = TASKS[name.removeprefix(VTAB_PREFIX).removesuffix(THOUSAND)]
         folder, files = task.dataset, task.files
     return [
-        f"{path} has the SHA-256 {own}, that of its publisher is {file.sha256}"
+        f"{path} has the SHA-256 {digest}, that of its publisher is {file.sha256}"
         for file, path in Place(_data_dir(directory), folder, files).archives()
-        if path.is_file() and file.sha256 and (own := sha256(path)) != file.sha256
+        if path.is_file() and file.sha256 and (digest := sha256(path)) != file.sha256
     ]
 
 
@@ -130,7 +130,7 @@ def _data_dir(directory: str | Path | None) -> Path:
 
 
 def is_published(data: Any) -> bool:
-    """Say whether DATA is the name of a data set whose files are to be found in a folder."""
+    """Return whether DATA is the name of a data set whose files are in a folder."""
     name = name_of(data)
     return name is not None and name not in BUILTIN
 
@@ -148,7 +148,7 @@ def data_name(data: Any) -> str:
 
 
 def _known_names() -> dict[str, str]:
-    """Return the names of all data sets by their spelling without signs."""
+    """Return the names of all data sets by their lower-case spelling without - and _."""
     tasks = [f"{VTAB_PREFIX}{task}{end}" for task in TASKS for end in ("", THOUSAND)]
     return {_fold(name): name for name in (*BUILTIN, *DATASETS, *LABEL_SETS, JFT, *tasks)}
 
@@ -160,14 +160,14 @@ def _fold(text: str) -> str:
 def _list_jft(directory: Path) -> Listing:
     """List JFT-300M by a list of its paths: Google has not published it."""
     folder = directory / JFT
-    own = find_list(folder) if folder.is_dir() else None
-    if own is None:
+    list_path = find_list(folder) if folder.is_dir() else None
+    if list_path is None:
         raise RequestError(
             f"{JFT} is not public: if you have it, put a list `metadata.parquet` (or .csv, .jsonl) "
             f"of path and labels (several an image) beside classes.txt into {folder}, or name "
             "another folder with --data-dir"
         )
-    listing = list_file(own)
+    listing = list_file(list_path)
     classes = read_classes(folder / CLASSES_NAME)
     return replace(listing, classes=classes, notes=["303 million images of 18,291 classes in full"])
 
@@ -184,17 +184,20 @@ def _list_vtab(name: str, directory: Path) -> Listing:
         for split, count in wanted.items()
         if (found := list(listing.splits).count(split)) != count
     ]
-    unfit = {own for own in ("crop", "flip") if not getattr(task, own)}
-    notes = [*listing.notes, *(f"{own}s are off: they would change the class" for own in unfit)]
-    return replace(listing, complaints=complaints, unfit=frozenset(unfit), notes=notes)
+    disabled = {change for change in ("crop", "flip") if not getattr(task, change)}
+    notes = [
+        *listing.notes,
+        *(f"{change}s are off: they would change the class" for change in disabled),
+    ]
+    return replace(listing, complaints=complaints, unfit=frozenset(disabled), notes=notes)
 
 
 def _list_dataset(name: str, dataset: NamedDataset, place: Place) -> Listing:
     published = dataset.read(place)
     parts = [
         Listing("", part.store, part.labels, [split] * len(part.labels))
-        for split, own in dataset.splits.items()
-        for part in [published.parts[own]]
+        for split, part_name in dataset.splits.items()
+        for part in [published.parts[part_name]]
     ]
     listing = join_listings(
         parts, [f"{split}/" for split in dataset.splits], source=name, classes=published.classes

@@ -31,7 +31,9 @@ def read_pets(place: Place) -> Published:
         split: _rows(lists, f"annotations/{name}.txt")
         for split, name in (("train", "trainval"), ("test", "test"))
     }
-    name_of = {number: name for own in rows.values() for name, number in map(_class_of, own)}
+    name_of = {
+        number: name for split_rows in rows.values() for name, number in map(_class_of, split_rows)
+    }
     if sorted(name_of) != list(range(1, len(name_of) + 1)):
         raise DataError(f"{lists.where}: its classes are not numbered from 1 on")
     classes = tuple(name_of[number] for number in sorted(name_of))
@@ -39,11 +41,11 @@ def read_pets(place: Place) -> Published:
         classes,
         {
             split: Part(
-                images.select([f"images/{name}.jpg" for name, _ in own]),
-                [name_of[number] for _, number in own],
-                [f"{name}.jpg" for name, _ in own],
+                images.select([f"images/{name}.jpg" for name, _ in split_rows]),
+                [name_of[number] for _, number in split_rows],
+                [f"{name}.jpg" for name, _ in split_rows],
             )
-            for split, own in rows.items()
+            for split, split_rows in rows.items()
         },
     )
 

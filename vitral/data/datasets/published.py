@@ -47,7 +47,7 @@ class Published:
     classes: tuple[str, ...]
     parts: Mapping[str, Part]
     notes: tuple[str, ...] = ()
-    """What a person must know of how it was read."""
+    """What users must know about how it was read."""
 
 
 class Members:
@@ -56,10 +56,10 @@ class Members:
     def __init__(self, store: Store, *, where: str) -> None:
         self.store = store
         self.where = where
-        self._numbers = {name: number for number, name in enumerate(store.names)}
+        self._index_of = {name: index for index, name in enumerate(store.names)}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._numbers
+        return name in self._index_of
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
@@ -67,10 +67,10 @@ class Members:
         Raises:
             DataError: it is not there, or damaged.
         """
-        if name not in self._numbers:
+        if name not in self._index_of:
             raise DataError(f"{self.where} has no {name}: it is not what the publisher distributes")
         try:
-            content = self.store.read(self._numbers[name])
+            content = self.store.read(self._index_of[name])
         except OSError as error:
             raise DataError(f"{self.where}: {name} can't be read: {error}") from None
         assert isinstance(content, bytes)
@@ -83,8 +83,8 @@ class Members:
 
     def select(self, names: Sequence[str]) -> Store:
         """Return a store of some files, in the given order; those that are absent can't be read."""
-        numbers = [self._numbers.get(name, -1) for name in names]
-        return SelectedStore(self.store, numbers, names=names)
+        file_ids = [self._index_of.get(name, -1) for name in names]
+        return SelectedStore(self.store, file_ids, names=names)
 
 
 class Place:
@@ -127,7 +127,9 @@ class Place:
         names, _ = walk_files(path)
         prefix = self._files[name].unpacked
         return Members(
-            FolderStore(path.parents[prefix.count("/")], [f"{prefix}/{own}" for own in names]),
+            FolderStore(
+                path.parents[prefix.count("/")], [f"{prefix}/{file_name}" for file_name in names]
+            ),
             where=str(path),
         )
 
@@ -144,7 +146,7 @@ Reader = Callable[[Place], Published]
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """What is known of a data set: a row of the table."""
+    """Facts about a data set: a row of the table."""
 
     title: str
     files: tuple[File, ...]
@@ -168,7 +170,7 @@ class LabelSet:
 
 
 def check_counts(name: str, dataset: NamedDataset, published: Published) -> list[str]:
-    """Return what is not as the publisher states it."""
+    """Return the differences from what the publisher states."""
     complaints = []
     if len(published.classes) != dataset.num_classes:
         complaints.append(
@@ -183,11 +185,11 @@ def check_counts(name: str, dataset: NamedDataset, published: Published) -> list
 
 def keys_of_numbers(count: int) -> list[str]:
     """Return the keys of images that are only numbered."""
-    return [str(number) for number in range(count)]
+    return [str(index) for index in range(count)]
 
 
 def read_numbers(content: bytes, dtype: str, *, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the numbers of a file of them alone, as an array of a shape."""
+    """Return the numbers of a raw binary file, as an array of a shape."""
     return np.frombuffer(content, dtype).reshape(shape)
 
 

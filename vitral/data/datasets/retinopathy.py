@@ -1,10 +1,10 @@
 """Diabetic retinopathy, photographs of the retina, prepared when read as VTAB's `btgraham-300`.
 
-Ben Graham's preparation brings the eye to one radius, takes its local average away, and makes grey
-what lies outside a circle. OpenCV's arithmetic in whole numbers is repeated here. Compared with
+Ben Graham's preparation scales the eye to one radius, subtracts the local average, and fills the
+outside of a circle with grey. OpenCV's integer arithmetic is reproduced here. Compared with
 versions 4.10 and 5.0, blurring and the circle are equal, and scaling differs by 1 in at most 7 of
 1,000 values of tiny images, 3 of 100,000 of usual ones; other versions, and decoders of JPEG, may
-differ more. So images equal those of TensorFlow Datasets only nearly.
+differ more. So images only nearly equal those of TensorFlow Datasets.
 
 Sources: https://www.kaggle.com/c/diabetic-retinopathy-detection/data; TensorFlow Datasets 4.4.0,
 `image_classification/diabetic_retinopathy_detection.py`; OpenCV 4,
@@ -33,7 +33,7 @@ TEST_LABELS_SOURCE = (
 CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 """By level, 0 to 4."""
 USAGES = {"validation": "Public", "test": "Private"}
-"""The images of Kaggle's test on which it ranked while the contest ran, and at its end."""
+"""Kaggle's subsets of the test images, for its ranking during the contest and at its end."""
 QUALITY = 72
 NOTE = (
     "images are prepared when read, nearly as TensorFlow Datasets does with OpenCV: `vitral data "
@@ -62,13 +62,13 @@ def read_retinopathy(place: Place) -> Published:
     test = _rows(place, TEST_LABELS)
     parts = {"train": _part(place, TRAIN, train)}
     for split, usage in USAGES.items():
-        own = [row for row in test if row.get("Usage") == usage]
-        if not own:
+        rows = [row for row in test if row.get("Usage") == usage]
+        if not rows:
             raise DataError(
                 f"{place.path(TEST_LABELS)} has no rows of Usage {usage}: take it from "
                 f"{TEST_LABELS_SOURCE}"
             )
-        parts[split] = _part(place, TEST, own)
+        parts[split] = _part(place, TEST, rows)
     return Published(CLASSES, parts, notes=(NOTE,))
 
 
@@ -80,11 +80,11 @@ def _rows(place: Place, name: str) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read: {error}") from None
     rows = list(csv.DictReader(io.StringIO(text), restval=""))
-    for number, row in enumerate(rows, 2):
+    for line, row in enumerate(rows, 2):
         level = row.get("level", "")
         if not row.get("image") or level not in tuple("01234"):
             raise DataError(
-                f"{path}: line {number} has image {row.get('image')!r} and level {level!r}, wanted "
+                f"{path}: line {line} has image {row.get('image')!r} and level {level!r}, wanted "
                 "a name and 0 to 4"
             )
     return rows
@@ -139,9 +139,9 @@ SIGMA = RADIUS / 30
 MASK_RADIUS = int(RADIUS * 0.9)
 GREY = 128
 _SCALE_BITS = 11
-"""Of the whole numbers that weigh pixels when OpenCV resizes."""
+"""Bits of OpenCV's integer weights for resizing."""
 _BLUR_BITS = 8
-"""Of those that weigh pixels when it blurs."""
+"""Bits of its integer weights for blurring."""
 
 
 def prepare_retina(image: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ def prepare_retina(image: np.ndarray) -> np.ndarray:
         uint8 (H', W', 3), at most 540 pixels a side.
 
     Raises:
-        ValueError: it shows so little that it would be scaled beyond what an image may have.
+        ValueError: the eye is so small that the scaled image would have too many pixels.
     """
     height, width = image.shape[:2]
     factor = RADIUS / eye_radius(image)
@@ -167,7 +167,7 @@ def prepare_retina(image: np.ndarray) -> np.ndarray:
 
 
 def eye_radius(image: np.ndarray) -> float:
-    """Return half of how many pixels of the middle row are brighter than a tenth of its average.
+    """Return half the number of pixels of the middle row brighter than a tenth of its average.
 
     Where that is less than a pixel, as in a few spoiled images, half of the height is taken.
     """
@@ -177,7 +177,7 @@ def eye_radius(image: np.ndarray) -> float:
 
 
 def scale_bilinear(image: np.ndarray, factor: float) -> np.ndarray:
-    """Resize by a factor, between the two nearest pixels of each side: large images not smoothed.
+    """Resize by a factor, bilinearly between the two nearest pixels of each side: no antialiasing.
 
     Args:
         image: uint8 (H, W, C).
@@ -199,26 +199,26 @@ def scale_bilinear(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _neighbours(size: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each pixel of a resized side, the two old ones around it and their weights.
+    """Return the two source pixels around each pixel of a resized side, and their weights.
 
     Args:
         size: of the side.
         factor: by which it is resized.
 
     Returns:
-        (2, N) int64 and (2, N) int32, of which each pair comes to about 2 ** 11.
+        (2, N) int64 and (2, N) int32, of which each pair sums to about 2 ** 11.
     """
     middles = np.arange(max(1, round(size * factor))) + 0.5
-    places = (middles * (1 / factor) - 0.5).astype(np.float32)
-    before = np.floor(places)
-    shares = np.where((before < 0) | (before >= size - 1), np.float32(0), places - before)
+    positions = (middles * (1 / factor) - 0.5).astype(np.float32)
+    before = np.floor(positions)
+    shares = np.where((before < 0) | (before >= size - 1), np.float32(0), positions - before)
     weights = np.rint(np.stack([1 - shares, shares]) * np.float32(1 << _SCALE_BITS))
     pixels = np.stack([before, before + 1]).astype(np.int64).clip(0, size - 1)
     return pixels, weights.astype(np.int32)
 
 
 def subtract_local_average(image: np.ndarray, *, sigma: float) -> np.ndarray:
-    """Return 4 times what an image has more than its blurred copy, around grey, cut off to bytes.
+    """Return 4 times the difference of an image and its blurred copy, around grey, as bytes.
 
     Args:
         image: uint8 (H, W, C).
@@ -229,7 +229,7 @@ def subtract_local_average(image: np.ndarray, *, sigma: float) -> np.ndarray:
 
 
 def blur(image: np.ndarray, *, sigma: float) -> np.ndarray:
-    """Blur by a Gaussian; beyond its edges the image goes on mirrored, without its last pixel.
+    """Blur by a Gaussian; edges are padded by reflection, without repeating the last pixel.
 
     Args:
         image: uint8 (H, W, C).
@@ -251,20 +251,20 @@ def blur(image: np.ndarray, *, sigma: float) -> np.ndarray:
 def gaussian_kernel(sigma: float) -> np.ndarray:
     """Return OpenCV's weights of a Gaussian for bytes: whole numbers, of sum 256.
 
-    From the ends to the middle each is rounded together with what the one before it lost.
+    From the ends to the middle, each is rounded after adding what rounding the one before lost.
 
     Args:
         sigma: in pixels; weights reach 3 times as far.
     """
     size = round(sigma * 6 + 1) | 1
-    places = np.arange(size) - size // 2
-    weights = np.exp(-(places**2) / (2 * sigma**2))
+    offsets = np.arange(size) - size // 2
+    weights = np.exp(-(offsets**2) / (2 * sigma**2))
     weights *= (1 << _BLUR_BITS) / weights.sum()
     kernel = np.zeros(size, np.int64)
     lost = 0.0
-    for place in range(size // 2):
-        kernel[place] = kernel[-1 - place] = round(weights[place] + lost)
-        lost += weights[place] - kernel[place]
+    for index in range(size // 2):
+        kernel[index] = kernel[-1 - index] = round(weights[index] + lost)
+        lost += weights[index] - kernel[index]
     kernel[size // 2] = (1 << _BLUR_BITS) - kernel.sum()
     return kernel
 
@@ -274,13 +274,13 @@ def _blur_matrix(kernel: np.ndarray, size: int) -> np.ndarray:
     reach = len(kernel) // 2
     sources = np.pad(np.arange(size), reach, mode="reflect" if size > 1 else "edge")
     matrix = np.zeros((size, size), np.float32)
-    for place in range(size):
-        np.add.at(matrix[place], sources[place : place + len(kernel)], kernel)
+    for row in range(size):
+        np.add.at(matrix[row], sources[row : row + len(kernel)], kernel)
     return matrix
 
 
 def crop_to_circle(image: np.ndarray, radius: int) -> np.ndarray:
-    """Make grey what lies outside the circle in the middle, and cut the sides off to its box.
+    """Fill the outside of the central circle with grey, and crop to the circle's box.
 
     Args:
         image: uint8 (H, W, C).

@@ -57,12 +57,14 @@ def read_sun397(place: Place) -> Published:
     """
     members = place.members(ARCHIVE)
     keys = {split: read_list(place.path(name)) for split, name in LISTS.items()}
-    labels = {split: [class_of(key) for key in own] for split, own in keys.items()}
+    labels = {split: [class_of(key) for key in split_keys] for split, split_keys in keys.items()}
     return Published(
-        tuple(sorted({label for own in labels.values() for label in own})),
+        tuple(sorted({label for split_labels in labels.values() for label in split_labels})),
         {
-            split: Part(members.select([f"{FOLDER}{key}" for key in own]), labels[split], own)
-            for split, own in keys.items()
+            split: Part(
+                members.select([f"{FOLDER}{key}" for key in split_keys]), labels[split], split_keys
+            )
+            for split, split_keys in keys.items()
         },
         notes=(NOTE,),
     )

@@ -52,7 +52,7 @@ def list_task(name: str, task: Task, directory: Path, *, thousand: bool) -> List
         name: of the task.
         task: its row.
         directory: where files are looked for.
-        thousand: train on all 1,000 images, without a validation split; else on 800 of them.
+        thousand: train on all 1,000 images, without a validation split; otherwise on 800.
 
     Raises:
         RequestError: there are neither.
@@ -110,15 +110,16 @@ def list_tree(folder: Path, task: Task, *, thousand: bool) -> Listing:
     names: list[str] = []
     labels: list[str] = []
     splits: list[str | None] = []
-    for split, own in (lists | {"test": "test"}).items():
-        for line in _lines(folder / f"{own}.txt"):
-            name, _, number = line.rpartition(" ")
-            if not name or not number.isdecimal() or int(number) >= task.num_classes:
+    for split, list_name in (lists | {"test": "test"}).items():
+        for line in _lines(folder / f"{list_name}.txt"):
+            name, _, label = line.rpartition(" ")
+            if not name or not label.isdecimal() or int(label) >= task.num_classes:
                 raise DataError(
-                    f"{folder / own}.txt: {line!r} is no path and class below {task.num_classes}"
+                    f"{folder / list_name}.txt: {line!r} is no path and class below "
+                    f"{task.num_classes}"
                 )
             names.append(name)
-            labels.append(number)
+            labels.append(label)
             splits.append(split)
     classes = tuple(map(str, range(task.num_classes)))
     notes = ["from the community's tree, whose images were compressed again (JPEG of quality 75)"]
@@ -138,19 +139,19 @@ def _lines(path: Path) -> list[str]:
 
 
 def _find_tree(task: Task, directory: Path) -> Path | None:
-    places = [directory / top / own for own in task.tree for top in ("vtab-1k", "")]
-    return next((place for place in places if (place / "test.txt").is_file()), None)
+    paths = [directory / top / tree for tree in task.tree for top in ("vtab-1k", "")]
+    return next((path for path in paths if (path / "test.txt").is_file()), None)
 
 
 def _take(published: Published, wanted: Slice) -> np.ndarray:
-    """Return the numbers, in the publisher's part, of a slice of the stored order."""
+    """Return the indices, in the publisher's part, of a slice of the stored order."""
     name, first, end = wanted
     keys = published.parts[name].keys
     order = tfds_order(name, keys)
     return order[share_of(len(keys), first) : share_of(len(keys), end)]
 
 
-def _listing(published: Published, part_name: str, numbers: np.ndarray, *, split: str) -> Listing:
+def _listing(published: Published, part_name: str, indices: np.ndarray, *, split: str) -> Listing:
     part = published.parts[part_name]
-    labels = [part.labels[number] for number in numbers.tolist()]
-    return Listing("", SelectedStore(part.store, numbers.tolist()), labels, [split] * len(labels))
+    labels = [part.labels[index] for index in indices.tolist()]
+    return Listing("", SelectedStore(part.store, indices.tolist()), labels, [split] * len(labels))

@@ -39,15 +39,15 @@ def plain_path(path: Path, *, suffix: str) -> Path:
     unpacked = folder / f"{key}{suffix}"
     if not unpacked.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{atomic.ASIDE_PREFIX}{os.getpid()}-{key}{suffix}"
+        temporary = folder / f"{atomic.ASIDE_PREFIX}{os.getpid()}-{key}{suffix}"
         try:
-            with gzip.open(path) as packed, aside.open("wb") as plain:
+            with gzip.open(path) as packed, temporary.open("wb") as plain:
                 shutil.copyfileobj(packed, plain, 1 << 20)
-            aside.replace(unpacked)
+            temporary.replace(unpacked)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} can't be unpacked: {error}") from None
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return unpacked
 
 
@@ -69,7 +69,7 @@ class TarStore:
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{path} can't be read as a tar: {error}") from None
         self.names: Sequence[str] = [member.name.removeprefix("./") for member in members]
-        self._links = {n: m.linkname for n, m in enumerate(members) if places[n][1] < 0}
+        self._links = {index: m.linkname for index, m in enumerate(members) if places[index][1] < 0}
         self._places = np.array(places, np.int64).reshape(-1, 2)
         self._stamp = file_stamp(path)
 
@@ -83,12 +83,12 @@ class TarStore:
             return file.read(size)
 
     def span(self, number: int) -> tuple[int, int]:
-        """Return from where to where in `plain_path` a member lies; (0, 0) for a link elsewhere."""
+        """Return a member's start and end in `plain_path`; (0, 0) for a link elsewhere."""
         offset, size = (int(value) for value in self._places[number])
         return (offset, offset + size) if size >= 0 else (0, 0)
 
     def stamp(self, number: int) -> str | None:
-        """Return the archive's size and time of change, and the place of the member."""
+        """Return the archive's size and time of change, and the offset of the member."""
         return f"{self._stamp}-{self._places[number][0]}"
 
     def blocks(self) -> np.ndarray | None:
@@ -132,7 +132,7 @@ class ZipStore:
         return content
 
     def stamp(self, number: int) -> str | None:
-        """Return the archive's size and time of change, and the place of the member."""
+        """Return the archive's size and time of change, and the offset of the member."""
         return f"{self._stamp}-{self._members[number].header_offset}"
 
     def blocks(self) -> np.ndarray | None:
@@ -143,18 +143,18 @@ class ZipStore:
 class NestedTarStore:
     """Members of the tars within a tar, as ImageNet's is; names are INNER/MEMBER.
 
-    Where they lie is kept in the cache, since a tar of a million files has no index of its own.
+    Their offsets are cached, since a tar of a million files has no index.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stamp = file_stamp(path)
         key = hashlib.sha256(f"{path.resolve()}-{self._stamp}-nested".encode()).hexdigest()[:24]
-        kept = cache_dir() / "archives" / f"{key}.npz"
-        found = _load_places(kept)
+        cached = cache_dir() / "archives" / f"{key}.npz"
+        found = _load_places(cached)
         if found is None:
             found = _find_nested(path)
-            _save_places(kept, *found)
+            _save_places(cached, *found)
         self.names: Sequence[str] = found[0]
         self._places = found[1]
 
@@ -166,7 +166,7 @@ class NestedTarStore:
             return file.read(size)
 
     def stamp(self, number: int) -> str | None:
-        """Return the archive's size and time of change, and the place of the member."""
+        """Return the archive's size and time of change, and the offset of the member."""
         return f"{self._stamp}-{self._places[number][0]}"
 
     def blocks(self) -> np.ndarray | None:
@@ -199,13 +199,13 @@ def _load_places(path: Path) -> tuple[Texts, np.ndarray] | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Texts(arrays["names"], arrays["ends"]), arrays["places"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # not there, or damaged: it is made again
+        return None  # missing or damaged: it is made again
 
 
 def _save_places(path: Path, names: Texts, places: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.new_file(path) as aside, aside.open("wb") as file:
+        with atomic.new_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, names=names.content, ends=names.ends, places=places)
     except OSError:
         return  # the next opening looks again
@@ -221,12 +221,12 @@ def open_archive(path: Path) -> Store:
 
 
 def is_archive(path: Path) -> bool:
-    """Say whether a path has the name of an archive that is read."""
+    """Return whether a path has the name of an archive that is supported."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def _place_in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int]:
-    """Return where a member's bytes begin and how many they are; -1 for a link to elsewhere."""
+    """Return the offset and size of a member's bytes; size -1 for a link to elsewhere."""
     if member.islnk():  # another name of a member before it
         try:
             member = archive.getmember(member.linkname)

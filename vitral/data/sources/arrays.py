@@ -143,12 +143,12 @@ class _Numbered(Sequence[str]):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, number: Any) -> Any:
-        if isinstance(number, slice):
-            return [str(n) for n in range(*number.indices(self._length))]
-        if not 0 <= number < self._length:
-            raise IndexError(number)
-        return str(number)
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [str(i) for i in range(*index.indices(self._length))]
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return str(index)
 
 
 def list_npz(path: Path, *, label: bool = True) -> Listing:
@@ -156,7 +156,7 @@ def list_npz(path: Path, *, label: bool = True) -> Listing:
 
     Args:
         path: of the file.
-        label: whether there must be labels; without, those that are there are not read.
+        label: whether labels are required; if not, those that exist are not read.
 
     Raises:
         DataError: an array is missing, or of a type or shape that is not read.
@@ -180,7 +180,7 @@ def list_npz(path: Path, *, label: bool = True) -> Listing:
     labels = arrays["labels"]
     is_table = labels.ndim == 2 and labels.dtype.kind in "iub" and labels.shape[1] > 1
     if is_table and len(labels) == len(images):
-        return _list_marks(arrays, store, path=path)
+        return _list_multi_label(arrays, store, path=path)
     if labels.ndim != 1 or labels.dtype.kind not in "iuU" or len(labels) != len(images):
         raise DataError(
             f"{path}: labels of type {labels.dtype} and shape {labels.shape}, wanted one whole "
@@ -200,18 +200,20 @@ def list_npz(path: Path, *, label: bool = True) -> Listing:
     return Listing(str(path.resolve()), store, names, splits, classes=classes)
 
 
-def _list_marks(arrays: Mapping[str, np.ndarray], store: ArrayStore, *, path: Path) -> Listing:
+def _list_multi_label(
+    arrays: Mapping[str, np.ndarray], store: ArrayStore, *, path: Path
+) -> Listing:
     """List images with labels (N, K) of 0 and 1: each has any number of the K classes."""
-    marks = arrays["labels"]
-    count = marks.shape[1]
+    multi_hot = arrays["labels"]
+    count = multi_hot.shape[1]
     classes = _npz_classes(arrays, path=path) or tuple(map(str, range(count)))
-    if len(classes) != count or not np.isin(marks, (0, 1)).all():
+    if len(classes) != count or not np.isin(multi_hot, (0, 1)).all():
         raise DataError(
-            f"{path}: labels of shape {marks.shape} for {len(classes)} classes: give 0 or 1 for "
-            "each image and class, or one whole number or name for each image"
+            f"{path}: labels of shape {multi_hot.shape} for {len(classes)} classes: give 0 or 1 "
+            "for each image and class, or one whole number or name for each image"
         )
-    labels = [tuple(classes[k] for k in np.flatnonzero(row).tolist()) for row in marks]
-    splits = _npz_splits(arrays.get("split"), count=len(marks), path=path)
+    labels = [tuple(classes[k] for k in np.flatnonzero(row).tolist()) for row in multi_hot]
+    splits = _npz_splits(arrays.get("split"), count=len(multi_hot), path=path)
     return Listing(str(path.resolve()), store, labels, splits, classes=classes)
 
 
@@ -241,7 +243,7 @@ def list_object(data: Any, *, label: bool = True, targets: Sequence[str] = ()) -
 
     Args:
         data: the object.
-        label: whether the second is a class; without it may be absent.
+        label: whether the second is a class; if not, it may be absent.
         targets: kinds of target that it is instead, one at most.
 
     Raises:
@@ -259,22 +261,22 @@ def list_object(data: Any, *, label: bool = True, targets: Sequence[str] = ()) -
         store = ObjectStore(data)
         source = f"{type(data).__name__} of {len(data)}"
         return Listing(source, store, [()] * len(data), [None] * len(data), targets=found)
-    labels = [_class_of(data[i][1], classes, number=i) for i in range(len(data))]
+    labels = [_class_of(data[i][1], classes, index=i) for i in range(len(data))]
     source = f"{type(data).__name__} of {len(data)}"
     return Listing(source, ObjectStore(data), labels, [None] * len(data), classes=classes)
 
 
-def _class_of(label: Any, classes: tuple[str, ...] | None, *, number: int) -> str:
-    """Return the class that the label of example `number` stands for."""
+def _class_of(label: Any, classes: tuple[str, ...] | None, *, index: int) -> str:
+    """Return the class that the label of example `index` stands for."""
     if isinstance(label, str):
         return label
     try:
-        place = operator.index(label)
+        class_id = operator.index(label)
     except TypeError:
-        place = None
-    if place is None or (classes and not 0 <= place < len(classes)):
+        class_id = None
+    if class_id is None or (classes and not 0 <= class_id < len(classes)):
         below = f" from 0 to {len(classes) - 1}" if classes else ""
         raise DataError(
-            f"label {label!r} of example {number}: give a whole number{below}, or a name"
+            f"label {label!r} of example {index}: give a whole number{below}, or a name"
         )
-    return classes[place] if classes else str(place)
+    return classes[class_id] if classes else str(class_id)

@@ -74,7 +74,7 @@ class TableStore:
         sizes = [size for table in self._tables for size in table.block_sizes]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._stamps = [file_stamp(path) for path in paths]
-        self._kept: OrderedDict[int, _Block] = OrderedDict()
+        self._cached: OrderedDict[int, _Block] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, number: int) -> Content:
@@ -91,13 +91,13 @@ class TableStore:
         return (self._paths[file].parent / str(cell)).read_bytes()
 
     def stamp(self, number: int) -> str | None:
-        """Return the file's size and time of change, and the place in it.
+        """Return the file's size and time of change, and the position in it.
 
         Rows are numbered over all files, so a number alone may come to mean another row. None
-        where rows may name files, whose changes the table's own stamp would not tell.
+        where rows may name files, whose changes do not change the table's stamp.
         """
-        place, row = self._find(number)
-        file, block = self._places[place]
+        index, row = self._find(number)
+        file, block = self._places[index]
         return None if self._tables[file].names_files else f"{self._stamps[file]}-{block}-{row}"
 
     def blocks(self) -> np.ndarray | None:
@@ -108,21 +108,21 @@ class TableStore:
         block = int(np.searchsorted(self._starts, number, side="right")) - 1
         return block, number - int(self._starts[block])
 
-    def _cells(self, number: int) -> Any:
-        """Return a block's cells; those used last are kept, and read by one thread each."""
+    def _cells(self, index: int) -> Any:
+        """Return a block's cells; the blocks used last are cached, each read by one thread."""
         with self._lock:
-            block = self._kept.setdefault(number, _Block())
-            self._kept.move_to_end(number)
-            while len(self._kept) > _BLOCKS_KEPT and self._rows_kept() > _ROWS_KEPT:
-                self._kept.popitem(last=False)
+            block = self._cached.setdefault(index, _Block())
+            self._cached.move_to_end(index)
+            while len(self._cached) > _BLOCKS_KEPT and self._rows_cached() > _ROWS_KEPT:
+                self._cached.popitem(last=False)
         with block.lock:
             if block.cells is None:
-                file, inner = self._places[number]
+                file, inner = self._places[index]
                 block.cells = self._tables[file].read_block(inner)
             return block.cells
 
-    def _rows_kept(self) -> int:
-        return sum(int(self._starts[number + 1] - self._starts[number]) for number in self._kept)
+    def _rows_cached(self) -> int:
+        return sum(int(self._starts[index + 1] - self._starts[index]) for index in self._cached)
 
 
 class _ParquetTable:
@@ -131,7 +131,7 @@ class _ParquetTable:
     def __init__(self, path: Path, column: str) -> None:
         self._path, self._column = path, column
         self._metadata = import_pyarrow("pyarrow.parquet").read_metadata(path)
-        groups = [self._metadata.row_group(n) for n in range(self._metadata.num_row_groups)]
+        groups = [self._metadata.row_group(index) for index in range(self._metadata.num_row_groups)]
         self.block_sizes = [group.num_rows for group in groups]
         self.names_files = any(_may_lack_bytes(group, column) for group in groups)
 
@@ -163,8 +163,11 @@ def _open_table(path: Path, column: str) -> _Table:
 
 
 def _may_lack_bytes(group: Any, column: str) -> bool:
-    """Say whether rows of a Parquet row group may have no bytes but the path of a file."""
-    parts = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+    """Return whether rows of a Parquet row group may have the path of a file and no bytes."""
+    parts = {
+        group.column(index).path_in_schema: group.column(index)
+        for index in range(group.num_columns)
+    }
     if f"{column}.path" not in parts:
         return False
     statistics = parts[f"{column}.bytes"].statistics
@@ -177,7 +180,7 @@ def _has_paths(kind: Any) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
-    """Say whether a file is Parquet by its name."""
+    """Return whether a file is Parquet by its name."""
     return path.suffix.lower() == ".parquet"
 
 
@@ -217,9 +220,11 @@ def list_tables(paths: Sequence[Path], *, source: str, splits: Sequence[str | No
     wanted = [name for name in schema.names if name in STATED_COLUMNS]
     rows: list[Mapping[str, Any]] = []
     for path, split in zip(paths, splits, strict=True):
-        own = _schema(path)
-        if not {image, *wanted} <= set(own.names):
-            raise DataError(f"{path} has other columns than {paths[0]}: {', '.join(own.names)}")
+        file_schema = _schema(path)
+        if not {image, *wanted} <= set(file_schema.names):
+            raise DataError(
+                f"{path} has other columns than {paths[0]}: {', '.join(file_schema.names)}"
+            )
         read = _read_columns(path, wanted)
         rows += [{**row, "split": split} for row in read] if split else read
     classes = _class_names(schema)
@@ -231,12 +236,12 @@ def list_tables(paths: Sequence[Path], *, source: str, splits: Sequence[str | No
         first_line=0,
         class_name=class_namer(classes),
     )
-    store = TableStore(paths, image, names=[str(number) for number in range(len(rows))])
+    store = TableStore(paths, image, names=[str(index) for index in range(len(rows))])
     return taken.listing(source, taken.of(store), classes=classes)
 
 
 def holds_examples(path: Path) -> bool:
-    """Say whether a table can be read and has images and labels."""
+    """Return whether a table can be read and has images and labels."""
     try:
         schema = _schema(path)
     except (DataError, RequestError):
@@ -263,7 +268,7 @@ def _read_columns(path: Path, columns: list[str]) -> Sequence[Mapping[str, Any]]
 
 
 def _image_column(schema: Any) -> str | None:
-    """Return the column of bytes, or of a record with bytes; the one called image before others."""
+    """Return the column of bytes, or of a struct with bytes; one called image comes first."""
     types = import_pyarrow().types
     found = [
         field.name
@@ -272,12 +277,12 @@ def _image_column(schema: Any) -> str | None:
         or types.is_large_binary(field.type)
         or (types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
     ]
-    usual = [name for name in found if name in ("image", "img", "jpg")]
-    return next(iter([*usual, *found]), None)
+    preferred = [name for name in found if name in ("image", "img", "jpg")]
+    return next(iter([*preferred, *found]), None)
 
 
 def _class_names(schema: Any) -> tuple[str, ...] | None:
-    """Return what numbers stand for, from the description that Hugging Face writes beside."""
+    """Return the class names from the description that Hugging Face writes into the schema."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         feature = features.get("label") or features["labels"]

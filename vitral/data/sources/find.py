@@ -1,7 +1,7 @@
 """Where examples are: folders, archives, lists, shards, tables, arrays, objects.
 
 A source only lists: which files may be examples, with which labels and split, and which are left
-out and why. What is in the files is the survey's to say.
+out and why. The survey looks into the files.
 """
 
 import os
@@ -46,12 +46,12 @@ def list_source(data: Any, *, label: bool = True, targets: Sequence[str] = ()) -
     """List the examples of a path, a pattern, or a sized object with [i] -> (image, label).
 
     Args:
-        data: what a person means.
-        label: whether classes are read; without, sources that have none are read too.
-        targets: kinds of target to read beside them.
+        data: what the user gives.
+        label: whether classes are read; if not, sources without classes are read too.
+        targets: kinds of target to read besides.
 
     Raises:
-        RequestError: nothing is there, or it is of no form that is read, or has no such targets.
+        RequestError: nothing is there, or it is of no supported form, or has no such targets.
         DataError: its contents can't be used.
     """
     if not isinstance(data, str | os.PathLike):
@@ -88,8 +88,8 @@ def _list_directory(path: Path, label: bool) -> Listing:
         return list_packed(path)
     if is_saved_dataset(path):
         return list_saved_dataset(path)
-    if own := find_list(path):
-        return _with_rest(list_file(own), path, own.name)
+    if list_path := find_list(path):
+        return _with_rest(list_file(list_path), path, list_path.name)
     tables = _find_tables(path)
     if tables:
         return _list_files(tables, source=str(path.resolve()))
@@ -125,12 +125,12 @@ def _with_rest(listing: Listing, folder: Path, list_name: str) -> Listing:
 def _find_tables(folder: Path) -> list[Path]:
     """Return the tables of a folder, or of its `data` folder, as on the Hub; empty if none.
 
-    Folders beside a table may be classes: then it must hold images and labels to be the data.
+    Folders next to a table may be classes: then it must hold images and labels to be the data.
     """
     inner = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     may_be_classes = any(name != "data" and not name.startswith(".") for name in inner)
-    for place in (folder, folder / "data"):
-        files = sorted(place.iterdir()) if place.is_dir() else []
+    for directory in (folder, folder / "data"):
+        files = sorted(directory.iterdir()) if directory.is_dir() else []
         tables = [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
         if tables and (not may_be_classes or holds_examples(tables[0])):
             return tables
@@ -142,7 +142,7 @@ def list_archive(path: Path, *, label: bool = True) -> Listing:
 
     Args:
         path: of the file.
-        label: whether classes are read; without, images at any depth are examples.
+        label: whether classes are read; if not, images at any depth are examples.
 
     Raises:
         DataError: it is damaged, or a list in it can't be read.
@@ -157,19 +157,19 @@ def list_archive(path: Path, *, label: bool = True) -> Listing:
 
 
 def list_splits_in(source: str, store: Store) -> Listing | None:
-    """List the class folders of each split of a store; None where its folders are no splits."""
+    """List the class folders of each split of a store; None if its folders are no splits."""
     names = [name.split("/") for name in store.names]
     lead = common_lead(names)
     deep = {parts[lead] for parts in names if len(parts) > lead + 2}
-    places = {place: SPLIT_NAMES.get(place.lower()) for place in sorted(deep)}
-    if len(set(places.values()) - {None}) < 2:
+    split_of = {folder: SPLIT_NAMES.get(folder.lower()) for folder in sorted(deep)}
+    if len(set(split_of.values()) - {None}) < 2:
         return None
-    owners = [own[lead] if len(own) > lead and own[lead] in places else "" for own in names]
+    folders = [name[lead] if len(name) > lead and name[lead] in split_of else "" for name in names]
     parts, prefixes = [], []
-    for place, split in [*places.items(), ("", None)]:
-        inside = [number for number, own in enumerate(owners) if own == place]
-        prefix = "/".join([*names[inside[0]][:lead], place]) + "/" if inside and place else ""
-        short = [store.names[number].removeprefix(prefix) for number in inside]
+    for folder, split in [*split_of.items(), ("", None)]:
+        inside = [file_id for file_id, owner in enumerate(folders) if owner == folder]
+        prefix = "/".join([*names[inside[0]][:lead], folder]) + "/" if inside and folder else ""
+        short = [store.names[file_id].removeprefix(prefix) for file_id in inside]
         part = SelectedStore(store, inside, names=short)
         listing = list_class_folders(source, part, [], split=split) if split else _left_out(part)
         parts.append(listing)

@@ -25,13 +25,13 @@ def list_folder(root: Path, *, label: bool = True) -> Listing:
 
     Args:
         root: the folder.
-        label: whether classes are read; without, images at any depth are examples.
+        label: whether classes are read; if not, images at any depth are examples.
 
     Raises:
         DataError: an archive is damaged, or a split has two places or no class folders.
     """
-    places = _find_splits(root, label=label)
-    if not places:
+    split_paths = _find_splits(root, label=label)
+    if not split_paths:
         names, skipped = walk_files(root)
         source, whole = str(root.resolve()), FolderStore(root, names)
         listing = list_class_folders(source, whole, skipped, split=None, label=label)
@@ -45,17 +45,17 @@ def list_folder(root: Path, *, label: bool = True) -> Listing:
             )
         return listing
     parts, prefixes = [], []
-    for split, place in places.items():
-        prefix = f"{place.name}/"
-        if place.is_dir():
-            names, skipped = walk_files(place)
-            store: Store = FolderStore(place, names)
+    for split, path in split_paths.items():
+        prefix = f"{path.name}/"
+        if path.is_dir():
+            names, skipped = walk_files(path)
+            store: Store = FolderStore(path, names)
         else:
-            store, skipped = open_archive(place), []
-        parts.append(list_class_folders(str(place), store, skipped, split=split, label=label))
+            store, skipped = open_archive(path), []
+        parts.append(list_class_folders(str(path), store, skipped, split=split, label=label))
         prefixes.append(prefix)
     joined = join_listings(parts, prefixes, source=str(root.resolve()))
-    return replace(joined, skipped=joined.skipped + _beside_splits(root, places))
+    return replace(joined, skipped=joined.skipped + _outside_splits(root, split_paths))
 
 
 def _find_splits(root: Path, *, label: bool) -> dict[str, Path]:
@@ -64,32 +64,32 @@ def _find_splits(root: Path, *, label: bool) -> dict[str, Path]:
     Where classes are read, a split's folder has folders in it.
     """
     found: dict[str, Path] = {}
-    for place in sorted(root.iterdir()):
-        archive = place.is_file() and is_archive(place)
-        stem = (
-            re.sub(r"(\.tar)?\.[a-z]+$", "", place.name.lower()) if archive else place.name.lower()
-        )
+    for path in sorted(root.iterdir()):
+        archive = path.is_file() and is_archive(path)
+        stem = re.sub(r"(\.tar)?\.[a-z]+$", "", path.name.lower()) if archive else path.name.lower()
         split = SPLIT_NAMES.get(stem)
         if split is None:
             continue
-        inner = place.iterdir() if place.is_dir() else ()
+        inner = path.iterdir() if path.is_dir() else ()
         if not archive and not any(p.is_dir() or not label for p in inner):
             continue
         if split in found:
             raise DataError(
                 f"{root} has two places for the {split} split, {found[split].name} and "
-                f"{place.name}: "
+                f"{path.name}: "
                 "keep one of them"
             )
-        found[split] = place
+        found[split] = path
     return found
 
 
-def _beside_splits(root: Path, places: dict[str, Path]) -> list[Skipped]:
-    names, skipped = walk_files(root, leave_out={place.name for place in places.values()})
+def _outside_splits(root: Path, split_paths: dict[str, Path]) -> list[Skipped]:
+    names, skipped = walk_files(root, leave_out={path.name for path in split_paths.values()})
     outside = [Skipped(name, "not in a split's folder") for name in names]
     return outside + [
-        s for s in skipped if s.name.split("/")[0] not in {p.name for p in places.values()}
+        s
+        for s in skipped
+        if s.name.split("/")[0] not in {path.name for path in split_paths.values()}
     ]
 
 
@@ -101,21 +101,21 @@ def list_class_folders(
     split: str | None,
     label: bool = True,
 ) -> Listing:
-    """Take the first folder of each name for its class; what has none is skipped.
+    """List files by the first folder of each name, its class; files without one are skipped.
 
-    Without `label` no image has a class, wherever it lies.
+    Without `label`, no image has a class, wherever it lies.
     """
     names = [name.split("/") for name in store.names]
     lead = common_lead(names)
-    kept, labels = list[int](), list[Label]()
-    for number, parts in enumerate(names):
-        reason = _reason_to_skip(parts, store, number, lead=lead if label else None)
+    file_ids, labels = list[int](), list[Label]()
+    for file_id, parts in enumerate(names):
+        reason = _reason_to_skip(parts, store, file_id, lead=lead if label else None)
         if reason:
-            skipped.append(Skipped(store.names[number], reason))
+            skipped.append(Skipped(store.names[file_id], reason))
         else:
-            kept.append(number)
+            file_ids.append(file_id)
             labels.append(parts[lead] if label else ())
-    return Listing(source, SelectedStore(store, kept), labels, [split] * len(kept), skipped)
+    return Listing(source, SelectedStore(store, file_ids), labels, [split] * len(file_ids), skipped)
 
 
 def common_lead(names: list[list[str]]) -> int:
@@ -129,7 +129,9 @@ def _is_hidden(parts: list[str]) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in parts[:-1])
 
 
-def _reason_to_skip(parts: list[str], store: Store, number: int, *, lead: int | None) -> str | None:
+def _reason_to_skip(
+    parts: list[str], store: Store, file_id: int, *, lead: int | None
+) -> str | None:
     """Return why a file is no example; `lead`: the folders above the class folders, if any."""
     if _is_hidden(parts):
         return "in a hidden folder"
@@ -140,7 +142,7 @@ def _reason_to_skip(parts: list[str], store: Store, number: int, *, lead: int | 
     if Path(parts[-1]).suffix.lower() in IMAGE_SUFFIXES:
         return None
     try:
-        content = store.read(number)
+        content = store.read(file_id)
     except OSError as error:
         return f"can't be read: {error.strerror or error}"
     kind = kind_of(content[:START_BYTES]) if isinstance(content, bytes) else None

@@ -11,13 +11,13 @@ from vitral.data.sources.lists import LABEL_COLUMNS, STATED_COLUMNS, class_namer
 from vitral.data.sources.store import Content
 from vitral.errors import DataError, RequestError
 
-_MARKS = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
+_MARKER_FILES = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
 """Files of a folder of splits, and of a folder of rows."""
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Say whether a folder was written by `save_to_disk`."""
-    return any(all((folder / name).is_file() for name in names) for names in _MARKS)
+    """Return whether a folder was written by `save_to_disk`."""
+    return any(all((folder / name).is_file() for name in names) for names in _MARKER_FILES)
 
 
 def list_saved_dataset(folder: Path) -> Listing:
@@ -60,9 +60,9 @@ class RowsStore:
 
         self._rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
         self._column = column
-        chunks = [chunk for own in self._rows.data.columns for chunk in own.chunks]
+        chunks = [chunk for array in self._rows.data.columns for chunk in array.chunks]
         self._has_all_bytes = not any(chunk.field("bytes").null_count for chunk in chunks)
-        self.names: Sequence[str] = [str(number) for number in range(len(rows))]
+        self.names: Sequence[str] = [str(index) for index in range(len(rows))]
 
     def read(self, number: int) -> Content:
         """Return an image's bytes."""
@@ -73,7 +73,7 @@ class RowsStore:
         return content
 
     def stamp(self, number: int) -> str | None:
-        """The library names each state of a data set by a fingerprint, but not of files beside."""
+        """The library's fingerprint of a data set does not cover files outside of it."""
         return str(self._rows._fingerprint) if self._has_all_bytes else None
 
     def blocks(self) -> np.ndarray | None:
@@ -85,7 +85,7 @@ def _list_rows(rows: Any, *, source: str, split: str | None) -> Listing:
     import datasets
 
     features = rows.features
-    images = [name for name, own in features.items() if isinstance(own, datasets.Image)]
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     if not images:
         raise DataError(f"{source} has no column of images: it has {', '.join(features)}")
     column = next((name for name in LABEL_COLUMNS if name in features), None)

@@ -12,12 +12,12 @@ from vitral.errors import RequestError
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What one file is."""
+    """Facts about one file."""
 
     digest: str = ""
     """SHA-256 of the content, hex, first 32 digits; empty when not read."""
     stamp: str = field(default="", compare=False)
-    """The store's stamp when it was read: as long as that stands, so does the digest."""
+    """The store's stamp when it was read; while it is unchanged, the digest is valid."""
     format: str = ""
     mode: str = ""
     height: int = 0
@@ -27,16 +27,16 @@ class FileInfo:
     depth: str = "uint8"
     """The type of its values."""
     lowest: float = 0.0
-    """Of its values."""
+    """The lowest of its values."""
     highest: float = 0.0
     visual: str = ""
-    """What it looks like, from `perceptual_hash`; empty where there is nothing to be seen."""
+    """The visual hash from `perceptual_hash`; empty where nothing is visible."""
     is_flat: bool = False
     """Whether all its pixels are equal."""
     problem: str = ""
     """Why the image can't be used; empty when it can."""
     damaged: bool = False
-    """Whether the problem is damage, not a kind of image that is not read yet."""
+    """Whether the problem is damage, not an unsupported kind of image."""
 
     @property
     def is_deep(self) -> bool:
@@ -86,9 +86,9 @@ class Listing:
     groups: Sequence[str] | None = None
     """What must not be torn apart by a split, such as a patient or a place."""
     file_infos: Sequence[FileInfo] | None = None
-    """What the source itself says that its files are; None: they must be looked into."""
+    """Facts about the files that the source itself states; None: they must be surveyed."""
     complaints: list[str] = field(default_factory=list)
-    """What is not as the publisher states it."""
+    """Differences from what the publisher states."""
     scoring: str = "all"
     """Where images have several labels: whether an answer must be "all" of them or "any" one."""
     in_standard_order: bool = False
@@ -97,7 +97,7 @@ class Listing:
     unfit: frozenset[str] = frozenset()
     """Changes, of "flip" and "crop", that would make of an image one of another class."""
     targets: Mapping[str, Targets] = field(default_factory=dict)
-    """What files have beside a class, by kind."""
+    """What files have besides a class, by kind."""
 
     @property
     def is_split(self) -> bool:
@@ -145,7 +145,7 @@ def split_of_file(name: str) -> str | None:
 
 
 def class_order(name: str) -> tuple[int, int, str]:
-    """Order class names: numbers by value, then text."""
+    """Return the sort key of a class name: numbers by value, then text."""
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
@@ -182,7 +182,7 @@ def group_by_pattern(listing: Listing, pattern: str | None) -> Listing:
 
 def names_in(labels: Iterable[Label]) -> set[str]:
     """Return all class names that labels have."""
-    return {name for own in labels for name in ((own,) if isinstance(own, str) else own)}
+    return {name for label in labels for name in ((label,) if isinstance(label, str) else label)}
 
 
 def number_labels(labels: Sequence[Label], classes: Sequence[str]) -> np.ndarray:
@@ -195,17 +195,17 @@ def number_labels(labels: Sequence[Label], classes: Sequence[str]) -> np.ndarray
     Returns:
         (N,) int64, -1 for a name that is not among the classes; for tuples (N, K) uint8 of 0 and 1.
     """
-    number_of = {name: number for number, name in enumerate(classes)}
+    number_of = {name: index for index, name in enumerate(classes)}
     if not labels or isinstance(labels[0], str):
         return np.array([number_of.get(str(name), -1) for name in labels], np.int64)
-    marks = np.zeros((len(labels), len(classes)), np.uint8)
+    multi_hot = np.zeros((len(labels), len(classes)), np.uint8)
     for row, label in enumerate(labels):
-        marks[row, [number_of[name] for name in label if name in number_of]] = 1
-    return marks
+        multi_hot[row, [number_of[name] for name in label if name in number_of]] = 1
+    return multi_hot
 
 
 def is_multi_label(labels: np.ndarray) -> bool:
-    """Say whether labels from `number_labels` are of images with any number of classes."""
+    """Return whether labels from `number_labels` are of images with any number of classes."""
     return labels.ndim == 2
 
 
@@ -217,22 +217,22 @@ def class_counts(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
 
 
 def members_by_class(labels: np.ndarray) -> Iterable[np.ndarray]:
-    """Give for each class that has images which ones they are, (N,) bool."""
+    """Return, for each class that has images, which ones they are, (N,) bool."""
     if is_multi_label(labels):
         return (column.astype(bool) for column in labels.T if column.any())
-    return (labels == number for number in np.unique(labels))
+    return (labels == label for label in np.unique(labels))
 
 
-def rarest_class(marks: np.ndarray) -> np.ndarray:
-    """Return of each image (N,) int64 the class that fewest images have; K where it has none."""
-    counts = marks.sum(axis=0, dtype=np.int64)
-    ranks = np.where(marks.astype(bool), counts, np.iinfo(np.int64).max)
-    none = ~marks.any(axis=1)
-    return np.where(none, marks.shape[1], ranks.argmin(axis=1))
+def rarest_class(multi_hot: np.ndarray) -> np.ndarray:
+    """Return the rarest class of each image, (N,) int64; K where it has none."""
+    counts = multi_hot.sum(axis=0, dtype=np.int64)
+    ranks = np.where(multi_hot.astype(bool), counts, np.iinfo(np.int64).max)
+    has_none = ~multi_hot.any(axis=1)
+    return np.where(has_none, multi_hot.shape[1], ranks.argmin(axis=1))
 
 
 def label_text(label: np.ndarray | int, classes: Sequence[str]) -> str:
     """Return the class name of one image's label, or its class names joined by |; none: empty."""
     if np.ndim(label) == 0:
         return classes[int(label)] if label >= 0 else ""
-    return "|".join(classes[number] for number in np.flatnonzero(label).tolist())
+    return "|".join(classes[index] for index in np.flatnonzero(label).tolist())

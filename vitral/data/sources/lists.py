@@ -30,7 +30,7 @@ _COLUMNS_HINT = "name path,label[,split][,group], or path,labels with labels joi
 
 @dataclass
 class Rows:
-    """What was taken from the rows, one entry an example."""
+    """What was read from the rows, one entry per example."""
 
     names: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Rows:
 
 
 def states_examples(columns: Sequence[str]) -> bool:
-    """Say whether there is a column of files and one of labels."""
+    """Return whether there is a column of files and one of labels."""
     return not {*PATH_COLUMNS}.isdisjoint(columns) and not {*LABEL_COLUMNS}.isdisjoint(columns)
 
 
@@ -82,7 +82,7 @@ def take_rows(
         where: the file, for errors.
         needs_path: whether each row names a file; else it is named by its number.
         first_line: the number of the first row in the file.
-        class_name: from what stands for a class to its name.
+        class_name: returns the class name that a cell stands for.
 
     Raises:
         DataError: a column is missing or one too many, or a split has an unknown name.
@@ -92,16 +92,16 @@ def take_rows(
         raise DataError(f"{where} has no column 'path': its columns must {_COLUMNS_HINT}")
     label_column = _label_column(columns, where)
     taken = Rows(groups=[] if "group" in columns else None)
-    for number, row in enumerate(rows):
-        line = number + first_line
+    for index, row in enumerate(rows):
+        line = index + first_line
         name = _cell_text(row.get(path_column)) if path_column else ""
         label = _label(row.get(label_column), label_column, class_name)
         if (needs_path and not name) or label == "":
             missing = Skipped(name or f"line {line}", "no path or no label in the list")
             taken.skipped.append(missing)
             continue
-        taken.names.append(name or str(number))
-        taken.numbers.append(number)
+        taken.names.append(name or str(index))
+        taken.numbers.append(index)
         taken.labels.append(label)
         taken.splits.append(_split(_cell_text(row.get("split")), where=f"{where} line {line}"))
         if taken.groups is not None:
@@ -114,7 +114,7 @@ def take_rows(
 
 
 def class_namer(names: Sequence[str] | None) -> Callable[[Any], str]:
-    """Return what turns a table's value into a class name: numbers count in `names`, if any.
+    """Return a function from a table's value to a class name: numbers index `names`, if given.
 
     A number without a name, such as the -1 of an unknown label, becomes "".
     """
@@ -139,7 +139,7 @@ def _label_column(columns: Sequence[str], where: str) -> str:
 def _label(value: Any, column: str, class_name: Callable[[Any], str]) -> Label:
     """Return a class, "" where there is none; or all classes of a column of several."""
     if isinstance(value, list | tuple):
-        return tuple(dict.fromkeys(class_name(own) for own in value))
+        return tuple(dict.fromkeys(class_name(item) for item in value))
     if column == "labels":
         parts = (part.strip() for part in _cell_text(value).split("|"))
         return tuple(dict.fromkeys(part for part in parts if part))
@@ -193,27 +193,29 @@ def list_by_file_in(source: str, store: Store) -> Listing | None:
     Raises:
         DataError: the list can't be read.
     """
-    for number, name in enumerate(store.names):
+    for file_id, name in enumerate(store.names):
         if name.count("/") < 2 and _is_list_name(name):
-            content = store.read(number)
+            content = store.read(file_id)
             assert isinstance(content, bytes)
             where = f"{source}: {name}"
             columns, rows, first_line = _read(content, name, where=where)
             if states_examples(columns):
                 taken = take_rows(rows, columns=columns, where=where, first_line=first_line)
-                return _listed(taken, source, store, number)
+                return _listed(taken, source, store, file_id)
     return None
 
 
-def _listed(rows: Rows, source: str, store: Store, number: int) -> Listing:
-    """Return the listing of an archive's members by the list that is its member `number`."""
-    folder = PurePosixPath(store.names[number]).parent
-    place = {own: n for n, own in enumerate(store.names)}
-    names = [(folder / own).as_posix() for own in rows.names]
-    wanted = [place.get(own, -1) for own in names]
-    listed = {*wanted, number}
+def _listed(rows: Rows, source: str, store: Store, list_id: int) -> Listing:
+    """Return the listing of an archive's members by the list that is its member `list_id`."""
+    folder = PurePosixPath(store.names[list_id]).parent
+    id_of = {name: file_id for file_id, name in enumerate(store.names)}
+    names = [(folder / name).as_posix() for name in rows.names]
+    wanted = [id_of.get(name, -1) for name in names]
+    listed = {*wanted, list_id}
     rows.skipped += [
-        Skipped(own, "not in the list") for n, own in enumerate(store.names) if n not in listed
+        Skipped(name, "not in the list")
+        for file_id, name in enumerate(store.names)
+        if file_id not in listed
     ]
     return rows.listing(source, SelectedStore(store, wanted, names=names))
 
@@ -246,12 +248,14 @@ def _csv_rows(text: str, *, kind: str, where: str) -> tuple[list[str], list[Mapp
 
 def _json_rows(text: str, *, where: str) -> tuple[list[str], list[Mapping[str, Any]]]:
     rows: list[Mapping[str, Any]] = []
-    for line, own in enumerate(text.splitlines(), start=1):
+    for line, row_text in enumerate(text.splitlines(), start=1):
         try:
-            row = json.loads(own) if own.strip() else {}
+            row = json.loads(row_text) if row_text.strip() else {}
         except ValueError as error:
             raise DataError(f"{where} line {line} is not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise DataError(f"{where} line {line}: {own[:40]!r} is no object of path and label")
+            raise DataError(
+                f"{where} line {line}: {row_text[:40]!r} is no object of path and label"
+            )
         rows.append(row)
     return list(dict.fromkeys(name for row in rows for name in row)), rows

@@ -56,7 +56,7 @@ class ShardIndex:
     """Names and reasons of images that could not be packed."""
 
     def file_info(self, number: int) -> FileInfo:
-        """Return what an image was found to be."""
+        """Return the facts about an image that the survey found."""
         row = self.rows[number]
         return FileInfo(
             digest=row["digest"].decode(),
@@ -70,12 +70,12 @@ class ShardIndex:
 
 
 def number_kinds(file_infos: Sequence[FileInfo]) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return the different kinds of findings, and the number of each finding's one."""
-    own = [{key: asdict(file_info)[key] for key in _OF_KIND} for file_info in file_infos]
-    texts = [json.dumps(kind) for kind in own]
+    """Return the different kinds of findings, and the index of each finding's kind."""
+    kinds = [{key: asdict(file_info)[key] for key in _OF_KIND} for file_info in file_infos]
+    texts = [json.dumps(kind) for kind in kinds]
     different = list(dict.fromkeys(texts))
-    place = {text: number for number, text in enumerate(different)}
-    return [json.loads(text) for text in different], [place[text] for text in texts]
+    index_of = {text: index for index, text in enumerate(different)}
+    return [json.loads(text) for text in different], [index_of[text] for text in texts]
 
 
 def save_index(path: Path, index: ShardIndex) -> None:
@@ -150,16 +150,16 @@ class PackedStore:
     def read(self, number: int) -> Content:
         """Return an image's bytes."""
         shard, row = self._find(number)
-        place = self._indices[shard].rows[row]
+        entry = self._indices[shard].rows[row]
         with self._paths[shard].open("rb") as file:
-            file.seek(int(place["offset"]))
-            content = file.read(int(place["bytes"]))
-        if zlib.crc32(content) != int(place["crc"]):
+            file.seek(int(entry["offset"]))
+            content = file.read(int(entry["bytes"]))
+        if zlib.crc32(content) != int(entry["crc"]):
             raise OSError(f"damaged in {self._paths[shard].name}: its checksum is another one")
         return content
 
     def stamp(self, number: int) -> str | None:
-        """Return the shard's size and time of change, and the place in it."""
+        """Return the shard's size and time of change, and the position in it."""
         shard, row = self._find(number)
         return f"{self._stamps[shard]}-{row}"
 
@@ -173,7 +173,7 @@ class PackedStore:
 
 
 class PackedFileInfos(Sequence[FileInfo]):
-    """What the images of packed shards were found to be, each made when it is asked for."""
+    """The facts about the images of packed shards, each built when it is accessed."""
 
     def __init__(self, indices: Sequence[ShardIndex]) -> None:
         self._indices = indices
@@ -182,13 +182,13 @@ class PackedFileInfos(Sequence[FileInfo]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, number: Any) -> Any:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._indices[shard].file_info(number - int(self._starts[shard]))
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._indices[shard].file_info(index - int(self._starts[shard]))
 
 
 PACK_NAME = "pack.json"
@@ -196,12 +196,12 @@ FORMAT_VERSION = 1
 
 
 def is_packed(folder: Path) -> bool:
-    """Say whether a folder was written by `vitral data pack`."""
+    """Return whether a folder was written by `vitral data pack`."""
     return (folder / PACK_NAME).is_file()
 
 
 def read_pack(folder: Path) -> dict[str, Any]:
-    """Read what a pack says of itself.
+    """Read the description of a pack.
 
     Raises:
         DataError: it is damaged, or of a later version.
@@ -218,7 +218,7 @@ def read_pack(folder: Path) -> dict[str, Any]:
 
 
 def list_packed(folder: Path) -> Listing:
-    """List the images of packed shards; what they are is known, and nothing is read.
+    """List the images of packed shards by their indices; no image is read.
 
     Raises:
         DataError: the pack is not complete, or damaged.
@@ -247,9 +247,9 @@ def list_packed(folder: Path) -> Listing:
 
 
 def _labels(index: ShardIndex, classes: tuple[str, ...]) -> list[Label]:
-    own = index.rows["label"]
+    column = index.rows["label"]
     if index.labels is None:
-        return [classes[number] for number in own.tolist()]
-    names = [classes[number] for number in index.labels.tolist()]
-    ends = np.cumsum(own).tolist()
+        return [classes[label] for label in column.tolist()]
+    names = [classes[label] for label in index.labels.tolist()]
+    ends = np.cumsum(column).tolist()
     return [tuple(names[first:end]) for first, end in zip([0, *ends], ends, strict=False)]

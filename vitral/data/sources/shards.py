@@ -44,7 +44,7 @@ def expand_pattern(pattern: str) -> list[Path]:
 
 
 def is_pattern(text: str) -> bool:
-    """Say whether text names several files."""
+    """Return whether text names several files."""
     return glob.has_magic(text) or "{" in text
 
 
@@ -76,15 +76,17 @@ def list_shard(
     store: Store, *, source: str, split: str | None, classes: tuple[str, ...] | None = None
 ) -> Listing:
     """List the members of one shard by their `.cls`, or by their folders where it has none."""
-    keys = {_key(name): n for n, name in enumerate(store.names) if name.endswith(LABEL_SUFFIX)}
+    keys = {
+        _key(name): index for index, name in enumerate(store.names) if name.endswith(LABEL_SUFFIX)
+    }
     if not keys:
         return list_class_folders(source, store, [], split=split)
-    used = set(keys.values())
-    numbers: list[int] = []
+    label_ids = set(keys.values())
+    file_ids: list[int] = []
     labels: list[str] = []
     skipped: list[Skipped] = []
-    for number, name in enumerate(store.names):
-        if number in used:
+    for file_id, name in enumerate(store.names):
+        if file_id in label_ids:
             continue
         reason = None
         if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
@@ -94,9 +96,9 @@ def list_shard(
         if reason:
             skipped.append(Skipped(name, reason))
             continue
-        numbers.append(number)
+        file_ids.append(file_id)
         labels.append(_read_label(store, keys[_key(name)], classes, source=source))
-    return Listing(source, SelectedStore(store, numbers), labels, [split] * len(numbers), skipped)
+    return Listing(source, SelectedStore(store, file_ids), labels, [split] * len(file_ids), skipped)
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -113,16 +115,16 @@ def _key(name: str) -> str:
     return folder + slash + last.split(".")[0]
 
 
-def _read_label(store: Store, number: int, classes: tuple[str, ...] | None, *, source: str) -> str:
+def _read_label(store: Store, file_id: int, classes: tuple[str, ...] | None, *, source: str) -> str:
     """Return the class name that a .cls says: itself, or the one of its number."""
-    content = store.read(number)
+    content = store.read(file_id)
     assert isinstance(content, bytes)
     text = content.decode("utf-8", errors="replace").strip()
     if classes is None or not text.isdecimal():
         return text
     if int(text) >= len(classes):
         raise DataError(
-            f"{source}: {store.names[number]} says class {text}, {CLASSES_NAME} has {len(classes)}"
+            f"{source}: {store.names[file_id]} says class {text}, {CLASSES_NAME} has {len(classes)}"
         )
     return classes[int(text)]
 

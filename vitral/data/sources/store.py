@@ -70,8 +70,8 @@ class JoinedStore:
         return np.concatenate([part + first for part, first in zip(whole, firsts, strict=False)])
 
     def _find(self, number: int) -> tuple[Store, int]:
-        which = bisect.bisect_right(self._starts, number) - 1
-        return self._stores[which], number - self._starts[which]
+        index = bisect.bisect_right(self._starts, number) - 1
+        return self._stores[index], number - self._starts[index]
 
 
 class SelectedStore:
@@ -90,7 +90,7 @@ class SelectedStore:
         self._store = store
         self._numbers = np.asarray(numbers, np.int64)
         self.names: Sequence[str] = (
-            [store.names[number] for number in numbers] if names is None else names
+            [store.names[file_id] for file_id in numbers] if names is None else names
         )
 
     def read(self, number: int) -> Content:
@@ -144,7 +144,7 @@ def file_stamp(path: Path) -> str:
 
 
 class Texts(Sequence[str]):
-    """Many texts as their bytes, each made a string when it is asked for."""
+    """Many texts as one array of bytes, each decoded when it is accessed."""
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
         """Hold the bytes (B,) uint8 of all texts, and where each one ends (N,) int64."""
@@ -159,7 +159,7 @@ class Texts(Sequence[str]):
 
     @classmethod
     def joined(cls, parts: Sequence["Texts"]) -> "Texts":
-        """Put several behind one another."""
+        """Concatenate several."""
         firsts = np.cumsum([0, *(len(part.content) for part in parts)])
         ends = [part.ends + first for part, first in zip(parts, firsts, strict=False)]
         return cls(np.concatenate([part.content for part in parts]), np.concatenate(ends))
@@ -167,19 +167,19 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, number: Any) -> Any:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number %= len(self)
-        first = int(self.ends[number - 1]) if number else 0
-        content = self.content[first : int(self.ends[number])].tobytes()
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        first = int(self.ends[index - 1]) if index else 0
+        content = self.content[first : int(self.ends[index])].tobytes()
         return content.decode(errors="surrogateescape")
 
 
 class Targets(Protocol):
-    """Targets of one kind, by the number of the file that they belong to."""
+    """Targets of one kind, by the index of the file that they belong to."""
 
     def read(self, number: int) -> np.ndarray:
         """Return a file's target: (values,) float32, or a map (H, W) uint8. Raises DataError."""
@@ -191,10 +191,10 @@ class Targets(Protocol):
 
 
 class ObjectTargets:
-    """The second of the two that an object gives for [i] -> (image, target)."""
+    """The targets of an object with [i] -> (image, target)."""
 
     def __init__(self, examples: Any, kind: str) -> None:
-        """Take an object.
+        """Wrap an object.
 
         Args:
             examples: sized, with [i].

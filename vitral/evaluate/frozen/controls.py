@@ -1,4 +1,4 @@
-"""The features that a protocol scores, and what its score is compared with."""
+"""The features that a protocol scores, and the controls that its score is compared with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from vitral.models.model import Model
 from vitral.statistics import binomial_tail
 
 View = Callable[[Examples], Features]
-"""What is scored in place of the model's features."""
+"""Maps examples to features: of a model, or those that stand in for them."""
 TAIL = 0.001
-"""Chance explains a score of which more than this share would be as good or better."""
+"""A score is explained by chance if its tail probability is at least this."""
 SHUFFLES = 10
 
 
@@ -28,7 +28,7 @@ def model_view(frozen: FrozenModel, preprocessing: Preprocessing) -> View:
 
 
 def control_views(frozen: FrozenModel, preprocessing: Preprocessing) -> dict[str, View]:
-    """Return what stands in for the features: small pixels, and the untrained architecture."""
+    """Return the views of the controls: small pixels, and the untrained architecture."""
     fresh = frozen.with_model(untrained(frozen.model))
     return {
         "pixels": lambda examples: pixel_features(examples, preprocessing=preprocessing),
@@ -37,14 +37,14 @@ def control_views(frozen: FrozenModel, preprocessing: Preprocessing) -> dict[str
 
 
 def untrained(model: Model, *, seed: int = 0) -> Model:
-    """Return a model of the same config with fresh weights; the random state stays as it is."""
+    """Return a model of the same config with new weights; the random state is restored."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)  # a GPU's generator is not forked
         return build_model(model.config, preprocessing=model.preprocessing).eval()
 
 
 def free_controls(task: FrozenTask, labels: np.ndarray) -> dict[str, float]:
-    """Return what is known without any features: the largest class of training, and guessing."""
+    """Return the controls that need no features: the majority class of training, and chance."""
     majority = majority_control(task.train.labels, labels, task.classes)["majority_accuracy"]
     return {"majority": majority, "chance": 1 / len(task.classes)}
 
@@ -52,33 +52,33 @@ def free_controls(task: FrozenTask, labels: np.ndarray) -> dict[str, float]:
 def shuffled_control(
     accuracy_of: Callable[[np.random.Generator], float], labels: np.ndarray
 ) -> tuple[float, str | None]:
-    """Score what is learnt from permuted labels, which must be at chance.
+    """Score a model fitted to permuted labels, which must be at chance.
 
-    Without a leak each answer is right with the share of its class in the test at most. Answers
-    for images of one class may be right or wrong together, though: of two classes that are far
-    apart all are, or none. So a score that is too good for seed 0 is repeated with further seeds,
-    and only if all are too good, it is called a leak.
+    Without a leak, each answer is right at most with the share of its class in the test split.
+    However, answers for images of one class may be right or wrong together: for two classes that
+    are far apart, all are, or none. So if the score of seed 0 is too good, other seeds are tried,
+    and only if all of them are too good, it is reported as a leak.
 
     Args:
-        accuracy_of: permutes training labels with a generator, and scores.
-        labels: of the test.
+        accuracy_of: permutes training labels with a generator, fits and scores.
+        labels: of the test split.
 
     Returns:
         The accuracy of seed 0, or the mean over all seeds that were tried; and a warning.
     """
     largest = np.bincount(labels).max() / len(labels)
-    found = []
+    scores = []
     for seed in range(SHUFFLES):
-        found.append(accuracy_of(np.random.default_rng(seed)))
-        if binomial_tail(round(found[-1] * len(labels)), len(labels), largest) >= TAIL:
+        scores.append(accuracy_of(np.random.default_rng(seed)))
+        if binomial_tail(round(scores[-1] * len(labels)), len(labels), largest) >= TAIL:
             break
     else:
-        return float(np.mean(found)), (
-            f"warning: learnt from shuffled labels, the test scores {100 * np.mean(found):.1f} % "
+        return float(np.mean(scores)), (
+            f"warning: learnt from shuffled labels, the test scores {100 * np.mean(scores):.1f} % "
             f"where {100 * largest:.1f} % is the most that chance gives: something tells the test "
             "labels; the scores can't be trusted"
         )
-    return float(np.mean(found)), None
+    return float(np.mean(scores)), None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class SplitFeatures:
     test: Features
 
     def shuffled(self, generator: np.random.Generator) -> "SplitFeatures":
-        """Return the same with the labels to learn from permuted, those of validation too."""
+        """Return a copy with the labels of train and validation permuted together."""
         labels = self.train.labels
         if self.validation is not None:
             labels = np.concatenate([labels, self.validation.labels])
@@ -103,6 +103,6 @@ class SplitFeatures:
 
 
 def extract_parts(view: View, task: FrozenTask) -> SplitFeatures:
-    """Look at every split that takes part."""
+    """Compute the features of all splits of the task."""
     validation = view(task.validation) if task.validation is not None else None
     return SplitFeatures(view(task.train), validation, view(task.test))

@@ -1,4 +1,4 @@
-"""Few-shot accuracy of a model on a task: the paper's quick score of a representation.
+"""Few-shot accuracy of a model on a task: the paper's quick evaluation of a representation.
 
 Source: ViT paper (arXiv 2010.11929v2) section 4.1; big_vision, evaluators/fewshot_lsr.py and
 configs/common_fewshot.py.
@@ -25,43 +25,43 @@ SHOTS, NUM_SEEDS = (1, 5, 10, 25), 3
 SWEEP = "sweep"
 L2_GRID = tuple(2.0**power for power in range(-10, 21, 2))
 MAX_HELD_OUT = 10
-"""Training images a class outside of the support that choose l2 where no split is for that."""
+"""Training images per class outside of the support that choose l2 if there is no validation."""
 IMAGENET_POOL = 65_000
 """Training images that ImageNet's supports are drawn from."""
 
 
-def fewshot_preprocessing(own: Preprocessing) -> Preprocessing:
-    """Return big_vision's way for few-shot scores: squash to 256, cut the central 224.
+def fewshot_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
+    """Return big_vision's preprocessing for few-shot scores: squash to 256, crop the central 224.
 
     Sizes are those of the model, in that proportion. Images of more than eight bits, which
-    big_vision does not know, stay unrounded.
+    big_vision does not support, are not rounded.
     """
     return replace(
-        own,
+        preprocessing,
         resize="squash",
         crop_share=224 / 256,
         geometry="tensorflow",
         interpolation="bilinear",
         antialias=False,
-        rounding="none" if own.levels else "truncate",
+        rounding="none" if preprocessing.levels else "truncate",
     )
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one score learns from."""
+    """The examples that one score is learnt from."""
 
     shots: int
     seed: int
     support: np.ndarray
-    """Numbers of examples of the task's training split, class by class."""
+    """Indices into the task's training split, class by class."""
     held: np.ndarray
-    """Further ones, outside of every support of the seed, that choose l2; empty: none."""
+    """Indices outside of every support of the seed, which choose l2; empty: none."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One score of one draw."""
+    """The score of one draw."""
 
     shots: int
     seed: int
@@ -78,20 +78,20 @@ def score_fewshot(
     l2: float | str = L2,
     controls: bool = True,
 ) -> FrozenResult:
-    """Score a model on a task after few examples of each class.
+    """Score a model on a task from few examples of each class.
 
     Args:
         frozen: the model.
-        task: opened with its validation images where l2 is swept.
-        shots: examples a class; None: of `SHOTS` those that every class has.
-        num_seeds: draws of the support, of the seeds 0, 1, ...
+        task: opened with its validation images if l2 is swept.
+        shots: examples per class; None: those of `SHOTS` that every class has.
+        num_seeds: number of draws of the support, with the seeds 0, 1, ...
         l2: strength of the penalty; "sweep": chosen on the validation images, else on training
             images outside of the supports.
         controls: whether pixels and an untrained model are scored too.
 
     Returns:
-        A row for each draw, with the interval over test images; for several seeds then a row of
-        the mean for each number of shots, with the interval over seeds.
+        A row for each draw, with the interval over test images. For several seeds, these are
+        followed by a row of the mean for each number of shots, with the interval over seeds.
 
     Raises:
         RequestError: a class has too few images, or a bad value.
@@ -115,8 +115,8 @@ def score_fewshot(
     )
     free = free_controls(task, test.labels)
     rows = [
-        _row(maker, own, {n: o[place].accuracy for n, o in others.items()} | free, test, l2)
-        for place, own in enumerate(scores)
+        _row(maker, score, {n: o[index].accuracy for n, o in others.items()} | free, test, l2)
+        for index, score in enumerate(scores)
     ]
     means = _mean_rows(maker, rows) if num_seeds > 1 else []
     skipped = task.num_damaged + len(test.errors)
@@ -126,26 +126,27 @@ def score_fewshot(
 def draw_all(
     task: FrozenTask, *, shots: Sequence[int] | None, num_seeds: int, sweep: bool
 ) -> list[Draw]:
-    """Draw the support of every number of shots and seed."""
+    """Draw the support for every number of shots and seed."""
     check_positive(num_seeds=num_seeds)
     pool = support_pool(task)
     labels = task.train.labels[pool]
     chosen = choose_shots(labels, task.classes, shots=shots)
     draws = []
     for seed in range(num_seeds):
-        held = np.zeros(0, np.int64)
+        held_out = np.zeros(0, np.int64)
         if sweep and task.validation is None:
-            held = pool[_held_out(labels, task.classes, seed=seed, shots=max(chosen))]
+            held_out = pool[_held_out(labels, task.classes, seed=seed, shots=max(chosen))]
         for count in chosen:
             support = draw_support(labels, shots=count, seed=seed, num_classes=len(task.classes))
-            draws.append(Draw(count, seed, pool[support], held))
+            draws.append(Draw(count, seed, pool[support], held_out))
     return sorted(draws, key=lambda draw: (draw.shots, draw.seed))
 
 
 def support_pool(task: FrozenTask) -> np.ndarray:
-    """Return which training examples supports are drawn from: all, but of ImageNet the first.
+    """Return the indices of the training examples that supports are drawn from.
 
-    The first in the order of TensorFlow Datasets, whose `train[:65000]` big_vision takes.
+    These are all, except for ImageNet: there the first in the order of TensorFlow Datasets, whose
+    `train[:65000]` big_vision uses.
     """
     count = len(task.train)
     if task.published != "imagenet":
@@ -160,12 +161,12 @@ def choose_shots(
     """Return the numbers of shots, ascending.
 
     Args:
-        labels: of what supports are drawn from.
+        labels: of the examples that supports are drawn from.
         classes: names.
-        shots: what was asked for; None: of `SHOTS` those that there are images for.
+        shots: requested numbers; None: those of `SHOTS` that there are images for.
 
     Raises:
-        RequestError: a class has fewer images than was asked for.
+        RequestError: a class has fewer images than requested.
         DataError: a class has none.
     """
     counts = np.bincount(labels, minlength=len(classes))
@@ -190,12 +191,12 @@ def choose_shots(
 
 
 def _held_out(labels: np.ndarray, classes: Sequence[str], *, seed: int, shots: int) -> np.ndarray:
-    """Return training examples that no support of the seed has, some of each class that has any."""
+    """Return up to MAX_HELD_OUT training examples per class that are in no support of the seed."""
     drawn = draw_support(labels, shots=shots, seed=seed, num_classes=len(classes))
     rest = np.setdiff1d(np.arange(len(labels)), drawn)
     order = np.random.default_rng(seed).permutation(rest)
-    held = [order[labels[order] == number][:MAX_HELD_OUT] for number in range(len(classes))]
-    found: np.ndarray = np.concatenate(held)
+    by_class = [order[labels[order] == number][:MAX_HELD_OUT] for number in range(len(classes))]
+    found: np.ndarray = np.concatenate(by_class)
     if not len(found):
         raise RequestError(
             f"shots={shots} takes every training image, so none is left to choose l2 on: use "
@@ -207,7 +208,7 @@ def _held_out(labels: np.ndarray, classes: Sequence[str], *, seed: int, shots: i
 def score_draws(
     view: View, task: FrozenTask, draws: Sequence[Draw], *, l2: float | str
 ) -> tuple[list[Scored], Features]:
-    """Score every draw by what a view gives; only what some draw needs is looked at.
+    """Score every draw with the features of a view; only needed images are computed.
 
     Raises:
         DataError: an image to learn from can't be read.
@@ -227,28 +228,30 @@ def score_draws(
     validation = view(task.validation) if l2 == SWEEP and task.validation is not None else None
 
     def rows(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        places = np.searchsorted(wanted, numbers)
-        return known.values[places], known.labels[places]
+        positions = np.searchsorted(wanted, numbers)
+        return known.values[positions], known.labels[positions]
 
     scores = []
     for draw in draws:
-        support, own = rows(draw.support), l2
-        if isinstance(own, str):
-            held = (validation.values, validation.labels) if validation else rows(draw.held)
-            own = _best_l2(support, held, num_classes=len(task.classes))
-        found = fewshot(*support, test.values, test.labels, l2=own, num_classes=len(task.classes))
-        scores.append(Scored(draw.shots, draw.seed, found.accuracy, own))
+        support, draw_l2 = rows(draw.support), l2
+        if isinstance(draw_l2, str):
+            chosen_on = (validation.values, validation.labels) if validation else rows(draw.held)
+            draw_l2 = _best_l2(support, chosen_on, num_classes=len(task.classes))
+        found = fewshot(
+            *support, test.values, test.labels, l2=draw_l2, num_classes=len(task.classes)
+        )
+        scores.append(Scored(draw.shots, draw.seed, found.accuracy, draw_l2))
     return scores, test
 
 
 def _best_l2(
     support: tuple[np.ndarray, np.ndarray],
-    held: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
     *,
     num_classes: int,
 ) -> float:
-    """Return the l2 that is right most often on other images, the strongest of equals."""
-    swept = fewshot_sweep(*support, *held, l2s=L2_GRID, num_classes=num_classes)
+    """Return the l2 of highest accuracy on held-out images; ties go to the strongest."""
+    swept = fewshot_sweep(*support, *held_out, l2s=L2_GRID, num_classes=num_classes)
     return max(swept, key=lambda l2: (swept[l2].accuracy, l2))
 
 
@@ -259,37 +262,38 @@ def _chosen_on(task: FrozenTask) -> str:
 
 
 def _row(
-    maker: RowMaker, own: Scored, controls: dict[str, float], test: Features, l2: float | str
+    maker: RowMaker, scored: Scored, controls: dict[str, float], test: Features, l2: float | str
 ) -> ResultRow:
     count = len(test.labels)
     return maker.row(
-        own.accuracy,
-        settings={"shots": own.shots} | ({"chosen": {"l2": own.l2}} if l2 == SWEEP else {}),
+        scored.accuracy,
+        settings={"shots": scored.shots} | ({"chosen": {"l2": scored.l2}} if l2 == SWEEP else {}),
         num_examples=count,
-        seed=own.seed,
-        interval=wilson_interval(round(own.accuracy * count), count),
+        seed=scored.seed,
+        interval=wilson_interval(round(scored.accuracy * count), count),
         interval_over="images",
         controls=controls,
     )
 
 
 def _mean_rows(maker: RowMaker, rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """Return a row of the mean over seeds for each number of shots."""
+    """Return a row with the mean over seeds for each number of shots."""
     means = []
     for shots in dict.fromkeys(row.settings["shots"] for row in rows):
-        own = [row for row in rows if row.settings["shots"] == shots]
-        mean, low, high = mean_interval([row.value for row in own])
+        of_shots = [row for row in rows if row.settings["shots"] == shots]
+        mean, low, high = mean_interval([row.value for row in of_shots])
         assert low is not None
         assert high is not None
         controls = {
-            name: float(np.mean([row.controls[name] for row in own])) for name in own[0].controls
+            name: float(np.mean([row.controls[name] for row in of_shots]))
+            for name in of_shots[0].controls
         }
         means.append(
             maker.row(
                 mean,
                 settings={"shots": shots},
-                num_examples=own[0].num_examples,
-                seed=tuple(row.seed for row in own),
+                num_examples=of_shots[0].num_examples,
+                seed=tuple(row.seed for row in of_shots),
                 interval=(max(0.0, low), min(1.0, high)),
                 interval_over="seeds",
                 controls=controls,

@@ -1,4 +1,4 @@
-"""Linear probe of a model on a task."""
+"""Linear probe and k-nearest neighbours of a model on a task."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,10 @@ from vitral.statistics import wilson_interval
 
 
 def score_probe(frozen: FrozenModel, task: FrozenTask, *, controls: bool = True) -> FrozenResult:
-    """Fit logistic regression to a task's training features, and score the test once.
+    """Fit logistic regression to a task's training features, and score the test split once.
 
-    The images are prepared as the model says. Validation images choose l2, and join the fit then;
-    without them a part of the training images does.
+    The images are preprocessed with the model's preprocessing. l2 is chosen on the validation
+    images, which are then included in the fit, or else on a part of the training images.
 
     Args:
         frozen: the model.
@@ -38,13 +38,13 @@ def score_probe(frozen: FrozenModel, task: FrozenTask, *, controls: bool = True)
     check_every_class_trains(task)
     preprocessing, notes = frozen.changed(frozen.model.preprocessing)
     parts = extract_parts(model_view(frozen, preprocessing), task)
-    found = fit(parts, task)
-    compared: dict[str, float] = {}
+    probe = fit(parts, task)
+    control_scores: dict[str, float] = {}
     if controls:
         views = control_views(frozen, preprocessing)
-        compared = {name: _accuracy(view, task) for name, view in views.items()}
-        compared["shuffled_labels"], warning = shuffled_control(
-            lambda generator: fit(parts.shuffled(generator), task, l2=found.l2).accuracy,
+        control_scores = {name: _accuracy(view, task) for name, view in views.items()}
+        control_scores["shuffled_labels"], warning = shuffled_control(
+            lambda generator: fit(parts.shuffled(generator), task, l2=probe.l2).accuracy,
             parts.test.labels,
         )
         notes += [warning] if warning else []
@@ -58,22 +58,22 @@ def score_probe(frozen: FrozenModel, task: FrozenTask, *, controls: bool = True)
     )
     labels = parts.test.labels
     row = maker.row(
-        found.accuracy,
-        settings={"chosen": {"l2": found.l2}},
+        probe.accuracy,
+        settings={"chosen": {"l2": probe.l2}},
         num_examples=len(labels),
         seed=0,
-        interval=wilson_interval(int((found.predictions == labels).sum()), len(labels)),
+        interval=wilson_interval(int((probe.predictions == labels).sum()), len(labels)),
         interval_over="images",
-        controls=compared | free_controls(task, labels),
+        controls=control_scores | free_controls(task, labels),
     )
-    shares = found.probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    shares = probe.probabilities[np.arange(len(labels)), labels].astype(np.float64)
     loss = float(-np.log(np.maximum(shares, np.finfo(np.float32).tiny)).mean())
     skipped = task.num_damaged + len(parts.test.errors)
     return FrozenResult((row,), skipped, tuple(notes), loss)
 
 
 def fit(parts: SplitFeatures, task: FrozenTask, *, l2: float | None = None) -> Probe:
-    """Fit the probe; with an l2 nothing is chosen."""
+    """Fit the probe, with the given l2 or a chosen one."""
     validation = parts.validation
     return linear_probe(
         parts.train.values,
@@ -91,7 +91,7 @@ def _accuracy(view: View, task: FrozenTask) -> float:
 
 
 def check_every_class_trains(task: FrozenTask) -> None:
-    """Make sure that there is something to learn each class from.
+    """Check that each class has a training image.
 
     Raises:
         DataError: a class has no training image.
@@ -108,7 +108,7 @@ def check_every_class_trains(task: FrozenTask) -> None:
 
 @dataclass(frozen=True)
 class Vote:
-    """How neighbours vote."""
+    """Settings of the vote of neighbours."""
 
     k: int = K
     temperature: float = TEMPERATURE
@@ -122,15 +122,15 @@ def score_knn(
     choose: bool = False,
     controls: bool = True,
 ) -> FrozenResult:
-    """Let the nearest training images name each test image.
+    """Classify each test image by its nearest training images.
 
-    The images are prepared as the model says.
+    The images are preprocessed with the model's preprocessing.
 
     Args:
         frozen: the model.
-        task: validation images take no part.
-        vote: how; None: as DINO votes.
-        choose: whether k and temperature are chosen instead, by leaving training images out.
+        task: validation images are not used.
+        vote: its settings; None: those of DINO.
+        choose: whether to choose k and temperature instead, by leaving one training image out.
         controls: whether pixels, an untrained model and shuffled labels are scored too.
 
     Raises:
@@ -143,42 +143,42 @@ def score_knn(
         )
     preprocessing, notes = frozen.changed(frozen.model.preprocessing)
     parts = extract_parts(model_view(frozen, preprocessing), task)
-    fixed = None if choose else vote or Vote()
-    accuracy, used = _score(parts, task, fixed)
+    given_vote = None if choose else vote or Vote()
+    accuracy, used_vote = _score(parts, task, given_vote)
     labels = parts.test.labels
-    compared: dict[str, float] = {}
+    control_scores: dict[str, float] = {}
     if controls:
         for name, view in control_views(frozen, preprocessing).items():
-            compared[name], _ = _score(extract_parts(view, task), task, fixed)
-        compared["shuffled_labels"], warning = shuffled_control(
-            lambda generator: _score(parts.shuffled(generator), task, used)[0], labels
+            control_scores[name], _ = _score(extract_parts(view, task), task, given_vote)
+        control_scores["shuffled_labels"], warning = shuffled_control(
+            lambda generator: _score(parts.shuffled(generator), task, used_vote)[0], labels
         )
         notes += [warning] if warning else []
-    settings: dict[str, Any] = vars(used)
+    settings: dict[str, Any] = vars(used_vote)
     if choose:
         settings = {"ks": KS, "temperatures": TEMPERATURES, "chosen_by": "leaving one out"}
     maker = row_maker(frozen, task, protocol="knn", preprocessing=preprocessing, settings=settings)
     row = maker.row(
         accuracy,
-        settings={"chosen": vars(used)} if choose else {},
+        settings={"chosen": vars(used_vote)} if choose else {},
         num_examples=len(labels),
         seed=0,
         interval=wilson_interval(round(accuracy * len(labels)), len(labels)),
         interval_over="images",
-        controls=compared | free_controls(task, labels),
+        controls=control_scores | free_controls(task, labels),
     )
     skipped = task.num_damaged + len(parts.test.errors)
     return FrozenResult((row,), skipped, tuple(notes))
 
 
 def _score(parts: SplitFeatures, task: FrozenTask, vote: Vote | None) -> tuple[float, Vote]:
-    """Return the accuracy, and how neighbours voted: as told, or as chosen."""
+    """Return the accuracy, and the vote settings: the given ones, or those chosen."""
     train, test, num_classes = parts.train, parts.test, len(task.classes)
     if vote is None:
         chosen = choose_knn(train.values, train.labels, num_classes=num_classes)
         vote = Vote(chosen.k, chosen.temperature)
-    found = knn(
+    scored = knn(
         train.values, train.labels, test.values, test.labels,
         num_classes=num_classes, k=vote.k, temperature=vote.temperature,
     )  # fmt: skip
-    return found.accuracy, vote
+    return scored.accuracy, vote

@@ -1,4 +1,4 @@
-"""What a score of frozen features is made of: a task, a model, and the rows of results."""
+"""The parts of a score of frozen features: a task, a model, and the rows of results."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,40 +16,39 @@ from vitral.data.datasets.names import data_name, name_of
 from vitral.data.examples import Examples
 from vitral.data.splits import all_for_training, check_overlap, find_overlap
 from vitral.errors import DataError, RequestError
+from vitral.evaluate import forward
 from vitral.evaluate.arrays import Features
 from vitral.evaluate.features import extract_features
 from vitral.files.layout import cache_dir
 from vitral.files.results import ResultRow
 from vitral.models.model import Model
-from vitral.models.weights.load import load_model
 from vitral.models.weights.provenance import training_data_of, weights_hash
-from vitral.runtime.device import choose_device, choose_precision
 
 SCORED_SPLITS = ("test", "validation")
 Report = Callable[[int, int], None]
-"""Called with the number of things done and of all."""
+"""Called with the number of items done and the total."""
 
 
 @dataclass(frozen=True)
 class FrozenTask:
-    """Images to learn classes from and others to score on, in the data's own classes."""
+    """Images to learn from and images to score on, with the classes of the data."""
 
     name: str
     """Short, for rows."""
     published: str | None
-    """The name of a data set that is known; None: the user's own data."""
+    """Name of a known data set; None: the user's own data."""
     source: str
     classes: tuple[str, ...]
     train: Examples
     validation: Examples | None
-    """What settings are chosen on; None: there is none, or it takes no part."""
+    """Images to choose settings on; None: there are none, or they are not used."""
     test: Examples
     split: str
     """The name of the split that `test` is."""
     num_damaged: int
-    """Images of that split that were found unreadable beforehand."""
+    """Images of that split that were found unreadable before scoring."""
     notes: tuple[str, ...]
-    """What should be known of the data."""
+    """Remarks on the data."""
 
 
 def open_task(
@@ -67,10 +66,10 @@ def open_task(
         data: as for training; without splits it is split by content.
         channels: of the model.
         directory: where the files of a named data set are.
-        split: what is scored, "test" or "validation"; None: the first of them that is there.
-        with_validation: whether validation images choose settings. They are never learnt from
-            before that.
-        report_progress: of the images that are looked into.
+        split: the split to score, "test" or "validation"; None: the first of them that exists.
+        with_validation: whether settings are chosen on validation images. Until then, these are
+            never learnt from.
+        report_progress: of the images that are surveyed.
 
     Raises:
         RequestError: nothing is there, or no split to learn from or to score.
@@ -79,31 +78,31 @@ def open_task(
     if split is not None:
         check_choice(SCORED_SPLITS, split=split)
     settings = DataSettings(source=str(data), directory=str(directory or ""), validation_share=0.0)
-    images = open_dataset(
+    dataset = open_dataset(
         data, channels=channels, settings=settings, report_progress=report_progress
     )
-    if images.is_multi_label:
+    if dataset.is_multi_label:
         raise DataError(
-            f"{images.source} has several labels an image, which scores of frozen features are "
+            f"{dataset.source} has several labels an image, which scores of frozen features are "
             "not for: give data of one class an image"
         )
-    scored = _scored_split(images, split)
-    validation = images.splits.get("validation") if with_validation else None
+    scored = _scored_split(dataset, split)
+    validation = dataset.splits.get("validation") if with_validation else None
     if scored == "validation":
         validation = None
-    used = images if validation is None else all_for_training(images)
+    checked = dataset if validation is None else all_for_training(dataset)
     published = name_of(data)
-    notes = [*images.notes, *_overlap_notes(used, split=scored, is_published=bool(published))]
+    notes = [*dataset.notes, *_overlap_notes(checked, split=scored, is_published=bool(published))]
     return FrozenTask(
         name=data_name(data),
         published=published,
-        source=images.source,
-        classes=images.classes,
-        train=images.splits["train"],
+        source=dataset.source,
+        classes=dataset.classes,
+        train=dataset.splits["train"],
         validation=validation,
-        test=images.splits[scored],
+        test=dataset.splits[scored],
         split=scored,
-        num_damaged=len(images.problems(scored)),
+        num_damaged=len(dataset.problems(scored)),
         notes=tuple(notes),
     )
 
@@ -122,7 +121,7 @@ def _scored_split(images: ImageDataset, split: str | None) -> str:
 
 
 def _overlap_notes(images: ImageDataset, *, split: str, is_published: bool) -> list[str]:
-    """Refuse what flatters a score; of published data sets say how much of it there is."""
+    """Raise if training and scored images overlap; for published data sets, only report it."""
     if not is_published:
         check_overlap(images, split=split)
         return []
@@ -137,19 +136,19 @@ def _overlap_notes(images: ImageDataset, *, split: str, is_published: bool) -> l
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """A model whose features are scored, and how they are computed."""
+    """A model whose features are scored, and the settings for computing them."""
 
     model: Model
     path: str
-    """As it was given; empty: it is not from a file."""
+    """As given; empty: not from a file."""
     device: torch.device
     precision: torch.dtype = torch.float32
     batch_size: int = 64
     cache: Path | None = None
-    """Where features are kept; None: nowhere."""
+    """Folder of cached features; None: no cache."""
     workers: int = -1
     changes: Mapping[str, Any] | None = None
-    """Fields of the protocol's preprocessing that shall differ."""
+    """Fields of the protocol's preprocessing to override."""
     report_progress: Report | None = None
 
     def features(self, examples: Examples, preprocessing: Preprocessing) -> Features:
@@ -172,13 +171,13 @@ class FrozenModel:
         )
 
     def changed(self, preprocessing: Preprocessing) -> tuple[Preprocessing, list[str]]:
-        """Return a protocol's preprocessing with the changes asked for, and what to say of them."""
+        """Return a protocol's preprocessing with `changes` applied, and notes on them."""
         changed = change_preprocessing(preprocessing, self.changes or {})
-        is_own = changed == self.model.preprocessing
-        return changed, [] if is_own else [describe_change(self.model.preprocessing, changed)]
+        is_same = changed == self.model.preprocessing
+        return changed, [] if is_same else [describe_change(self.model.preprocessing, changed)]
 
     def with_model(self, model: Model) -> "FrozenModel":
-        """Return the same for another model."""
+        """Return a copy for another model."""
         return replace(self, model=model.to(self.device).eval())
 
 
@@ -193,16 +192,16 @@ def open_model(
     changes: Mapping[str, Any] | None = None,
     report_progress: Report | None = None,
 ) -> FrozenModel:
-    """Load a model for scores of its features; a head plays no part.
+    """Load a model for scores of its features; a head is ignored.
 
     Args:
         model: a run folder, a model folder or file, a name of the catalogue, or a loaded model.
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "float32", or "bfloat16" when asked.
-        format: read the model's file as this format, where its content does not tell.
-        batch_size: images at once; changes no score.
-        cache: whether features are kept and found again.
-        changes: fields of the protocol's preprocessing that shall differ.
+        precision: "float32" or "bfloat16".
+        format: format of the model's file, if it can't be detected from the content.
+        batch_size: affects scores only by rounding.
+        cache: whether to cache features on disk.
+        changes: fields of the protocol's preprocessing to override.
         report_progress: of the images whose features are extracted.
 
     Raises:
@@ -210,18 +209,12 @@ def open_model(
         ModelFileError: it can't be used.
     """
     check_positive(batch_size=batch_size)
-    chosen = choose_device(device)
-    loaded = load_model(model, format=format) if isinstance(model, str | Path) else model
-    if not isinstance(loaded, Model):
-        raise RequestError(
-            f"{type(loaded).__name__} has no features that a head reads: give a model of "
-            "vitral.create_model or vitral.load_model"
-        )
+    opened = forward.open_model(model, device=device, precision=precision, format=format)
     return FrozenModel(
-        loaded.to(chosen).eval(),
+        opened.model,
         path=str(model) if isinstance(model, str | Path) else "",
-        device=chosen,
-        precision=choose_precision(precision, device=chosen, width=loaded.config.feature_dim),
+        device=opened.device,
+        precision=opened.precision,
         batch_size=batch_size,
         cache=cache_dir() / "features" if cache else None,
         changes=changes,
@@ -231,28 +224,28 @@ def open_model(
 
 @dataclass(frozen=True)
 class FrozenResult:
-    """What a protocol found."""
+    """Result of a protocol."""
 
     rows: tuple[ResultRow, ...]
     num_skipped: int
     """Images of the scored split that could not be read."""
     notes: tuple[str, ...]
-    """What should be known of it; a warning begins with that word."""
+    """Remarks on the result; warnings begin with that word."""
     loss: float | None = None
     """Mean cross-entropy in nats, where the protocol gives probabilities."""
 
 
 @dataclass(frozen=True)
 class RowMaker:
-    """What all rows of one protocol on one task share."""
+    """Makes the rows of one protocol on one task, with the fields they share."""
 
     shared: Mapping[str, Any]
     settings: Mapping[str, Any]
 
     def row(self, value: float, *, settings: Mapping[str, Any], **fields: Any) -> ResultRow:
-        """Return a row of an accuracy; `settings` are those that the rows differ in."""
-        own = {**self.settings, **settings}
-        return ResultRow(**self.shared, metric="accuracy", value=value, settings=own, **fields)
+        """Return the row of an accuracy; `settings` are those in which the rows differ."""
+        merged = {**self.settings, **settings}
+        return ResultRow(**self.shared, metric="accuracy", value=value, settings=merged, **fields)
 
 
 def row_maker(
@@ -263,7 +256,7 @@ def row_maker(
     preprocessing: Preprocessing,
     settings: Mapping[str, Any],
 ) -> RowMaker:
-    """Hash the weights once, and gather what the rows say of model, task and protocol."""
+    """Hash the weights once, and collect the rows' fields of model, task and protocol."""
     model = frozen.model
     shared = {
         "model": model.config.name,

@@ -1,1 +1,1 @@
-"""Pictures of what `vitral inspect` measured, drawn from its arrays alone."""
+"""Figures and the page of `vitral inspect`, drawn only from its arrays."""

@@ -30,17 +30,17 @@ from vitral.figures.inspection.overlays import (
 from vitral.figures.plots import INK, MUTED, STYLE, save_figure
 
 FILTER_COLUMNS, MAX_FILTER_ROWS = 7, 12
-"""Filters side by side, as in the paper; rows of a model of many channels."""
+"""Filters per row, as in the paper; maximum number of rows for a model of many channels."""
 MAX_FILTER_CHANNELS = 16
 
 
 @mpl.rc_context(STYLE)
 def draw_filters(model: Inspected) -> Figure:
-    """Draw the components (Figure 7, left).
+    """Draw the principal components of the filters (Figure 7, left).
 
-    Each is spread over the whole range by itself, so brightness says nothing across filters. Those
-    of three channels are colours, those of one are grey; of other numbers each component is a row,
-    a channel a column.
+    Each is scaled to the whole range separately, so brightness is not comparable across filters.
+    Three channels are drawn as colours, one as grey; with other numbers each component is a row and
+    each channel a column.
     """
     components = model["filters/components"]
     channels = components.shape[-1]
@@ -63,7 +63,7 @@ def draw_filters(model: Inspected) -> Figure:
 
 
 def _draw_sheet(axes: Axes, pictures: np.ndarray, columns: int) -> None:
-    """Draw pictures (M, h, w, 1 or 3) as a sheet without axes."""
+    """Draw pictures (M, h, w, 1 or 3) as a grid without axes."""
     side = pictures.shape[1]
     sheet = tiled(pictures.repeat(3 // pictures.shape[-1], axis=-1), columns, gap=max(1, side // 8))
     axes.imshow(np.where(np.isnan(sheet), 1.0, sheet), interpolation="nearest")
@@ -71,7 +71,7 @@ def _draw_sheet(axes: Axes, pictures: np.ndarray, columns: int) -> None:
 
 
 def _draw_channels(axes: Axes, components: np.ndarray) -> None:
-    """Draw each component as a row of its channels, in grey: mid-grey is 0."""
+    """Draw each component as a row of its channels in grey, where mid-grey is 0."""
     rows, height, width, channels = components.shape
     largest = np.abs(components).reshape(rows, -1).max(axis=1)[:, None, None, None]
     pictures = (0.5 + 0.5 * components / np.maximum(largest, 1e-30)).transpose(0, 3, 1, 2)
@@ -137,10 +137,10 @@ DEPTH_MEASURES = {
 
 @mpl.rc_context(STYLE)
 def draw_by_depth(models: Sequence[Inspected], measure: str) -> Figure:
-    """Draw one dot a head over the depth of the network, a panel a model.
+    """Draw one dot per head over the depth of the network, with one panel per model.
 
     Args:
-        models: whose attention was measured, side by side on one scale.
+        models: with measured attention; drawn side by side on one scale.
         measure: "distances" or "entropies".
     """
     figure = Figure(figsize=(3.9 * len(models) + 0.6, 3.6), layout="constrained")
@@ -173,7 +173,7 @@ def _draw_heads(axes: Axes, model: Inspected, measure: str, *, title: str) -> No
     axes.legend(loc="lower right", fontsize=8, labelcolor=MUTED, handletextpad=0.2)
 
 
-# Each figure with the array that it needs.
+# Each figure with the name of the array that it needs.
 OF_ONE: dict[str, tuple[str, Callable[[Inspected], Figure]]] = {
     "rollout": ("attention/rollouts", draw_rollouts),
     "heads": ("attention/of_pool", draw_heads),
@@ -191,10 +191,10 @@ PAGE_NAME = "inspect.html"
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that nothing of anyone else's would be replaced in a folder.
+    """Check that no file that is not from `vitral inspect` would be overwritten in a folder.
 
     Raises:
-        RequestError: it is a file, or holds a file of a name that is written, but no inspection.
+        RequestError: it is a file, or has a file of an output's name without an inspection.
     """
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file: name a folder")
@@ -210,7 +210,7 @@ def check_folder(folder: Path) -> None:
 
 
 def remove_figures(folder: Path) -> None:
-    """Remove from a folder the figures and models beside it of an inspection before."""
+    """Remove the figures and the compared models of an earlier inspection from a folder."""
     for path in _written(folder):
         path.unlink(missing_ok=True)
 
@@ -221,7 +221,7 @@ def _written(folder: Path) -> list[Path]:
 
 
 def draw_folder(folder: Path) -> list[str]:
-    """Draw all figures of the arrays in a folder, those of models beside it too.
+    """Draw all figures of the arrays in a folder, including those of compared models.
 
     Returns:
         The names of the figures.
@@ -237,9 +237,9 @@ def draw_figures(model: Inspected, folder: Path, *, beside: Sequence[Inspected] 
     """Draw all figures that a model's arrays allow.
 
     Args:
-        model: what was measured.
-        folder: gets NAME.png and NAME.svg of each.
-        beside: other models, drawn beside it where they have been measured too.
+        model: its measurements.
+        folder: receives NAME.png and NAME.svg of each figure.
+        beside: other models, drawn next to it if they have the same arrays.
 
     Returns:
         The names of the figures.
@@ -250,9 +250,9 @@ def draw_figures(model: Inspected, folder: Path, *, beside: Sequence[Inspected] 
             _save(draw(model), folder, name)
             drawn.append(name)
     for name, (needed, draw_several) in OF_SEVERAL.items():
-        having = [own for own in (model, *beside) if needed in own]
-        if having:
-            _save(draw_several(having), folder, name)
+        models = [candidate for candidate in (model, *beside) if needed in candidate]
+        if models:
+            _save(draw_several(models), folder, name)
             drawn.append(name)
     return drawn
 

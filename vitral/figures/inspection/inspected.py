@@ -1,4 +1,4 @@
-"""The arrays that `vitral inspect` wrote, read back."""
+"""Reads and writes the arrays of `vitral inspect`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ ARRAYS_NAME = "inspect.npz"
 
 @dataclass(frozen=True, eq=False)
 class Inspected:
-    """What was measured of one model."""
+    """Measurements of one model."""
 
     arrays: Mapping[str, np.ndarray]
-    """By name, as docs/inspect.md lists them; what the model does not have is absent."""
+    """By name, as listed in docs/inspect.md; those that the model does not have are absent."""
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What was looked at: model, grid, layers."""
+        """Facts about the inspection: model, grid, layers."""
         about: dict[str, Any] = json.loads(str(self.arrays["about"]))
         return about
 
@@ -35,15 +35,15 @@ class Inspected:
         return str(self.about["model"])
 
     def title_among(self, others: "Sequence[Inspected]") -> str:
-        """Return what tells the model from others: its source too, where names are equal."""
-        same = [own for own in others if own.title == self.title]
+        """Return the model's name, with its source if several models have that name."""
+        same = [other for other in others if other.title == self.title]
         return f"{self.title}\n{self.about['source']}" if len(same) > 1 else self.title
 
     def covered(self, name: str) -> tuple[float, float]:
         """Return the share of the pictures' height and width that a map's grid covers.
 
-        Patches that do not tile an image leave out what is right and bottom; cells of occlusion
-        may reach over the rim.
+        Patches that do not tile an image leave out its right and bottom edge; cells of occlusion
+        may extend beyond it.
 
         Args:
             name: "patches", of attention and features, or "occlusion".
@@ -61,7 +61,7 @@ class Inspected:
 
     @property
     def num_images(self) -> int:
-        """Images that were looked at one by one."""
+        """Number of images that were measured one by one."""
         return len(self.arrays["images/names"]) if "images/names" in self.arrays else 0
 
     def __contains__(self, name: str) -> bool:
@@ -78,17 +78,17 @@ def write_inspected(folder: Path, model: Inspected, *, name: str = ARRAYS_NAME) 
 
 
 def beside_paths(folder: Path) -> list[Path]:
-    """Return the files of the models that were drawn beside it, in their order."""
+    """Return the files of the compared models, in order."""
     numbers = {path: path.stem.removeprefix("beside-") for path in folder.glob("beside-*.npz")}
     found = [path for path, number in numbers.items() if number.isdecimal()]
     return sorted(found, key=lambda path: int(numbers[path]))
 
 
 def read_inspected(path: Path) -> Inspected:
-    """Read the file that `vitral inspect` wrote, or the one in its folder.
+    """Read a file of `vitral inspect`, or the one in its folder.
 
     Raises:
-        RequestError: there is none.
+        RequestError: it does not exist or can't be read.
     """
     file = path / ARRAYS_NAME if path.is_dir() else path
     try:

@@ -1,4 +1,4 @@
-"""Figures 6 and 14, and their kin: maps drawn over their images, many as one sheet."""
+"""Overlays of maps on images (Figures 6 and 14 and similar ones), as one grid of pictures."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,23 +14,23 @@ from vitral.figures.pictures import overlay_attention, to_picture
 from vitral.figures.plots import INK, MUTED, STYLE, drawable
 
 PIXELS = 320
-"""Of the longer side of a picture in a figure."""
+"""Longer side of a picture in a figure."""
 MAX_ROWS, MAX_HEADS = 16, 16
-"""Images and heads that a figure shows at most."""
+"""Maximum numbers of images and heads in a figure."""
 Map = NDArray[np.floating]
 Draw = Callable[[Image.Image, Map], Image.Image]
 
 
 def lit_by(picture: Image.Image, attention: Map) -> Image.Image:
-    """Light a picture by attention, black where there is none, as the paper's Figure 6 does.
+    """Scale the brightness of a picture by attention, as in the paper's Figure 6.
 
     Args:
         picture: RGB.
         attention: (rows, columns), not negative, over the whole picture.
 
-    Source: the figure's author in the official repository's issue 27: the map over its maximum,
-    resized by Lanczos, blurred by the size of a patch, spread over its range, and used as opacity
-    over black.
+    Source: the figure's author in issue 27 of the official repository: the map divided by its
+    maximum, resized with Lanczos, blurred by the size of a patch, scaled to the range 0..1, and
+    used as opacity over black.
     """
     largest = float(attention.max())
     share = attention / largest if largest > 0 else np.ones_like(attention)
@@ -45,7 +45,7 @@ def lit_by(picture: Image.Image, attention: Map) -> Image.Image:
 
 
 def coloured_fall(picture: Image.Image, fall: Map) -> Image.Image:
-    """Draw by how much blanking lowers a probability: red where it falls, blue where it rises."""
+    """Overlay a map of the fall in probability: red where it falls, blue where it rises."""
     largest = max(float(np.abs(fall).max()), 1e-12)
     levels = Image.fromarray((fall / largest).astype(np.float32))
     level = np.asarray(levels.resize(picture.size, Image.Resampling.NEAREST))
@@ -57,7 +57,7 @@ def coloured_fall(picture: Image.Image, fall: Map) -> Image.Image:
 
 
 def coloured(picture: Image.Image, colors: Map) -> Image.Image:
-    """Draw colours (rows, columns, 3) in 0..1 instead of the picture."""
+    """Draw colours (rows, columns, 3) in 0..1 in place of the picture."""
     levels = Image.fromarray(np.round(255 * colors).astype(np.uint8))
     return levels.resize(picture.size, Image.Resampling.NEAREST)
 
@@ -65,18 +65,18 @@ def coloured(picture: Image.Image, colors: Map) -> Image.Image:
 def over(
     picture: Image.Image, values: Map, draw: Draw, *, covered: tuple[float, float]
 ) -> Image.Image:
-    """Draw a map over the part of a picture that its grid covers; the rest stays as it is.
+    """Draw a map over the part of a picture that its grid covers; the rest is unchanged.
 
     Args:
         picture: RGB.
         values: (rows, columns, ...).
-        draw: draws a map over all of a picture.
-        covered: shares of the picture's height and width; above 1 the last cells are cut.
+        draw: draws a map over a whole picture.
+        covered: shares of the picture's height and width; above 1 the last cells are cropped.
     """
     height, width = (
         round(share * side) for share, side in zip(covered, picture.size[::-1], strict=True)
     )
-    # Where cells reach over the rim, what they reach over is made, and cut again.
+    # Cells may extend beyond the picture: extend it, and crop it afterwards.
     whole = Image.new("RGB", (max(width, picture.width), max(height, picture.height)))
     whole.paste(picture)
     whole.paste(draw(whole.crop((0, 0, width, height)), values))
@@ -84,14 +84,14 @@ def over(
 
 
 def draw_rollouts(model: Inspected) -> Figure:
-    """Draw each image, the image lit by the rollout, and the rollout as heat (Figures 6, 14)."""
+    """Draw each image, with brightness by rollout, and with a heat map of it (Figures 6, 14)."""
     maps = model["attention/rollouts"][:, -1]
     columns = [("attention", maps, lit_by), ("as heat", maps, overlay_attention)]
     return _gallery(model, columns)
 
 
 def draw_occlusion(model: Inspected) -> Figure:
-    """Draw each image and by how much each part, blanked, lowers the class's probability."""
+    """Draw each image, and how much blanking each part lowers the class's probability."""
     falls = model["occlusion/fall"]
     says = [
         f"{drawable(str(name))}\nfalls by up to {100 * max(0.0, float(fall.max())):.1f} points"
@@ -107,7 +107,7 @@ def draw_features(model: Inspected) -> Figure:
 
 
 def draw_heads(model: Inspected) -> Figure:
-    """Draw where each head looks from what the model's head reads."""
+    """Draw each attention head's map, from the input of the model's head to the patches."""
     heads = model["attention/of_pool"]
     shown = min(heads.shape[1], MAX_HEADS)
     columns = [(f"head {n}", heads[:, n], overlay_attention) for n in range(shown)]
@@ -124,12 +124,12 @@ def _gallery(
     grid: str = "patches",
     note: str = "",
 ) -> Figure:
-    """Draw a row of pictures an image, its answer beside it, as one sheet.
+    """Draw one row of pictures per image, with its prediction, as one grid.
 
     Args:
-        model: whose images they are.
-        columns: after the image itself: title, a map an image, and how it is drawn.
-        says: beside each image; None: what the model takes it for.
+        model: with the images.
+        columns: after the image itself: title, one map per image, and how to draw it.
+        says: text for each image; None: the model's prediction.
         grid: of the maps, "patches" or "occlusion".
         note: what is left out.
     """
@@ -140,7 +140,7 @@ def _gallery(
     for number in range(count):
         picture = to_picture(model["images/pictures"][number], size=size)
         drawn = [over(picture, maps[number], draw, covered=covered) for _, maps, draw in columns]
-        pictures += [np.asarray(one, dtype=np.float64) / 255 for one in (picture, *drawn)]
+        pictures += [np.asarray(image, dtype=np.float64) / 255 for image in (picture, *drawn)]
     height, width = pictures[0].shape[:2]
     gap = max(2, width // 20)
     sheet = tiled(np.stack(pictures), 1 + len(columns), gap=gap)
@@ -164,7 +164,7 @@ def _gallery(
 
 
 def answers(model: Inspected) -> list[str]:
-    """Say what the model takes each image for; the images' names where it has no classes."""
+    """Return the prediction for each image as text; its name if the model has no classes."""
     if "images/top_classes" not in model:
         return [drawable(str(name)) for name in model["images/names"]]
     names, shares = model["images/top_classes"][:, 0], model["images/top_probabilities"][:, 0]
@@ -175,7 +175,7 @@ def answers(model: Inspected) -> list[str]:
 
 
 def tiled(pictures: NDArray[np.floating], columns: int, *, gap: int = 1) -> NDArray[np.float64]:
-    """Put pictures (M, h, w, ...) row by row into one; what is between and left over is NaN."""
+    """Arrange pictures (M, h, w, ...) in a grid, row by row; gaps and the rest are NaN."""
     height, width = pictures.shape[1:3]
     rows = -(-len(pictures) // columns)
     shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *pictures.shape[3:])
@@ -188,7 +188,7 @@ def tiled(pictures: NDArray[np.floating], columns: int, *, gap: int = 1) -> NDAr
 
 
 def tile_centres(count: int, side: int, *, gap: int = 1) -> NDArray[np.float64]:
-    """Return where the centres of tiles lie along an axis of the sheet."""
+    """Return the centres of tiles along an axis of the grid."""
     centres: NDArray[np.float64] = (
         np.arange(count, dtype=np.float64) * (side + gap) + (side - 1) / 2
     )
@@ -196,7 +196,7 @@ def tile_centres(count: int, side: int, *, gap: int = 1) -> NDArray[np.float64]:
 
 
 def bare(axes: Axes) -> None:
-    """Take away all that is not the picture."""
+    """Remove everything but the picture."""
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors=INK)
@@ -205,7 +205,7 @@ def bare(axes: Axes) -> None:
 
 
 def spread(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Spread each of (M, ...) from its least to its largest value over 0..1; a flat one is 0.5."""
+    """Scale each of (M, ...) from its minimum and maximum to 0..1; a constant one is 0.5."""
     flat = values.reshape(len(values), -1).astype(np.float64)
     low, high = flat.min(axis=1, keepdims=True), flat.max(axis=1, keepdims=True)
     span = high - low

@@ -1,4 +1,4 @@
-"""inspect.html: a person clicks a patch and sees where its attention goes."""
+"""inspect.html: an interactive page that shows the attention of a clicked patch."""
 
 import base64
 import json
@@ -43,16 +43,16 @@ VIEWS = {
     "features/colors": ("colors", "feature colours"),
 }
 READERS = {"gap": "the mean over patches", "map": "the pool's probe"}
-"""What the classifier reads, by the model's pool; else the class token."""
+"""The input of the classifier, by the model's pool; else the class token."""
 
 
 def inspect_page(model: Inspected, figures: Sequence[str], folder: Path) -> str:
-    """Write the page.
+    """Render the page.
 
     Args:
-        model: what was measured.
+        model: its measurements.
         figures: names of the figures in the folder, which the page shows too.
-        folder: where their PNG files are.
+        folder: with the PNG files of the figures.
     """
     drawn = [
         section(
@@ -76,7 +76,7 @@ def inspect_page(model: Inspected, figures: Sequence[str], folder: Path) -> str:
 
 
 def _explorer(model: Inspected) -> Html:
-    """Write the part that answers to clicks and keys; the script fills it."""
+    """Render the interactive part, which the script fills."""
     views = [(key, label) for needed, (key, label) in VIEWS.items() if needed in model]
     choices = [
         element(
@@ -154,7 +154,7 @@ def _notes(model: Inspected) -> Iterator[str]:
 
 
 def _data(model: Inspected) -> Iterator[Html]:
-    """Give what the script reads: facts as JSON, and a block of numbers an image."""
+    """Yield the data for the script: facts as JSON, and a block of numbers per image."""
     for number in range(model.num_images):
         parts = dict(_numbers(model, number))
         header = {name: list(array.shape) for name, array in parts.items()}
@@ -209,7 +209,7 @@ def _image(model: Inspected, number: int) -> dict[str, Any]:
 
 
 def _numbers(model: Inspected, number: int) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Give an image's arrays: bytes of square roots of shares of each row's largest, and those."""
+    """Yield an image's arrays, with attention quantised as in `_levels`."""
     for name in ("means", "heads", "rollout"):
         if f"attention/{name}" in model:
             largest, levels = _levels(model[f"attention/{name}"][number])
@@ -224,7 +224,7 @@ def _numbers(model: Inspected, number: int) -> Iterator[tuple[str, NDArray[Any]]
 
 
 def _levels(weights: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return each row's largest weight (..., L), and the square roots of shares of it in 0..255."""
+    """Return each row's maximum (..., L), and the square roots of shares of it in 0..255."""
     weights = weights.astype(np.float32)
     largest = weights.max(axis=-1)
     shares = weights / np.maximum(largest, 1e-30)[..., None]
@@ -242,6 +242,6 @@ def _base64(content: bytes) -> str:
 
 
 def _block(name: str, content: Any) -> Html:
-    """Write data into the page: JSON, in which no tag can end the block."""
+    """Embed data in the page as JSON, escaped so that no tag can end the block."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     return element("script", Html(text), type="application/json", id=name)

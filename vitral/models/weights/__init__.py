@@ -1,1 +1,1 @@
-"""Weights in files: one file per format."""
+"""Reading and writing of weights."""

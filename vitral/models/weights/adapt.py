@@ -15,23 +15,23 @@ from vitral.models.resnet import StandardizedConv
 
 @dataclass
 class Fitting:
-    """Tensors on their way to another config, and which of them changed."""
+    """Tensors that are being fitted to another config, and which of them changed."""
 
     tensors: dict[str, Tensor]
-    """By our names."""
+    """By Vitral's names."""
     resized: list[str]
-    """Fitted to another size."""
+    """Names of those fitted to another size."""
     dropped: list[str]
-    """Taken out: they have no place in the new config or mean something else there."""
+    """Names of those removed: unknown in the new config, or with another meaning there."""
 
     def change(self, name: str, tensor: Tensor) -> None:
-        """Replace a tensor, and note it where its values are others."""
+        """Replace a tensor, and record its name if its values differ."""
         if tensor is not self.tensors[name]:
             self.tensors[name] = tensor
             self.resized.append(name)
 
     def drop(self, prefix: str) -> None:
-        """Take out all tensors whose names begin so."""
+        """Remove all tensors whose names begin with the prefix."""
         names = [name for name in self.tensors if name.startswith(prefix)]
         self.dropped += names
         for name in names:
@@ -44,10 +44,10 @@ def fit_tensors(
     """Fit tensors of one config to another that differs in image size, channels or head.
 
     Args:
-        tensors: by our names; not changed.
-        old: what they are for.
-        new: what they shall be for; its `root_gain` is set where `with_channels` did.
-        preprocessing: of the old model, whose mean and std a grey stem takes in.
+        tensors: by Vitral's names; not changed.
+        old: the config that they are for.
+        new: the config to fit them to; its `root_gain` is set where `with_channels` did.
+        preprocessing: of the old model; its mean and std are folded into a grey stem.
     """
     fitting = Fitting(dict(tensors), [], [])
     _fit_positions(fitting, old=old, new=new)
@@ -61,7 +61,7 @@ def fit_tensors(
 
 
 def keeps_head(old: ModelConfig, new: ModelConfig) -> bool:
-    """Say whether a head means the same: as many classes, read from the same features."""
+    """Return whether a head stays valid: as many classes, from the same features."""
     heads = [(c.num_classes, c.feature_dim, c.representation_size) for c in (old, new)]
     return heads[0] == heads[1]
 
@@ -69,14 +69,14 @@ def keeps_head(old: ModelConfig, new: ModelConfig) -> bool:
 def spread_channels(kernel: Tensor, channels: int) -> Tensor:
     """Fit a kernel (K, C, h, w) to other channels, keeping the scale of its output.
 
-    To one channel: the sum, so that a grey image gives what it gave as RGB. To others: the old
-    channels in turn, scaled by old / new.
+    To one channel: the sum, so that a grey image gives the same output as in RGB. To others: the
+    old channels in turn, scaled by old / new.
     """
-    own = kernel.shape[1]
+    old_channels = kernel.shape[1]
     if channels == 1:
         return kernel.sum(dim=1, keepdim=True)
-    places = torch.arange(channels) % own
-    return kernel[:, places] * (own / channels)
+    indices = torch.arange(channels) % old_channels
+    return kernel[:, indices] * (old_channels / channels)
 
 
 def _fit_positions(fitting: Fitting, *, old: ModelConfig, new: ModelConfig) -> None:
@@ -109,7 +109,7 @@ def _fit_positions(fitting: Fitting, *, old: ModelConfig, new: ModelConfig) -> N
 
 
 def _axial_length(name: str, config: AxialResNetConfig) -> int:
-    """Return the places of a line that `stages.S.U.column.offsets` or `...row...` is for."""
+    """Return the line length that `stages.S.U.column.offsets` or `...row...` is for."""
     _, stage, unit, axis, _ = name.split(".")
     grid = config.grids[config.map_of(int(stage), int(unit))]
     return grid[axis == "row"]
@@ -126,7 +126,7 @@ def _fit_stem(
     name = "root.weight" if isinstance(old, AxialResNetConfig) else "embedding.weight"
     needed = {name, "embedding.bias"} if isinstance(old, ViTConfig) else {name}
     if not needed <= fitting.tensors.keys():
-        # What `strict=False` allows: the whole stem is fresh then.
+        # Allowed by `strict=False`: the whole stem is fresh then.
         fitting.drop(name.removesuffix("weight"))
         return
     kernel = fitting.tensors[name]
@@ -139,9 +139,9 @@ def _fit_stem(
 
 
 def _grey(kernel: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Return the kernel for grey images and what it adds to the bias, exact for RGB of equal parts.
+    """Return the kernel for grey images and a correction of the bias; exact for R = G = B.
 
-    The channels' own means and deviations, from which the grey one's differ, are taken in.
+    They account for the difference between the channels' means and deviations and the grey ones.
     """
     grey = channels_preprocessing(preprocessing, 1)
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
@@ -150,7 +150,7 @@ def _grey(kernel: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]
 
 
 def _fit_standardized(fitting: Fitting, prefix: str, config: ResNetConfig, channels: int) -> None:
-    """Fit a standardised root: its filters as they act, with a gain that undoes the new scale."""
+    """Fit a standardised root: its standardised filters, with a gain that undoes the new scale."""
     name = f"{prefix}.weight"
     if name not in fitting.tensors:
         return

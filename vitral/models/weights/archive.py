@@ -1,6 +1,6 @@
-"""What is in a file of weights, told by its first bytes: `.npz`, safetensors, torch checkpoints.
+"""Reading of weight files, recognised by content: `.npz`, safetensors, torch checkpoints.
 
-No code is run: pickles are read by torch's weights-only loader.
+No code is executed: pickles are read by torch's weights-only loader.
 """
 
 import argparse
@@ -22,25 +22,25 @@ from torch import Tensor
 from vitral.errors import ModelFileError
 
 Tree = Mapping[str, Any]
-"""Tensors by name, perhaps within wrappers such as {"model": {...}}."""
+"""Tensors by name, perhaps nested in wrappers such as {"model": {...}}."""
 
-# What numpy and zipfile raise on damaged files; the last two on damage that looks like encryption
-# or an unknown way of compression.
+# Errors of numpy and zipfile on damaged files; the last two on damage that looks like encryption
+# or an unknown compression.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError,
     MemoryError, OverflowError,
 )  # fmt: skip
-# What torch raises on old checkpoints that end too early or are no pickles.
+# Errors of torch on old checkpoints that end too early or are no pickles.
 _BROKEN_PICKLE = (AttributeError, TypeError, IndexError, ImportError, struct.error)
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-# Bytes that safetensors allows a header.
+# Largest header that safetensors allows, in bytes.
 _LONGEST_HEADER = 100_000_000
-# Plain records that training scripts leave beside the weights (DeiT's, MAE's and DINO's `args`).
+# Plain objects that training scripts store with the weights (DeiT's, MAE's and DINO's `args`).
 _HARMLESS: list[Any] = [argparse.Namespace]
 
 
 def read_archive(path: Path) -> tuple[Tree, dict[str, str]]:
-    """Return what a file holds, and what its header says of it.
+    """Return the content of a file, and the metadata in its header.
 
     Raises:
         ModelFileError: not a file of tensors, damaged, or one that would have to run code.

@@ -1,4 +1,4 @@
-"""Our own model folder, which describes itself: weights, config and reference outputs."""
+"""Vitral's self-describing model folder: weights, config and reference outputs."""
 
 import dataclasses
 import json
@@ -17,6 +17,7 @@ from vitral.config.model import config_from
 from vitral.config.preprocessing import Preprocessing, preprocessing_from
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
+from vitral.files.layout import RunFile
 from vitral.models.build import build_model
 from vitral.models.model import OUTPUTS, Model
 from vitral.models.weights.source import Loaded
@@ -42,17 +43,17 @@ def write_model_files(
     provenance: dict[str, Any] | None = None,
     with_reference: bool = True,
 ) -> None:
-    """Fill a folder that exists with the files of a model.
+    """Write the files of a model into an existing folder.
 
     Args:
-        model: one of ours, or the caller's own module, of which only the weights can be kept.
+        model: a `Model`, or the caller's own module, of which only the weights are stored.
         folder: exists.
-        preprocessing: what its images must become.
+        preprocessing: of its images.
         classes: the names of its outputs.
-        state: the weights, if not those that the model has now (an average, say).
-        provenance: what `config.json` says of the `data`, `command` and `licence`.
+        state: the weights, if not the model's current ones (an average, say).
+        provenance: the `data`, `command` and `licence` for `config.json`.
         with_reference: whether the reference images are run, in float32 on the CPU, and stored
-            with their logits; a copy of the model is made for it.
+            with their logits; this makes a copy of the model.
     """
     state = model.state_dict() if state is None else state
     tensors = own_copies(state)
@@ -81,7 +82,7 @@ def write_model_files(
 
 
 def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors on the CPU that share no memory, as safetensors wants."""
+    """Return tensors on the CPU that share no memory, as safetensors requires."""
     return {
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, t in state.items()
@@ -89,7 +90,7 @@ def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_model_folder(model: Model, path: Path) -> None:
-    """Write a model folder, whole or not at all.
+    """Write a model folder atomically.
 
     Raises:
         RequestError: something else is at that path.
@@ -114,7 +115,7 @@ def save_model_folder(model: Model, path: Path) -> None:
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Say whether a folder is a model folder that Vitral wrote, which states its format."""
+    """Return whether a folder is a model folder that Vitral wrote, which states its format."""
     try:
         return "format_version" in json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
@@ -122,17 +123,17 @@ def is_own_folder(folder: Path) -> bool:
 
 
 def find_model_folder(path: Path) -> Path | None:
-    """Return the model folder of ours that a folder is or has: of a run, the newest; or None."""
-    checkpoints = sorted((path / "checkpoints").glob("step-*"), reverse=True)
+    """Return Vitral's model folder at or in a folder, the newest one of a run; or None."""
+    checkpoints = sorted((path / RunFile.CHECKPOINTS).glob("step-*"), reverse=True)
     candidates = (path, path / "model", *(checkpoint / "model" for checkpoint in checkpoints))
     return next((folder for folder in candidates if is_own_folder(folder)), None)
 
 
 def read_model_folder(folder: Path, *, output: str | None = None) -> Loaded:
-    """Return what a model folder holds.
+    """Read a model folder.
 
     Args:
-        folder: of ours.
+        folder: written by Vitral.
         output: how logits become probabilities, if the caller states it.
 
     Raises:
@@ -178,12 +179,12 @@ def read_model_folder(folder: Path, *, output: str | None = None) -> Loaded:
 
 
 def read_output(described: Mapping[str, Any], *, path: Path) -> str:
-    """Return how a model's logits become probabilities, as our description of it says.
+    """Return how a model's logits become probabilities, from Vitral's description of it.
 
-    What was written before knew `objective`: the name of what it was trained by.
+    Older descriptions have `objective` instead: the name of the training objective.
 
     Raises:
-        RequestError: it says what is unknown.
+        RequestError: an unknown value.
     """
     if described.get("output"):
         check_choice(OUTPUTS, output=described["output"])

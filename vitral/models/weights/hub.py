@@ -1,6 +1,6 @@
 """Weights by name: `hf://owner/name[@revision][/path]`, `timm/NAME` and names of the catalogue.
 
-They are fetched by the Hub's own client, into its cache and by its settings (HF_HOME, HF_HUB_CACHE,
+They are fetched by the Hub's own client, with its cache and settings (HF_HOME, HF_HUB_CACHE,
 HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT).
 """
 
@@ -18,15 +18,15 @@ from vitral.models.weights.archive import read_json
 from vitral.models.weights.source import INDEX_NAMES, WEIGHT_NAMES, shard_names
 from vitral.version import __version__
 
-# What lies beside weights, the conventions first: most repositories have them.
+# Files beside the weights, configs first: most repositories have them.
 COMPANIONS = ("config.json", "preprocessor_config.json", "reference.safetensors")
-# One file or shards, safetensors first; then names that few use.
+# One file or shards, safetensors first; then rarer names.
 _WEIGHTS = tuple(dict.fromkeys(
     (WEIGHT_NAMES[0], INDEX_NAMES[0], "pytorch_model.bin", INDEX_NAMES[1], *WEIGHT_NAMES)
 ))  # fmt: skip
-# pathlib makes one slash of two.
+# pathlib collapses two slashes into one.
 _SCHEME = re.compile(r"^hf:/{1,2}(?=[^/])")
-# A revision ends at a slash, but for those that the Hub makes itself.
+# A revision ends at a slash, except for those that the Hub makes itself.
 _ADDRESS = re.compile(
     r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?"
     r"(?:/(?P<path>.+?))?/*"
@@ -42,22 +42,22 @@ class HubAddress:
     revision: str | None = None
     """A branch, tag or commit; None: `main`."""
     path: str = ""
-    """Inside the repository; "": all of it."""
+    """Path in the repository; "": all of it."""
 
     def __str__(self) -> str:
-        """Return it as users write it."""
+        """Return the address as users write it."""
         revision = f"@{self.revision}" if self.revision else ""
         return f"hf://{self.repository}{revision}" + (f"/{self.path}" if self.path else "")
 
 
 def find_address(name: str | Path) -> HubAddress | None:
-    """Return where the weights of that name lie on the Hub; None: the name is a local path.
+    """Return the Hub address of the weights of that name; None: the name is a local path.
 
     Args:
-        name: what lies there locally goes first, unless it begins with hf://.
+        name: an existing local path takes precedence, unless the name begins with hf://.
 
     Raises:
-        RequestError: `hf://` without owner and name, or a name of the catalogue for another place.
+        RequestError: `hf://` without owner and name, or a catalogue name of weights elsewhere.
     """
     text = str(name)
     if _SCHEME.match(text) or re.fullmatch(r"hf:/*", text):
@@ -75,7 +75,7 @@ def find_address(name: str | Path) -> HubAddress | None:
 
 
 def parse_address(text: str) -> HubAddress:
-    """Return what `hf://owner/name[@revision][/path]` names.
+    """Parse `hf://owner/name[@revision][/path]`.
 
     Raises:
         RequestError: it has no owner and name.
@@ -90,10 +90,10 @@ def parse_address(text: str) -> HubAddress:
 
 
 def fetch(address: HubAddress) -> Path:
-    """Return the local folder or file of an address, fetching what loading a model needs.
+    """Fetch what loading a model needs; return the local folder or file of the address.
 
     Raises:
-        RequestError: the client is not installed, or what is asked for can't be had.
+        RequestError: the client is not installed, or the files can't be fetched.
     """
     fetcher = _Fetcher(address)
     if address.path:
@@ -115,7 +115,7 @@ def fetch(address: HubAddress) -> Path:
 
 
 class _Fetcher:
-    """Fetches files of one address, all of the same commit."""
+    """Fetcher of the files of one address, all of the same commit."""
 
     def __init__(self, address: HubAddress) -> None:
         try:
@@ -127,22 +127,22 @@ class _Fetcher:
         self.download, self.look_up, self.errors = hf_hub_download, try_to_load_from_cache, errors
         self.address = address
         self.commit: str | None = None
-        """Of the first file that was there; the others are of the same."""
+        """Commit of the first file that was found; all others are of the same commit."""
         self.unreachable: str | None = None
-        """Why the Hub was not asked again, after the first time that it gave no answer."""
+        """Why the Hub did not respond; it is not asked again after that."""
         self.not_known: list[str] = []
-        """Files that may be in the repository, which can't be asked."""
+        """Files that may be in the repository, which can't be reached."""
         self.companions: dict[str, Path] = {}
-        """What was found of COMPANIONS."""
+        """Those of COMPANIONS that were found."""
 
     def get(self, name: str) -> Path | None:
-        """Return a file from the cache or the Hub; None: it is not there."""
+        """Return a file from the cache or the Hub; None: it does not exist."""
         errors, repository = self.errors, self.address.repository
         revision = self.commit or self.address.revision
         try:
             with _explained(self.address, errors):
-                kept = self.look_up(repository, name, revision=revision) if self.commit else None
-                if kept is not None and not isinstance(kept, str):
+                cached = self.look_up(repository, name, revision=revision) if self.commit else None
+                if cached is not None and not isinstance(cached, str):
                     return None  # the cache knows that this commit does not have it
                 path = Path(
                     self.download(
@@ -164,22 +164,22 @@ class _Fetcher:
         return path
 
     def get_companions(self, folder: str) -> None:
-        """Fetch what lies beside the weights, as far as it is there."""
+        """Fetch the files beside the weights, as far as they exist."""
         for name in COMPANIONS:
             if (path := self.get(_join(folder, name))) is not None:
                 self.companions[name] = path
 
     def check_companions(self, folder: str) -> None:
-        """Make sure that no file which says how the weights must be used may be missing.
+        """Check that no file that says how to use the weights may be missing.
 
         Raises:
             RequestError: one may be in the repository, is not in the cache, and the Hub can't be
-                asked.
+                reached.
         """
         config, processor, _ = COMPANIONS
         needed = [config]
         if config in self.companions and "model_type" in read_json(self.companions[config]):
-            needed.append(processor)  # Hugging Face's own; timm's and ours say all in config.json
+            needed.append(processor)  # Hugging Face's own; timm's and ours have all in config.json
         for name in needed:
             if self.commit and self._is_known_absent(_join(folder, name)):
                 continue
@@ -187,8 +187,8 @@ class _Fetcher:
                 raise self.absent(name)
 
     def _is_known_absent(self, name: str) -> bool:
-        kept = self.look_up(self.address.repository, name, revision=self.commit)
-        return kept is not None and not isinstance(kept, str)
+        cached = self.look_up(self.address.repository, name, revision=self.commit)
+        return cached is not None and not isinstance(cached, str)
 
     def get_shards(self, index: Path) -> None:
         """Fetch the files that an index names; nothing for a file that is no index.
@@ -204,7 +204,7 @@ class _Fetcher:
                 raise self.absent(shard)
 
     def absent(self, name: str | None = None) -> RequestError:
-        """Return the error that says why there are no weights, or why a shard is not there."""
+        """Return the error for missing weights or, with a name, for a missing shard."""
         if self.unreachable is not None:
             what = f"{name} of {self.address}" if name else str(self.address)
             return RequestError(f"{what} is not in the Hub's cache, and {self.unreachable}")
@@ -220,7 +220,7 @@ class _Fetcher:
 
 @contextmanager
 def _explained(address: HubAddress, errors: Any) -> Iterator[None]:
-    """Make one sentence of what the client says, but for a file that is not there."""
+    """Turn the client's errors into one sentence, except for a missing file."""
     repository = address.repository
     try:
         yield
@@ -242,7 +242,7 @@ def _explained(address: HubAddress, errors: Any) -> Iterator[None]:
         ) from None
     except errors.HFValidationError as error:
         raise RequestError(f"{address} can't be a repository: {error}") from None
-    # Its own base classes are the transport's errors, whichever transport it uses, and OSError.
+    # Base classes of the client's errors: those of its transport, whichever it is, and OSError.
     except (errors.HfHubHTTPError, *errors.HfHubHTTPError.__bases__) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise RequestError(f"{address} can't be fetched: {reason}; try again") from None

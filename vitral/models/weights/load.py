@@ -1,4 +1,4 @@
-"""Load a model in any format that we know, told by content."""
+"""Loading of a model in any supported format, recognised by content."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,44 +27,44 @@ from vitral.models.weights.hub import fetch, find_address
 from vitral.models.weights.mapping import read_entries
 from vitral.models.weights.source import Loaded, LoadReport, WeightFile, read_source
 
-# What may be changed on load without changing what the weights mean.
+# Fields that may be changed on load without changing what the weights mean.
 CHANGEABLE = (
     "image_size", "in_channels", "num_classes", "representation_size", "dropout", "drop_path",
     "activation", "norm_eps", "position_resize", "standardization", "standardization_eps",
     "pool_padding",
 )  # fmt: skip
-# What a bare file can't tell; a model folder states it.
+# Fields that a bare file may not determine; a model folder states them.
 STATED = ("num_heads", "stored_image_size", "output")
 _NO_FIELDS = ("stored_image_size", "output")
-"""What is stated of the weights and is no field of the config."""
+"""Statements about the weights that are no fields of the config."""
 
 
 def load_model(
     path: str | Path, *, format: str | None = None, strict: bool = True, **fields: Any
 ) -> Model:
-    """Load a model from a run folder, a model folder or anyone's file of weights.
+    """Load a model from a run folder, a model folder or a weight file of a supported format.
 
     Args:
-        path: what is there is told by content, not by name: a folder of ours, of Hugging Face or
-            of timm, an official `.npz`, safetensors or a torch checkpoint. What lies on the Hub is
-            fetched by its client: `hf://owner/name[@revision][/path]`, `timm/NAME`, or a name of
-            the catalogue.
-        format: read it as this format, such as "timm", where the content does not tell.
-        strict: whether a tensor of the trunk that is missing or left over is an error; else what is
-            missing is fresh, and the report says so.
-        fields: of the config that shall differ: `image_size` (position tables are interpolated),
+        path: recognised by content, not by name: a folder of Vitral, Hugging Face or timm, an
+            official `.npz`, safetensors or a torch checkpoint. Weights on the Hub are fetched by
+            its client: `hf://owner/name[@revision][/path]`, `timm/NAME`, or a name of the
+            catalogue.
+        format: format to read it as, such as "timm", where the content is ambiguous.
+        strict: whether a tensor of the trunk that is missing or left over is an error; otherwise
+            missing tensors are initialised, and the report says so.
+        fields: config fields to change: `image_size` (position tables are interpolated),
             `in_channels` (the stem is adapted), `num_classes` (a new head of zeros, 0: none),
             `representation_size=0` (drops `pre_logits` and the head), `dropout`, `drop_path`,
-            `activation`, `norm_eps` and other conventions; where a file can't tell, `num_heads`
-            and `stored_image_size`, the size that its positions are for, and `output`, "softmax" or
-            "sigmoid": how its logits become probabilities.
+            `activation`, `norm_eps` and other conventions. For what a file does not state also
+            `num_heads`, `stored_image_size`, the size that its positions are for, and `output`,
+            "softmax" or "sigmoid": how its logits become probabilities.
 
     Returns:
         The model in evaluation mode, on the CPU; its `load_report` says what was done.
 
     Raises:
         RequestError: nothing is at that path, it can't be fetched, or a field can't be changed.
-        ModelFileError: what is there can't be used as a model.
+        ModelFileError: the files can't be used as a model.
     """
     for name in fields:
         if name not in CHANGEABLE + STATED:
@@ -85,15 +85,15 @@ def load_model(
             f"there is nothing at {path}: give a run folder, a model folder, a file or "
             "hf://owner/name"
         )
-    own = None
+    folder = None
     if format in (None, "vitral"):
-        own = find_model_folder(path.parent if path.name == WEIGHTS_NAME else path)
-    if own is None and format == "vitral":
+        folder = find_model_folder(path.parent if path.name == WEIGHTS_NAME else path)
+    if folder is None and format == "vitral":
         raise ModelFileError(f"{path} is no model folder that Vitral wrote: leave format out")
-    if own is None:
+    if folder is None:
         loaded = _read_foreign(path, format=format, stated=fields)
     else:
-        loaded = read_model_folder(own, output=fields.get("output"))
+        loaded = read_model_folder(folder, output=fields.get("output"))
     if entry and not loaded.provenance.get("licence"):
         loaded.provenance["licence"] = entry.licence
     fields = {name: value for name, value in fields.items() if name not in _NO_FIELDS}
@@ -102,10 +102,10 @@ def load_model(
 
 
 def change_model(model: Model, **fields: Any) -> Model:
-    """Return a loaded model with other fields of its config, as `load_model` would have loaded it.
+    """Return a loaded model with config fields changed, as `load_model` would have loaded it.
 
     Args:
-        model: keeps its own tensors, which the new one shares where they fit.
+        model: not changed; the new model shares its tensors where they fit.
         fields: as for `load_model`, such as `num_classes` and `image_size`.
 
     Raises:
@@ -161,7 +161,7 @@ def _read_foreign(path: Path, *, format: str | None, stated: Mapping[str, Any]) 
 
 
 def _output(source: WeightFile) -> str:
-    """Return how logits become probabilities, as Hugging Face's `config.json` says it."""
+    """Return how logits become probabilities, as Hugging Face's `config.json` states it."""
     several = source.config.get("problem_type") == "multi_label_classification"
     return "sigmoid" if several else "softmax"
 
@@ -189,7 +189,7 @@ def _recognise(source: WeightFile, *, format: str | None) -> Format:
 
 
 def _changed(config: ModelConfig, fields: Mapping[str, Any], *, path: Path) -> ModelConfig:
-    """Return the config with what the caller asked for."""
+    """Return the config with the caller's changes."""
     if fields.get("num_heads") not in (None, getattr(config, "num_heads", None)):
         raise RequestError(
             f"num_heads={fields['num_heads']} can't be changed: {path} states its own"
@@ -221,7 +221,7 @@ def _changed(config: ModelConfig, fields: Mapping[str, Any], *, path: Path) -> M
 
 
 def _build(loaded: Loaded, config: ModelConfig, *, path: Path, shown: str, strict: bool) -> Model:
-    """Fit the tensors to the config, put them in place and say what was done."""
+    """Build the model, with the tensors fitted to its config and a report."""
     is_same = config == loaded.config
     preprocessing = dataclasses.replace(loaded.preprocessing, size=config.image_hw)
     if config.in_channels != loaded.config.in_channels:
@@ -263,7 +263,7 @@ def _build(loaded: Loaded, config: ModelConfig, *, path: Path, shown: str, stric
 
 
 def _fresh(config: ModelConfig, names: list[str], *, has_trunk: bool) -> dict[str, Tensor]:
-    """Return fresh tensors: a head of zeros, or what a whole fresh model has."""
+    """Return fresh tensors: a head of zeros, or those of a new model."""
     if has_trunk:
         state = build_model(config).state_dict()
         return {name: state[name] for name in names}

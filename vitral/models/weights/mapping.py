@@ -1,4 +1,4 @@
-"""Other people's tensors under our names, and what their shapes tell of the architecture."""
+"""Mapping of other formats' tensors to Vitral's names, and of their shapes to a config."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """How some of their tensors become one of ours, and the inverse."""
+    """Conversion of some of their tensors to one of ours, and the inverse."""
 
     read: Callable[[list[Tensor]], Tensor]
     write: Callable[[Tensor], list[Tensor]]
@@ -27,7 +27,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Entry:
-    """One of our tensors and where it is in another format."""
+    """One of our tensors and its names and layout in another format."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -43,13 +43,13 @@ SAME = _single(lambda t: t, lambda t: t)
 FLAX_DENSE = _single(lambda t: t.mT, lambda t: t.mT)
 # A convolution's kernel is HWIO in flax and TensorFlow, OIHW in torch.
 FLAX_CONV = _single(lambda t: t.permute(3, 2, 0, 1), lambda t: t.permute(2, 3, 1, 0))
-# GroupNorm's tensors are (1, 1, 1, C) in the files that were released, (C,) in later ones.
+# GroupNorm's tensors are (1, 1, 1, C) in the released files, (C,) in later ones.
 FLAX_GROUP_NORM = _single(torch.flatten, lambda t: t.view(1, 1, 1, -1))
 VECTOR = _single(torch.flatten, lambda t: t)
 # A head that is a 1 x 1 convolution.
 FLAX_CONV_HEAD = _single(lambda t: t.reshape(t.shape[-2:]).mT, lambda t: t.T[None, None])
 TORCH_CONV_HEAD = _single(lambda t: t.flatten(1), lambda t: t[:, :, None, None])
-# Queries, keys and values side by side.
+# Queries, keys and values, concatenated.
 STACKED = Layout(torch.cat, lambda tensor: list(tensor.chunk(3)))
 
 
@@ -78,7 +78,7 @@ def flax_out_kernel(num_heads: int) -> Layout:
 
 
 def _of_heads(tensor: Tensor, axis: int, num_heads: int) -> Tensor:
-    """Return a tensor whose axis must be that of the heads; transposed, its size would be alike."""
+    """Return the tensor after checking its axis of heads; a transposed one has the same size."""
     if tensor.shape[axis] != num_heads:
         raise ValueError(f"axis {axis} is of {num_heads} heads")
     return tensor
@@ -91,10 +91,10 @@ def pair(
 
     Args:
         ours: name of our module.
-        theirs: what stands before `weight` and `bias`, with its separator.
+        theirs: their prefix of `weight` and `bias`, with its separator.
         weight: their name of the weight.
         bias: their name of the bias.
-        layout: of the weight; the bias is taken as it is.
+        layout: of the weight; the bias is not converted.
     """
     return [
         Entry(f"{ours}.weight", (theirs + weight,), layout),
@@ -105,10 +105,10 @@ def pair(
 def read_entries(
     tensors: Tensors, entries: Iterable[Entry], *, path: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return our tensors, those that are there, and the names of theirs that are left over.
+    """Return those of our tensors that exist, and the names of theirs that are left over.
 
     Raises:
-        ModelFileError: a tensor has not the number of axes that it should.
+        ModelFileError: a tensor has the wrong number of axes.
     """
     found: dict[str, Tensor] = {}
     left = dict(tensors)
@@ -143,12 +143,12 @@ def side_of(
     Args:
         num_patches: rows of the table, without prefix tokens.
         pixels: of the image for each patch, down and across.
-        stated: `stored_image_size` says it; else the grid is square, and where it can't be,
-            `image_size`, the one that is wanted, is believed if it fits.
+        stated: may have `stored_image_size`. Otherwise the grid is taken as square; if it can't be,
+            the requested `image_size` is used if it fits.
         path: for the message.
 
     Raises:
-        ModelFileError: the grid is no square, and no image size was stated that fits it.
+        ModelFileError: the grid is not square, and no image size was stated that fits it.
     """
     side = round(num_patches**0.5)
     is_square = side * side == num_patches
@@ -173,7 +173,7 @@ def side_of(
 
 
 def heads_of(embed_dim: int, source: WeightFile) -> int:
-    """Return the number of heads, which no shape tells: stated, or that of the known width.
+    """Return the number of heads, which no shape determines: stated, or that of a known width.
 
     Raises:
         ModelFileError: a width that no variant has, and nothing was stated.
@@ -194,10 +194,10 @@ def heads_of(embed_dim: int, source: WeightFile) -> int:
 
 
 def check_depth(found: int, stated: Any, *, path: str) -> None:
-    """Compare the layers that are there with the number that `config.json` states, if it does.
+    """Check the number of layers against the one that `config.json` states, if any.
 
     Raises:
-        ModelFileError: they differ: layers are missing, or it is another model's.
+        ModelFileError: they differ: layers are missing, or the config is another model's.
     """
     if stated is not None and found != stated:
         raise ModelFileError(
@@ -207,7 +207,7 @@ def check_depth(found: int, stated: Any, *, path: str) -> None:
 
 
 def assume_depth(shape: Mapping[str, int], source: WeightFile) -> None:
-    """Note a depth that is not that of the variant whose widths these are."""
+    """Record an assumption if the depth is not that of the variant with these widths."""
     for letter, variant in VARIANTS.items():
         same = {name for name, value in vars(variant).items() if shape[name] == value}
         if same == {"embed_dim", "mlp_dim", "num_heads"}:
@@ -229,12 +229,12 @@ def resnet_shape(
     """
     units = {(int(m[1]), int(m[2])) for name in names if (m := re.match(pattern, name))}
     stages = sorted({stage for stage, _ in units})
-    counts = tuple(sum(own == stage for own, _ in units) for stage in stages)
+    counts = tuple(sum(unit_stage == stage for unit_stage, _ in units) for stage in stages)
     return counts, root_width / 64
 
 
 def name_of(stages: tuple[int, ...], width_factor: float) -> str:
-    """Return the name of a ResNet, such as R50x1; another one is named by its units."""
+    """Return the name of a ResNet, such as R50x1; an unknown one is named by its units."""
     for layers, known in RESNET_STAGES.items():
         if known == stages:
             return f"R{layers}x{width_factor:g}"
@@ -242,7 +242,7 @@ def name_of(stages: tuple[int, ...], width_factor: float) -> str:
 
 
 def stem_name(stages: tuple[int, ...], width_factor: float) -> str:
-    """Return the name of a hybrid's ResNet, such as R50x1; R is a root alone."""
+    """Return the name of a hybrid's ResNet, such as R50x1; R is a root without stages."""
     if not stages:
         return "R"
     # At 16 the paper's hybrids have the fourth stage's units in the third.
@@ -255,7 +255,7 @@ def stem_name(stages: tuple[int, ...], width_factor: float) -> str:
 def vit_name(
     shape: Mapping[str, int], *, patch: tuple[int, int], stem: ResNetConfig | None = None
 ) -> str:
-    """Return the name of a ViT or hybrid, such as ViT-B/16; another one is named by its shape."""
+    """Return the name of a ViT or hybrid, such as ViT-B/16; others are named by their shape."""
     letter = next((x for x, variant in VARIANTS.items() if vars(variant) == shape), None)
     letter = letter or f"{shape['embed_dim']}x{shape['depth']}"
     if stem is None:

@@ -1,4 +1,4 @@
-"""Where weights come from, and the hash by which equal ones are known again."""
+"""Where weights come from, and a hash that identifies equal ones."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def training_data_of(model: Model, path: str) -> str:
-    """Return what weights were trained on, as their folder or the catalogue says it, in order.
+    """Return what weights were trained on, in order, from their folder or the catalogue.
 
-    Of a fine-tuned model both are told: `imagenet21k, then birds`.
+    A fine-tuned model has both: `imagenet21k, then birds`.
 
     Args:
         model: loaded.
@@ -28,10 +28,10 @@ def training_data_of(model: Model, path: str) -> str:
         Names of data sets; empty: not known.
     """
     provenance = model.provenance
-    before, own = provenance.get("pretrained"), provenance.get("data")
+    pretrained, data = provenance.get("pretrained"), provenance.get("data")
     stages = [
-        before.get("data") if isinstance(before, Mapping) else None,
-        own.get("name") if isinstance(own, Mapping) else None,
+        pretrained.get("data") if isinstance(pretrained, Mapping) else None,
+        data.get("name") if isinstance(data, Mapping) else None,
     ]
     if any(stages):
         return ", then ".join(str(stage) for stage in stages if stage)
@@ -48,7 +48,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def weights_parts(model: nn.Module) -> Iterator[bytes]:
-    """Give, for each tensor of the state dict, what it is as text and its values as bytes."""
+    """Yield, for each tensor of the state dict, its description and its values, as bytes."""
     for name, tensor in model.state_dict().items():
         yield f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode()
         yield bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""Write a model in any format that we know."""
+"""Writing of a model in any supported format."""
 
 import dataclasses
 import json
@@ -25,18 +25,18 @@ _log = logging.getLogger("vitral")
 
 
 def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> None:
-    """Write a model, whole or not at all.
+    """Write a model atomically.
 
     Args:
-        model: keeps its classes and preprocessing, where the format has a place for them.
+        model: written with its classes and preprocessing, where the format can store them.
         path: "vitral": a folder that does not exist, or a model folder, which is replaced;
             "official": a file; the others: a `.safetensors` file, or a folder that does not exist,
-            which also gets what the other library reads beside the weights.
+            which also gets the files that the other library reads beside the weights.
         format: "vitral", "official", "timm", "huggingface" or "torchvision".
 
     Raises:
-        RequestError: an unknown format, one that has no place for such a model, or something else
-            is at that path.
+        RequestError: an unknown format, one that can't store such a model, or something else is at
+            that path.
     """
     path = Path(path)
     if format not in WRITABLE:
@@ -70,7 +70,7 @@ def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> Non
 
 
 def _lost(model: Model, kind: Format) -> list[str]:
-    """Say what a format has no place for and whoever reads the file must be told."""
+    """Return warnings of what a format can't store, for whoever reads the file."""
     usual = kind.preprocessing(WeightFile(path="", tensors={}), model.config)
     losses = {
         "its classes' names": model.classes is not None,
@@ -86,7 +86,7 @@ def _lost(model: Model, kind: Format) -> list[str]:
 
 
 def _find(model: Model, format: str) -> Format:
-    """Return the module of a format that has a place for the model."""
+    """Return the module of a format that can store the model."""
     reasons = []
     for kind in FORMATS:
         if format == kind.NAME:
@@ -94,7 +94,7 @@ def _find(model: Model, format: str) -> Format:
             if reason is None:
                 return kind
             reasons.append(reason)
-    # What a model has tells more than that another of the format's modules is for another kind.
+    # A refusal for a field of the model is more helpful than one for another kind of model.
     reason = next((reason for reason in reasons if reason.startswith("has ")), reasons[0])
     raise RequestError(
         f"{model.config.name} can't be written as {format}: it {reason}, for which that format "

@@ -1,4 +1,4 @@
-"""What lies at a path: tensors by their plain names, unwrapped, and the files beside them."""
+"""Reading of weights at a path: unwrapped tensors by plain names, and the files beside them."""
 
 import json
 import re
@@ -22,43 +22,43 @@ WEIGHT_NAMES = (
 )  # fmt: skip
 INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 OWN_KEY = "vitral"
-"""Under which our writers put the model's own description into the header of safetensors."""
+"""Key of the model's own description in the header of safetensors that Vitral writes."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Weights as they lie on disk, with what is said of them."""
+    """Weights as stored on disk, with the statements about them."""
 
     path: str
     """For messages."""
     tensors: dict[str, Tensor]
-    """By their plain names: wrappers and common prefixes are gone; float32."""
+    """By their plain names, without wrappers and common prefixes; float32."""
     stated: Mapping[str, Any] = field(default_factory=dict)
-    """What the caller says of the weights: `num_heads`, `image_size`, ..."""
+    """The caller's statements about the weights: `num_heads`, `image_size`, ..."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """`config.json` beside the weights."""
     processor: Mapping[str, Any] = field(default_factory=dict)
     """`preprocessor_config.json` beside the weights (Hugging Face)."""
     own: Mapping[str, Any] | None = None
-    """The description that our own writers left in the header."""
+    """The description in the header that Vitral writes."""
     assumed: list[str] = field(default_factory=list)
-    """Gets what the weights do not tell and was taken for granted, for the user to see."""
+    """Assumptions made about what the weights do not determine, for the user to see."""
 
     def assume(self, what: str) -> None:
-        """Note something that was taken for granted, once."""
+        """Record an assumption, once."""
         if what not in self.assumed:
             self.assumed.append(what)
 
 
 def read_source(path: Path, *, stated: Mapping[str, Any]) -> WeightFile:
-    """Read a file of weights, or a folder that holds one.
+    """Read a weight file, or a folder that holds one.
 
     Raises:
         ModelFileError: there are no weights, or they can't be read.
     """
     if path.is_file():
-        beside = path.parent if path.name in WEIGHT_NAMES else None
-        return _read_files([path], stated=stated, folder=beside, shown=path)
+        folder = path.parent if path.name in WEIGHT_NAMES else None
+        return _read_files([path], stated=stated, folder=folder, shown=path)
     return _read_files(_weights_of(path), stated=stated, folder=path, shown=path)
 
 
@@ -86,8 +86,8 @@ def shard_names(index: Path) -> list[str]:
     Raises:
         ModelFileError: it names none, or files elsewhere.
     """
-    places = read_json(index).get("weight_map")
-    names = {str(name) for name in places.values()} if isinstance(places, dict) else set()
+    weight_map = read_json(index).get("weight_map")
+    names = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
     if not names or any(Path(name).name != name for name in names):
         raise ModelFileError(f"{index} names no files of its folder")
     return sorted(names)
@@ -104,7 +104,7 @@ def _read_files(
         tree |= part
         header |= own_header
     tensors = unwrap(tree, path=shown)
-    beside = {
+    configs = {
         name: read_json(folder / f"{name}.json")
         for name in ("config", "preprocessor_config")
         if folder and (folder / f"{name}.json").is_file()
@@ -113,8 +113,8 @@ def _read_files(
         path=str(shown),
         tensors=tensors,
         stated=stated,
-        config=beside.get("config", {}),
-        processor=beside.get("preprocessor_config", {}),
+        config=configs.get("config", {}),
+        processor=configs.get("preprocessor_config", {}),
         own=_own_description(header),
     )
 
@@ -127,17 +127,18 @@ def _own_description(header: Mapping[str, str]) -> Mapping[str, Any] | None:
     return described if isinstance(described, dict) and "model" in described else None
 
 
-# Where training scripts keep a model's state, the one to use first: a teacher before its student.
+# Keys under which training scripts store a model's state, in order of preference: a teacher before
+# its student.
 WRAPPERS = ("state_dict", "model", "teacher", "model_state", "model_state_dict", "module", "net")
-# What stands before every name: torch's wrappers, the official code's and timm's trees. A part of a
-# larger network, such as DINO's, has `backbone.`.
+# Prefixes of all names: torch's wrappers, the official code's and timm's trees. A part of a larger
+# network, such as DINO's, has `backbone.`.
 PREFIXES = (
     "module.", "_orig_mod.", "model.", "backbone.", "teacher.", "encoder_q.",
     "opt/target/", "params/", "target/",
 )  # fmt: skip
-# What flax's training scripts keep beside the weights, in one tree of names.
+# Optimizer state that flax's training scripts store with the weights, in one tree of names.
 _OPTIMIZER = re.compile(r"(opt/(?!target/)|opt_state/|optimizer/|target_opt/)")
-# Of a model of images and texts, the part that is read here; the texts' has as many names.
+# The image tower of an image-text model, which is read here; the text tower has as many names.
 TOWER = "img/"
 
 
@@ -156,12 +157,12 @@ def unwrap(tree: Mapping[str, Any], *, path: Path) -> dict[str, Tensor]:
         raise ModelFileError(
             f"{path} holds no model: it has {keys}. Give the file that holds the weights"
         )
-    own = {name: tensor for name, tensor in tensors.items() if not _OPTIMIZER.match(name)}
-    return {name: _as_float32(tensor) for name, tensor in _strip(own, path=path).items()}
+    weights = {name: tensor for name, tensor in tensors.items() if not _OPTIMIZER.match(name)}
+    return {name: _as_float32(tensor) for name, tensor in _strip(weights, path=path).items()}
 
 
 def _find_state(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Open wrappers until tensors lie there."""
+    """Open wrappers recursively."""
     for wrapper in WRAPPERS:
         if isinstance(tree.get(wrapper), Mapping):
             return _find_state(tree[wrapper])
@@ -169,7 +170,7 @@ def _find_state(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _strip(tensors: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
-    """Take off prefixes; what does not share a prefix that most names have is kept as it is.
+    """Remove prefixes that most names have; names without them stay unchanged.
 
     Raises:
         ModelFileError: two tensors would get one name.
@@ -177,12 +178,12 @@ def _strip(tensors: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
     names = dict(tensors)
     while True:
         for prefix in (*PREFIXES, TOWER):
-            own = [name for name in names if name.startswith(prefix)]
+            prefixed = [name for name in names if name.startswith(prefix)]
             wanted = 0 if prefix == TOWER else len(names) / 2
-            if len(own) > wanted and not _is_layer(own, prefix):
+            if len(prefixed) > wanted and not _is_layer(prefixed, prefix):
                 stripped = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
                 if len(stripped) < len(names):
-                    twice = next(n for n in own if n.removeprefix(prefix) in names)
+                    twice = next(n for n in prefixed if n.removeprefix(prefix) in names)
                     raise ModelFileError(
                         f"{path} holds both {twice} and {twice.removeprefix(prefix)}: which one is "
                         "the model's can't be told; save one model in a file"
@@ -193,9 +194,9 @@ def _strip(tensors: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
             return names
 
 
-def _is_layer(own: list[str], prefix: str) -> bool:
-    """Say whether what looks like a prefix is a part of the model: a list of layers."""
-    return any(re.match(r"\d+[./]", name.removeprefix(prefix)) for name in own)
+def _is_layer(names: list[str], prefix: str) -> bool:
+    """Return whether a supposed prefix is a part of the model: a list of layers."""
+    return any(re.match(r"\d+[./]", name.removeprefix(prefix)) for name in names)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
@@ -204,16 +205,16 @@ def _as_float32(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as it lies on disk."""
+    """A model as stored on disk."""
 
     config: ModelConfig
-    """What it is."""
+    """Its architecture."""
     preprocessing: Preprocessing
-    """What its images must become."""
+    """How its images must be prepared."""
     tensors: dict[str, Tensor]
-    """By our names."""
+    """By Vitral's names."""
     format: str
-    """What it is written in."""
+    """The format that it is written in."""
     classes: tuple[str, ...] | None = None
     """The names of its outputs."""
     output: str = "softmax"
@@ -221,38 +222,38 @@ class Loaded:
     reference: Mapping[str, Tensor] | None = None
     """`images` and the `logits` that they gave."""
     assumed: tuple[str, ...] = ()
-    """What the files do not tell and was taken for granted."""
+    """Assumptions made about what the files do not state."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """`data`, `command` and `licence`, as far as they are known."""
     left_over: tuple[str, ...] = ()
-    """Of the file's own names: belongs to no trunk, such as a decoder."""
+    """Names in the file of tensors that belong to no trunk, such as a decoder's."""
     unexpected: tuple[str, ...] = ()
-    """Of the file's own names: should have had a place."""
+    """Names in the file of tensors that should be in the model but are not."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load used, resized, made new and left over; names of our tensors, but left over."""
+    """What a load used, resized, created and left over, by Vitral's names unless left over."""
 
     path: str
     """Where the weights came from."""
     format: str
     """The format that they were in."""
     used: tuple[str, ...]
-    """Taken from the file as they are."""
+    """Taken from the file unchanged."""
     resized: tuple[str, ...] = ()
     """Fitted to another resolution or number of channels."""
     new: tuple[str, ...] = ()
     """Not from the file: a fresh head, or what was missing and allowed to be."""
     left_over: tuple[str, ...] = ()
-    """Of the file's own names: what the model has no place for."""
+    """Names in the file of tensors that the model does not have."""
     assumed: tuple[str, ...] = ()
-    """What the files do not tell and was taken for granted, such as a number of heads."""
+    """Assumptions made about what the files do not state, such as a number of heads."""
     notes: tuple[str, ...] = ()
-    """What else there is to know, such as "no classifier"."""
+    """Other notes, such as "no classifier"."""
 
     def __str__(self) -> str:
-        """Say it in a line, and a line for each note."""
+        """Return a summary in one line, and a line for each note."""
         counts = [f"{len(self.used)} tensors used"]
         for names, what in (
             (self.resized, "resized"), (self.new, "new"), (self.left_over, "left over"),
@@ -260,4 +261,6 @@ class LoadReport:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             counts.append(f"{len(names)} {what}" + (f" ({shown})" if names else ""))
         lines = [f"{self.path} ({self.format}): {', '.join(counts)}"]
-        return "\n".join([*lines, *(f"assumed: {own}" for own in self.assumed), *self.notes])
+        return "\n".join(
+            [*lines, *(f"assumed: {assumption}" for assumption in self.assumed), *self.notes]
+        )

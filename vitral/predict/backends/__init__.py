@@ -1,4 +1,4 @@
-"""What every back end offers."""
+"""The interface of backends."""
 
 from typing import Protocol
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 class Backend(Protocol):
-    """Runs a network on pixels as they were prepared; normalisation is inside."""
+    """Runs a network on prepared pixels, including normalisation."""
 
     name: str
     """Such as "torch"."""
     precision: str
     """Of the matrix products, such as "float32"."""
     batch_sizes: tuple[int, ...]
-    """That it can be given; empty: any."""
+    """Supported batch sizes; empty: any."""
     device: torch.device
-    """Where it takes pixels and gives outputs."""
+    """Device of its inputs and outputs."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Compute outputs.

@@ -1,4 +1,4 @@
-"""The model as it was loaded, run by torch operation by operation."""
+"""The model as it was loaded, run by torch in eager mode."""
 
 from collections.abc import Callable
 
@@ -24,14 +24,14 @@ class TorchBackend:
         precision: torch.dtype,
         preprocessing: Preprocessing,
     ) -> None:
-        """Take a model.
+        """Wrap a model.
 
         Args:
             apply: a model in evaluation mode, or a method: images (N, C, H, W) in the model's range
                 to (N, ...).
             device: where the model is.
             precision: of the matrix products.
-            preprocessing: whose range the model wants.
+            preprocessing: of the model; gives the range of the images.
         """
         self._apply, self._preprocessing, self._dtype = apply, preprocessing, precision
         self.device = device

@@ -1,1 +1,1 @@
-"""What is minimised: each objective owns its model and gives losses and metrics for a batch."""
+"""Training objectives: each owns its model and returns losses and metrics for a batch."""

@@ -1,6 +1,5 @@
-"""What every objective offers: it owns all that learns, and says what it needs."""
+"""The base class of objectives, which own everything that is trained, and its checks."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -14,45 +13,46 @@ from vitral.data.needs import MASK, Needs
 from vitral.data.workers import Batch
 from vitral.errors import RequestError
 from vitral.evaluate.evaluator import Evaluator, MeanEvaluator
+from vitral.files.layout import check_file_names
 
 COUPLINGS = ("example", "weighted", "batch")
 RESERVED = (
     "loss", "step", "epoch", "split", "learning_rate", "grad_norm", "num_examples", "weight",
 )  # fmt: skip
-"""What metrics may not be called."""
+"""Names that metrics may not have."""
 MIXING = ("augment.mixup", "augment.cutmix")
 """Settings that mix images with their classes."""
 MOVING = ("augment.randaugment", "augment.randaugment_magnitude")
-"""Settings that move pixels in ways that masks do not follow."""
+"""Settings that move pixels, which masks do not follow."""
 OF_SHARES = ("evaluation.best_within",)
-"""Settings that need a figure that is a share of examples."""
+"""Settings that require a primary metric that is a share of examples."""
 OF_TRAINED = ("train.ema", "train.ema_decay")
-"""Settings that average what is trained, for a result that is."""
+"""Settings that average trained weights, which requires a result made of them."""
 
 
 class Loss(NamedTuple):
-    """What an objective makes of examples."""
+    """Loss and metrics of examples."""
 
     values: Tensor
-    """(N,): the loss of each example. With weights, what each adds to the sum that is divided by
-    the sum of weights: (N,), or (N, parts) where each part has weights of its own."""
+    """(N,): the loss of each example. With weights, the summand of each example in a sum that is
+    divided by the sum of weights: (N,), or (N, parts) if each part has its own weights."""
     metrics: dict[str, Tensor]
-    """What is logged beside it, (N,) each; averaged as the (first part of the) loss is."""
+    """Logged values, (N,) each; averaged like the (first part of the) loss."""
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where in a run a step is, for schedules and for what happens around it."""
+    """The position of a step in a run, for schedules and the hooks around a step."""
 
     step: int
     """From 0."""
     total_steps: int
     steps_per_epoch: int
     optimizer: torch.optim.Optimizer
-    """Its groups have `lr`, `weight_decay`, and `decays`: whether they are of what decays."""
+    """Its groups have `lr`, `weight_decay`, and `decays`: whether weight decay applies."""
     finite: Tensor
-    """A scalar on the device: 1, or 0 once loss or gradient of a step were not finite, from when on
-    nothing is updated. `move` heeds it."""
+    """A scalar on the device: 1, or 0 once the loss or gradient of a step was not finite, after
+    which nothing is updated. `move` respects it."""
 
     @property
     def epoch(self) -> float:
@@ -61,16 +61,16 @@ class StepInfo:
 
     @property
     def progress(self) -> float:
-        """The share of the run that is done before this step, 0 in the first, below 1."""
+        """The share of the run done before this step, in [0, 1)."""
         return self.step / self.total_steps
 
     @torch.no_grad()
     def move(self, tensors: Iterable[Tensor], towards: Iterable[Tensor], *, share: float) -> None:
-        """Move state by a share of the way, such as a teacher to its student.
+        """Interpolate tensors in place towards others, such as a teacher towards its student.
 
-        With share 1 it becomes what it moves towards, whatever its type.
+        With share 1 they become copies of the others, whatever their dtype.
 
-        Where the step was not finite it stays, whatever it should move towards.
+        If the step was not finite they do not change.
         """
         for tensor, goal in zip(tensors, towards, strict=True):
             moved = goal.to(tensor.dtype)
@@ -80,78 +80,79 @@ class StepInfo:
 
 
 class Objective(nn.Module):
-    """Owns the model and whatever else learns.
+    """Owns the model and everything else that is trained.
 
-    The loop knows of an objective what stands here, and no objective by name. Its parameters are
-    the optimizer's, but those frozen when a run begins, such as a teacher's; its tensors are the
-    checkpoint's; names begin with `model.` for the model. `train` puts all modules into training
-    mode: one that shall stay as in evaluation, such as a teacher with dropout, overrides it.
+    The training loop uses only this interface, and no objective by name. The optimizer gets all
+    parameters except those that are frozen when a run begins, such as a teacher's. Checkpoints hold
+    all tensors; those of the model have the prefix `model.`. `train` puts all modules into training
+    mode: one that shall stay in evaluation mode, such as a teacher with dropout, overrides it.
 
-    Class attributes say what must be known before there is a model: what data is opened (`label`,
-    `targets`, `further_sources`), how wide a head is (`num_outputs`), its settings.
+    Class attributes state what must be known before there is a model: which data is opened
+    (`label`, `targets`, `further_sources`), the width of the head (`num_outputs`), the settings.
     """
 
     settings_type: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
-    """A frozen dataclass of its own settings, `objective.*` in the tree."""
+    """A frozen dataclass of the objective's settings, `objective.*` in the config."""
     coupling: ClassVar[str] = "example"
-    """"example": the loss of an example depends on it alone. "weighted": likewise, and it counts by
-    `weights`, which the targets alone tell. "batch": it depends on all examples of the step, as a
-    contrastive loss, a centre or BatchNorm do: `encode` and `couple` then stand for `forward`."""
+    """"example": the loss of an example depends only on it. "weighted": likewise, and examples are
+    weighted by `weights`, which depend only on the targets. "batch": the loss depends on all
+    examples of the step, as for a contrastive loss, a centre or BatchNorm: `encode` and `couple`
+    then replace `forward`."""
     label: ClassVar[bool] = True
-    """Whether classes are read; without, data without class folders can be opened."""
+    """Whether class labels are read; if not, data without class folders can be opened."""
     targets: ClassVar[tuple[str, ...]] = ()
-    """Kinds of targets beside classes, of `data.needs.TARGETS`."""
+    """Kinds of targets besides classes, of `data.needs.TARGETS`."""
     mixing: ClassVar[bool] = False
-    """Whether labels that were mixed are understood."""
+    """Whether mixed labels (mixup, CutMix) are supported."""
     is_judged_by_share: ClassVar[bool] = False
-    """Whether the primary figure is a share of the examples, of which a standard error is known."""
+    """Whether the primary metric is a share of examples, which has a standard error."""
 
     model: nn.Module
     uses_all = False
-    """Whether each parameter that is trained has a gradient in every step: then several processes
-    need not look for those that have none."""
+    """Whether each trained parameter has a gradient in every step: then DDP need not search for
+    unused parameters."""
 
     def __init__(self, model: nn.Module, settings: ObjectiveSettings | None = None) -> None:
         """Own a model.
 
         Args:
-            model: what a user loads in the end.
+            model: the network that users load in the end.
             settings: of `settings_type`; None: its defaults.
         """
         super().__init__()
         self.model = model
         self.settings = settings or self.settings_type()
 
-    # What data and model it is for, before there is a model.
+    # Supported data and models, before there is a model.
 
     @classmethod
     def check_data(cls, data: ImageDataset, settings: ObjectiveSettings) -> None:
-        """Make sure that data can be trained on.
+        """Check that the objective supports the data.
 
         Raises:
-            RequestError: it can't, and what to do.
+            RequestError: it does not; the message says what to do.
         """
 
     @classmethod
     def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
-        """Return how many outputs the model's head must have; 0: there is no head."""
+        """Return the number of outputs of the model's head; 0: there is no head."""
         return 0
 
     @classmethod
     def further_sources(cls, settings: ObjectiveSettings) -> Mapping[str, float]:
-        """Return the sources beside the run's own data, with the share of a batch of each."""
+        """Return the data sources besides the run's own, with their shares of a batch."""
         return {}
 
     @classmethod
     def fit_recipe(
         cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageDataset
     ) -> dict[str, Any]:
-        """Return a recipe's settings, by path, without what has no place with this objective.
+        """Return a recipe's settings, by path, without those that do not apply to this objective.
 
         Args:
-            recipe: as it stands.
-            given: what a person asked for.
-            data: opened.
+            recipe: its settings.
+            given: settings that the user has given.
+            data: of the run.
         """
         unfit = {
             MIXING: not cls.mixing,
@@ -162,11 +163,11 @@ class Objective(nn.Module):
         dropped = {path for paths, is_unfit in unfit.items() if is_unfit for path in paths}
         return {path: value for path, value in recipe.items() if path not in dropped}
 
-    # What a batch must hold.
+    # Contents of a batch.
 
     @property
     def needs(self) -> Needs:
-        """What a batch must hold."""
+        """The required contents of a batch."""
         return Needs(
             label=self.label,
             targets=self.targets,
@@ -175,10 +176,10 @@ class Objective(nn.Module):
         )
 
     def begin(self, batch: Batch) -> list[str]:
-        """Look at some training examples, unchanged, before anything is trained.
+        """Inspect some training examples, without augmentation, before training.
 
         Returns:
-            What a person should know, in sentences.
+            Sentences for the log.
         """
         return []
 
@@ -187,54 +188,54 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """Return the loss and metrics of each example of a micro-batch.
 
-        With coupling "batch" it is those of a micro-batch that is coupled by itself.
+        With coupling "batch" the micro-batch is coupled by itself.
         """
         if self.coupling == "batch":
             return self.couple(self.encode(batch))
         raise RequestError(f"{type(self).__name__} does not say its loss: define forward")
 
     def weights(self, batch: Batch) -> Tensor:
-        """Return what each example counts for, (N,) or (N, parts), from its targets alone.
+        """Return the weight of each example, (N,) or (N, parts), computed only from its targets.
 
-        With coupling "weighted": such as the number of its pixels that have a class. Asked for
-        before the forward pass, without gradients.
+        Used with coupling "weighted", for example the number of labelled pixels. Called before the
+        forward pass, without gradients.
         """
         raise RequestError(f"{type(self).__name__} has no weights: define them")
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what one micro-batch gives to the coupled loss, each (N, ...).
+        """Return the inputs of the coupled loss for one micro-batch, each (N, ...).
 
-        With coupling "batch". Everything that sees one example at a time, such as the network; it
-        may be computed twice, so that memory holds the activations of one micro-batch only.
+        Used with coupling "batch", for everything that treats examples independently, such as the
+        network. It may run twice, so that only activations of one micro-batch are in memory.
         """
         raise RequestError(f"{type(self).__name__} has no encode: define it")
 
     def couple(self, tensors: Mapping[str, Tensor]) -> Loss:
-        """Return the loss over what `encode` gave for all valid examples of the step.
+        """Return the loss of the outputs of `encode` for all valid examples of the step.
 
-        With coupling "batch". The rows are in the order of the step, those of all micro-batches and
-        processes; every process computes the same.
+        Used with coupling "batch". The rows of all micro-batches and processes are in the order of
+        the step; every process computes the same.
         """
         raise RequestError(f"{type(self).__name__} has no couple: define it")
 
-    # What happens around a step.
+    # Hooks around a step.
 
     def before_step(self, at: StepInfo) -> None:
-        """Set what moves with the step, before the first forward pass: a function of it alone."""
+        """Set scheduled values before the first forward pass; they may depend only on the step."""
 
     def on_gradients(self, at: StepInfo) -> None:
-        """Change gradients when all are there, before they are clipped as the run says."""
+        """Change the accumulated gradients before the run's gradient clipping."""
 
     def after_step(self, at: StepInfo) -> None:
-        """Move state of its own after the optimizer, by `at.move`: a teacher, a centre, a queue."""
+        """Update other state after the optimizer, by `at.move`: a teacher, a centre, a queue."""
 
-    # What is scored, kept and shipped.
+    # Scoring and results.
 
     def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
-        """Return what `evaluator` reads of a batch, named, (N, ...) each; in evaluation mode.
+        """Return the inputs of `evaluator` for a batch by name, (N, ...) each; in evaluation mode.
 
         Args:
-            batch: its images in the model's range.
+            batch: with images in the model's range.
             final: as for `evaluator`.
         """
         if self.coupling == "batch" or len(self.needs.views) > 1:
@@ -254,29 +255,29 @@ class Objective(nn.Module):
         return found
 
     def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
-        """Return what measures the model on a split, empty.
+        """Return an empty evaluator, which scores the model on a split.
 
         Args:
             data: of the run.
             final: whether the run's result is scored, and files may be written; else the model is
-                while it trains.
+                scored during training.
         """
         return MeanEvaluator()
 
     def result(self) -> nn.Module:
-        """Return the network that is scored, kept and shipped, such as a teacher."""
+        """Return the network that is scored, saved and published, such as a teacher."""
         return self.model
 
     def parts(self) -> dict[str, nn.Module]:
-        """Return what is published beside the model, by name, such as a decoder."""
+        """Return modules that are published besides the model, by name, such as a decoder."""
         return {}
 
 
 def check_objective(objective: Objective) -> None:
-    """Make sure that an objective is one that the loop can train, before it does.
+    """Check before training that the loop can train an objective.
 
     Raises:
-        RequestError: what it states can't be, or nothing of it learns.
+        RequestError: its attributes are invalid or inconsistent, or it has nothing to train.
     """
     kind = type(objective).__name__
     if objective.coupling not in COUPLINGS:
@@ -302,18 +303,18 @@ def check_objective(objective: Objective) -> None:
         )
     result_names(objective)
     for name, part in objective.parts().items():
-        if not isinstance(part, nn.Module) or not re.fullmatch(r"[\w-]+", name):
+        if not isinstance(part, nn.Module):
             raise RequestError(
-                f"{kind}.parts has {name!r} of type {type(part).__name__}: give modules by names "
-                "of letters and digits, which become folders"
+                f"{kind}.parts has {name!r} of type {type(part).__name__}: give modules"
             )
+    check_file_names(objective.parts(), what=f"{kind}.parts")
 
 
 def checked_loss(objective: Objective, loss: Any, *, rows: int) -> Loss:
-    """Return what an objective made of a number of rows, if it is a loss that can be trained.
+    """Return an objective's loss for a number of rows after checking it.
 
     Raises:
-        RequestError: another type or shape, or a metric of a name that rows have already.
+        RequestError: a wrong type or shape, or a metric with a reserved name.
     """
     kind = type(objective).__name__
     if not (isinstance(loss, tuple) and len(loss) == 2 and isinstance(loss[1], Mapping)):
@@ -334,10 +335,10 @@ def checked_loss(objective: Objective, loss: Any, *, rows: int) -> Loss:
 
 
 def check_metric_name(name: str, *, of: str) -> None:
-    """Make sure that a metric's name is its own.
+    """Check that the name of a metric is not reserved.
 
     Raises:
-        RequestError: rows of metrics have it already.
+        RequestError: it is.
     """
     if name in RESERVED:
         raise RequestError(
@@ -346,10 +347,10 @@ def check_metric_name(name: str, *, of: str) -> None:
 
 
 def checked_weights(objective: Objective, weights: Any, *, rows: int) -> Tensor:
-    """Return what a number of rows count for, (rows, parts) float32.
+    """Return the weights of a number of rows after checking them, (rows, parts) float32.
 
     Raises:
-        RequestError: another type or shape.
+        RequestError: a wrong type or shape.
     """
     found = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
     if not isinstance(weights, Tensor) or len(found) not in (1, 2) or found[0] != rows:
@@ -361,12 +362,12 @@ def checked_weights(objective: Objective, weights: Any, *, rows: int) -> Tensor:
 
 
 def by_part(values: Tensor) -> Tensor:
-    """Return values (N,) of a loss of one part as (N, 1)."""
+    """Return values as (N, parts); (N,) becomes (N, 1)."""
     return values.unsqueeze(1) if values.ndim == 1 else values
 
 
 def result_names(objective: Objective) -> dict[str, str]:
-    """Return for each tensor of the result, by its own name, the one that the objective has.
+    """Return the objective's name of each tensor of the result, by the result's name.
 
     Raises:
         RequestError: the result has a tensor that the objective does not own.
@@ -384,10 +385,10 @@ def result_names(objective: Objective) -> dict[str, str]:
 
 
 def per_example(value: Tensor, count: int) -> Tensor:
-    """Return one value an example; a scalar stands for each of them.
+    """Return one value per example; a scalar is expanded.
 
     Raises:
-        RequestError: no tensor, or another shape.
+        RequestError: not a tensor, or another shape.
     """
     if not isinstance(value, Tensor):
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Cross-entropy over classes, softmax or sigmoid; sigmoid also for images of any classes."""
+"""Cross-entropy with softmax or sigmoid; sigmoid also for multi-label images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from vitral.training.objectives.base import Loss, Objective
 
 @dataclass(frozen=True)
 class ClassificationSettings(ObjectiveSettings):
-    """Of "softmax" and "sigmoid"."""
+    """Settings of "softmax" and "sigmoid"."""
 
     label_smoothing: float = 0.0
     """Share of each target spread evenly over all classes (arXiv 1512.00567, section 7)."""
@@ -33,43 +33,43 @@ class ClassificationSettings(ObjectiveSettings):
 
 
 class ClassObjective(Objective):
-    """Whatever trains a model whose outputs are classes."""
+    """Base class of objectives for models whose outputs are classes."""
 
     is_judged_by_share = True
 
     @classmethod
     def num_outputs(cls, data: ImageDataset, settings: ObjectiveSettings) -> int:
-        """One for each class."""
+        """Return the number of classes."""
         return len(data.classes)
 
     @classmethod
     def fit_recipe(
         cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageDataset
     ) -> dict[str, Any]:
-        """Have the best model of images of several labels told by its loss.
+        """Select the best model by its loss for multi-label images.
 
-        All labels of an image are hardly ever right.
+        All labels of an image are rarely right.
         """
-        kept = super().fit_recipe(recipe, given, data)
-        return judged_by_loss(kept, given) if data.is_multi_label else kept
+        settings = super().fit_recipe(recipe, given, data)
+        return judged_by_loss(settings, given) if data.is_multi_label else settings
 
     output = "softmax"
     """How logits become probabilities, "softmax" or "sigmoid"."""
 
     def outputs(self, batch: Batch, *, final: bool) -> dict[str, Tensor]:
-        """Return loss and metrics of every example; of the result what its logits say."""
+        """Return loss and metrics of each example; if final, likelihoods from the logits."""
         if final:
             return likelihoods(self.model(batch["image"]), batch["label"], output=self.output)
         values, metrics = self(batch)
         return {"loss": values, **metrics}
 
     def evaluator(self, data: ImageDataset, *, final: bool) -> Evaluator:
-        """Loss and accuracy; of the result every prediction beside controls."""
+        """Return an evaluator of loss and accuracy; if final, of all predictions with controls."""
         return ClassificationEvaluator(keeps_predictions=final)
 
 
 class Classification(ClassObjective):
-    """Softmax or sigmoid cross-entropy against labels, smoothed and mixed in training."""
+    """Softmax or sigmoid cross-entropy with labels, smoothed and mixed in training."""
 
     settings_type: ClassVar[type[ObjectiveSettings]] = ClassificationSettings
     mixing: ClassVar[bool] = True
@@ -79,13 +79,13 @@ class Classification(ClassObjective):
 
         Args:
             model: images (N, C, H, W) to logits (N, K).
-            settings: `name` is "softmax", or "sigmoid", summed over classes as the official code
-                does; smoothing is in training only.
+            settings: `name` is "softmax", or "sigmoid", summed over classes as in the official
+                code; smoothing is applied in training only.
         """
         super().__init__(model, settings)
         assert isinstance(self.settings, ClassificationSettings)
         self.label_smoothing = self.settings.label_smoothing
-        if self.settings.name in OUTPUTS:  # else a class of the caller's own, by its name
+        if self.settings.name in OUTPUTS:  # else the name of the caller's own subclass
             self.output = self.settings.name
         self.uses_all = isinstance(model, Model)
         if isinstance(model, Model):
@@ -108,7 +108,7 @@ class Classification(ClassObjective):
         return Loss(self.losses(logits, batch), {"accuracy": is_right(logits, batch).float()})
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the cross-entropy (N,) of logits (N, K) against the batch's labels."""
+        """Return the cross-entropy (N,) of logits (N, K) with the batch's labels."""
         if self.output == "softmax" and "mix_share" not in batch:
             smoothing = self.label_smoothing if self.training else 0.0
             return F.cross_entropy(
@@ -120,7 +120,7 @@ class Classification(ClassObjective):
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
 
     def mixed_targets(self, batch: Batch, *, num_classes: int) -> Tensor:
-        """Return the share of each class (N, K) that the logits should show."""
+        """Return the target share of each class (N, K)."""
         targets = to_multi_hot(batch["label"], num_classes=num_classes)
         if "mix_share" in batch:
             other = to_multi_hot(batch["mix_label"], num_classes=num_classes)
@@ -131,16 +131,16 @@ class Classification(ClassObjective):
 
 
 def judged_by_loss(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Have the best model told by its loss, unless a person asked for something else."""
+    """Select the best model by its loss, unless the user has set another criterion."""
     is_asked = any(f"evaluation.{name}" in given for name in ("best_by", "best_within"))
     if is_asked or not recipe.get("evaluation.keep_best"):
         return dict(recipe)
-    kept = {path: value for path, value in recipe.items() if path != "evaluation.best_within"}
-    return kept | {"evaluation.best_by": "loss"}
+    settings = {path: value for path, value in recipe.items() if path != "evaluation.best_within"}
+    return settings | {"evaluation.best_by": "loss"}
 
 
 def is_right(logits: Tensor, batch: Batch) -> Tensor:
-    """Say for each image (N,) whether its class is right, or all of its classes are."""
+    """Return for each image (N,) whether its class, or all of its classes, are right."""
     label = _main_label(batch)
     if label.ndim == 2:
         return ((logits > 0) == label.bool()).all(dim=1)
@@ -148,9 +148,9 @@ def is_right(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def _main_label(batch: Batch) -> Tensor:
-    """Return the label of which each image shows most."""
+    """Return the label with the larger share in each mixed image."""
     label = batch["label"]
     if "mix_share" not in batch:
         return label
-    is_own = batch["mix_share"] >= 0.5
-    return torch.where(is_own.view(-1, *[1] * (label.ndim - 1)), label, batch["mix_label"])
+    is_first = batch["mix_share"] >= 0.5
+    return torch.where(is_first.view(-1, *[1] * (label.ndim - 1)), label, batch["mix_label"])

@@ -1,9 +1,9 @@
-"""The objectives by name, and what a caller may give in place of one."""
+"""The objectives by name, and objectives made of classes or functions of the caller."""
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +15,22 @@ from vitral.data.workers import Batch
 from vitral.errors import RequestError, nearest
 from vitral.evaluate.forward import evaluating
 from vitral.models.model import Model
-from vitral.training.objectives.base import MIXING, Loss, per_example
+from vitral.training.objectives.base import MIXING, Loss, Objective, per_example
 from vitral.training.objectives.classification import ClassObjective, judged_by_loss
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from vitral.config.run import ObjectiveSettings
-    from vitral.training.objectives.base import Objective
-
 
 OBJECTIVES: dict[str, tuple[str, str]] = {
     "softmax": ("classification", "Classification"),
     "sigmoid": ("classification", "Classification"),
 }
-"""The module in this package, and the class in it, by name. An objective's own settings, and all
-else that is to be known of it, stand in its module."""
+"""(module in this package, class) by name. The settings of an objective, and everything else about
+it, are defined in its module."""
 
 
-def objective_named(name: str) -> "type[Objective]":
-    """Return an objective's class.
+def objective_named(name: str) -> type[Objective]:
+    """Return the class of an objective.
 
     Raises:
-        RequestError: there is none of that name; the nearest is named.
+        RequestError: the name is unknown; the message suggests the nearest one.
     """
     if name not in OBJECTIVES:
         raise RequestError(f"there is no objective {name!r}{nearest(name, OBJECTIVES)}")
@@ -53,12 +46,12 @@ class ObjectiveChoice:
     """The objective of a run, before there is a model."""
 
     name: str
-    """In the settings."""
-    kind: "type[Objective]"
+    """As in the settings."""
+    kind: type[Objective]
     given: Callable[..., Any] | None = None
-    """What a caller gave in place of a name."""
+    """The object that the caller gave instead of a name."""
 
-    def build(self, model: "nn.Module", settings: "ObjectiveSettings") -> "Objective":
+    def build(self, model: nn.Module, settings: ObjectiveSettings) -> Objective:
         """Return the objective of a model."""
         if self.given is None or self.given is self.kind:
             return self.kind(model, settings)
@@ -66,7 +59,7 @@ class ObjectiveChoice:
 
 
 def choose_objective(objective: Any) -> ObjectiveChoice:
-    """Return the objective that a name, a class or a function stands for.
+    """Return the objective for a name, a class or a function.
 
     Args:
         objective: a name; a subclass of `Objective`; or a function (model, batch) -> loss or
@@ -75,8 +68,6 @@ def choose_objective(objective: Any) -> ObjectiveChoice:
     Raises:
         RequestError: an unknown name, or none of these.
     """
-    from vitral.training.objectives.base import Objective
-
     if isinstance(objective, str):
         return ObjectiveChoice(objective, objective_named(objective))
     name = getattr(objective, "__name__", type(objective).__name__)
@@ -101,21 +92,21 @@ def choose_objective(objective: Any) -> ObjectiveChoice:
 
 
 ObjectiveFunction = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]] | Tensor]
-# All logits rise by these to tell a loss by; a softmax's changes by rounding only, a sigmoid's
-# grows by equal amounts once every logit is far above 0.
+# Offsets added to all logits to classify a loss: that of a softmax changes only by rounding, that
+# of a sigmoid grows linearly once every logit is far above 0.
 _RISES = (0.0, 1.0, 20.0, 40.0, 60.0)
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class FunctionSettings(ObjectiveSettings):
-    """Of a function of the caller's own."""
+    """Settings of a function of the caller's own."""
 
     output: str = "auto"
     """How the model's logits become probabilities, "softmax" or "sigmoid", which a function does
-    not say; "auto": by softmax if the loss stays what it is when all logits of an image rise alike,
-    as a cross-entropy over classes does; by sigmoid if it then grows evenly, as one of each class
-    by itself does; else as the model states, which of fresh weights is softmax."""
+    not state. "auto" adds a constant to all logits of an image: softmax if the loss stays the same,
+    as for a cross-entropy over classes; sigmoid if it grows linearly, as for one binary
+    cross-entropy per class; else as the model states, which is softmax for fresh weights."""
 
     def __post_init__(self) -> None:
         check_choice(("auto", "softmax", "sigmoid"), output=self.output)
@@ -124,12 +115,12 @@ class FunctionSettings(ObjectiveSettings):
 class FunctionObjective(ClassObjective):
     """Calls `function(model, batch)`, which returns the loss, or the loss and a dict of metrics.
 
-    The loss is (N,), one value an example, or a scalar, taken for the mean over the batch. The
+    The loss is (N,), one value per example, or a scalar, used as the mean over the batch. The
     function may be a module with weights of its own: they are trained with the model.
     """
 
     settings_type: ClassVar[type[ObjectiveSettings]] = FunctionSettings
-    mixing: ClassVar[bool] = True  # if a person asks for it
+    mixing: ClassVar[bool] = True  # if the user sets it
 
     def __init__(
         self,
@@ -150,20 +141,20 @@ class FunctionObjective(ClassObjective):
     def fit_recipe(
         cls, recipe: Mapping[str, Any], given: Mapping[str, Any], data: ImageDataset
     ) -> dict[str, Any]:
-        """Have the best model told by its loss, and mix nothing that nobody asked for.
+        """Select the best model by its loss, and do not mix images unless given.
 
-        A function may give no accuracy, and reads `label` as it is.
+        A function may return no accuracy, and may not support mixed labels.
         """
-        kept = super().fit_recipe(recipe, given, data)
-        plain = {path: value for path, value in kept.items() if path not in MIXING}
+        settings = super().fit_recipe(recipe, given, data)
+        plain = {path: value for path, value in settings.items() if path not in MIXING}
         return judged_by_loss(plain, given)
 
     def begin(self, batch: Batch) -> list[str]:
-        """Find out how logits become probabilities, where nobody said it."""
+        """Detect how logits become probabilities, unless it is set."""
         assert isinstance(self.settings, FunctionSettings)
         if self.settings.output != "auto":
             return []
-        found, reason = self._tell_output(batch)
+        found, reason = self._detect_output(batch)
         self._set_output(found)
         return [
             f"objective {self.settings.name}: logits become probabilities by {found} ({reason}); "
@@ -188,8 +179,8 @@ class FunctionObjective(ClassObjective):
         if isinstance(self.model, Model):
             self.model.output = output
 
-    def _tell_output(self, batch: Batch) -> tuple[str, str]:
-        """Return how logits become probabilities, and why."""
+    def _detect_output(self, batch: Batch) -> tuple[str, str]:
+        """Return how logits become probabilities, and the reason."""
         if batch["label"].ndim == 2:
             return "sigmoid", "an image may have any classes"
         losses = self._losses_of_raised(batch)
@@ -205,7 +196,7 @@ class FunctionObjective(ClassObjective):
 
     @torch.no_grad()
     def _losses_of_raised(self, batch: Batch) -> list[Tensor] | None:
-        """Return the losses (N,) with logits raised by each of `_RISES`; None: it takes none."""
+        """Return the losses (N,) with `_RISES` added to the logits; None: the model is unused."""
         raised_by, num_calls = 0.0, 0
 
         def rise(_module: nn.Module, _inputs: Any, logits: Tensor) -> Tensor:

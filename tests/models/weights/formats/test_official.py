@@ -138,10 +138,10 @@ def test_the_biases_of_queries_keys_and_values_are_in_their_places(
 ) -> None:
     arrays = reference("vit_token.weights")
     model = load_model(shared / "reference" / "vit_token.weights.npz")
-    place = ("query", "key", "value").index(part)
+    part_index = ("query", "key", "value").index(part)
     for index, block in enumerate(model.blocks):
         attention = f"Transformer/encoderblock_{index}/MultiHeadDotProductAttention_1"
-        ours = block.attention.qkv.bias.chunk(3)[place]
+        ours = block.attention.qkv.bias.chunk(3)[part_index]
         assert_near(ours, arrays[f"{attention}/{part}/bias"].reshape(-1), tolerance=0)
 
 

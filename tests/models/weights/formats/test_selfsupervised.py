@@ -82,14 +82,14 @@ def test_a_whole_dino_checkpoint_is_read_as_its_teacher(
     build: Build, write: Write, small_images: Tensor
 ) -> None:
     model = build()
-    own = renamed(model.state_dict(), NAMES)
-    teacher = {f"backbone.{name}": tensor for name, tensor in own.items()} | projection_head(16)
+    state = renamed(model.state_dict(), NAMES)
+    teacher = {f"backbone.{name}": tensor for name, tensor in state.items()} | projection_head(16)
     student = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in teacher.items()}
     path = write({"student": student, "teacher": teacher, "optimizer": {}, "epoch": 99})
     loaded = load_model(path, num_heads=2, **SIZE)
     assert_same(loaded, model, small_images)
     report = loaded.load_report
-    assert (report.format, len(report.used)) == ("dino", len(own))
+    assert (report.format, len(report.used)) == ("dino", len(state))
     assert set(report.left_over) == set(projection_head(16))
     assert (loaded.config.pool, loaded.config.position_resize) == ("token", "bicubic_offset")
     wanted = loaded.preprocessing
@@ -155,10 +155,10 @@ def test_blocks_in_chunks_keep_their_number(
     build: Build, write: Write, small_images: Tensor
 ) -> None:
     model = build(depth=4, layer_scale=1e-5)
-    own = renamed(model.state_dict(), NAMES)
+    state = renamed(model.state_dict(), NAMES)
     chunked = {
         re.sub(r"^blocks\.(\d+)", lambda match: f"blocks.{int(match[1]) // 2}.{match[1]}", name): t
-        for name, t in own.items()
+        for name, t in state.items()
     }
     assert {"blocks.0.1.norm1.weight", "blocks.1.2.norm1.weight"} <= set(chunked)
     path = write(
@@ -176,10 +176,10 @@ def test_dinov2_s_linear_classifier_reads_token_and_patches(
     build: Build, write: Write, small_images: Tensor
 ) -> None:
     model = build(num_classes=5, pool="token+gap", layer_scale=1e-5)
-    own = renamed(model.state_dict(), NAMES)
+    state = renamed(model.state_dict(), NAMES)
     theirs = {
         f"linear_{name}" if name.startswith("head.") else f"backbone.{name}": tensor
-        for name, tensor in own.items()
+        for name, tensor in state.items()
     }
     loaded = load_model(write(theirs), num_heads=2, **SIZE)
     assert_same(loaded, model, small_images)

@@ -1,1 +1,1 @@
-"""Other people's formats: a file each, or a few where there is much to say."""
+"""Weight formats of other libraries: a module or package each."""

@@ -1,4 +1,4 @@
-"""The `.npz` of the paper's authors: ViT and hybrids (google-research/vision_transformer).
+"""The `.npz` files of the paper's authors: ViT, hybrids (google-research/vision_transformer).
 
 Also big_vision's names of the same, its attention-pooling head and its ResNet v1.
 """
@@ -39,7 +39,7 @@ from vitral.models.weights.source import WeightFile
 NAME = "official"
 SUFFIX = ".npz"
 POSITIONS = "Transformer/posembed_input/pos_embedding"
-# The names of 2020, which the released files have, and those of later code.
+# The names of 2020, as in the released files, and those of later code.
 _RELEASED_NAMES = {
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
     "LayerNorm_1": "LayerNorm_2",
@@ -48,15 +48,15 @@ _RELEASED_NAMES = {
 
 
 def recognises(source: WeightFile) -> bool:
-    """Say whether weights have the names of an official ViT, hybrid or ResNet v1."""
+    """Return whether weights have the names of an official ViT, hybrid or ResNet v1."""
     return "embedding/kernel" in source.tensors or "conv_root/kernel" in source.tensors
 
 
 def canonical(source: WeightFile) -> dict[str, Tensor]:
-    """Return the tensors under the names that the released files have.
+    """Return the tensors under the names of the released files.
 
-    Later names are put back, layers stacked for a scan are taken apart, and big_vision's table,
-    which is added before the class token comes, gets a row of zeros for it.
+    Later names are mapped back, and layers stacked for a scan are split. big_vision's position
+    table, which is added before the class token is prepended, gets a row of zeros for it.
     """
     tensors = _unstack(source.tensors)
     newer = any("MlpBlock_0" in name for name in tensors if "encoderblock" in name)
@@ -78,10 +78,10 @@ def canonical(source: WeightFile) -> dict[str, Tensor]:
 
 
 def infer(source: WeightFile) -> ModelConfig:
-    """Read the architecture off the shapes.
+    """Infer the architecture from the shapes.
 
     Raises:
-        ModelFileError: a tensor that every ViT has is missing, or the grid is not known.
+        ModelFileError: a tensor that every ViT has is missing, or the grid is unknown.
     """
     tensors, path = source.tensors, source.path
     if "embedding/kernel" not in tensors:
@@ -125,7 +125,7 @@ def infer(source: WeightFile) -> ModelConfig:
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """Return where each tensor of a model is in an official file."""
+    """Return the entries of a model's tensors in an official file."""
     if isinstance(config, ResNetConfig):
         return [*_resnet("trunk", config), *_head(config)]
     assert isinstance(config, ViTConfig)
@@ -164,16 +164,16 @@ def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
 
 
 def classes(source: WeightFile) -> None:
-    """Official files do not name their classes."""
+    """Return None: official files do not name their classes."""
 
 
 def is_spare(name: str) -> bool:
-    """Every tensor of an official file belongs to the model, but those of a text tower."""
+    """Return whether a tensor belongs to a text tower; all others belong to the model."""
     return name.startswith("txt/") or name in ("t", "b")
 
 
 def cautions(config: ModelConfig) -> list[str]:
-    """Say what the official code computes otherwise."""
+    """Return what the official code computes differently."""
     if isinstance(config, ResNetConfig):
         return resnet_cautions(config, V1_FIELDS)
     assert isinstance(config, ViTConfig)
@@ -189,7 +189,7 @@ def cautions(config: ModelConfig) -> list[str]:
 
 
 def resnet_cautions(config: ResNetConfig, official: Mapping[str, Any]) -> list[str]:
-    """Say which conventions of a ResNet are not the official code's."""
+    """Return which conventions of a ResNet differ from the official code's."""
     return [
         f"the official code has {name}={official[name]!r} in its ResNet, this model "
         f"{getattr(config, name)!r}"
@@ -199,12 +199,12 @@ def resnet_cautions(config: ResNetConfig, official: Mapping[str, Any]) -> list[s
 
 
 def side_files(model: Model) -> dict[str, Any]:
-    """Nothing lies beside an `.npz`."""
+    """Return nothing: an `.npz` has no files beside it."""
     return {}
 
 
 def refusal(config: ModelConfig) -> str | None:
-    """Say why a model has no place in an official file, or None."""
+    """Return why a model can't be stored in an official file, or None."""
     if isinstance(config, ResNetConfig):
         return _stem_refusal(config) if config.version == "v1" else "is a ResNet of version v2"
     if not isinstance(config, ViTConfig):
@@ -318,7 +318,7 @@ def _infer_resnet(tensors: Tensors, *, has_head: bool) -> ResNetConfig:
 
 
 def _unstack(tensors: Tensors) -> dict[str, Tensor]:
-    """Take layers apart that are stacked along a first axis (big_vision's scan)."""
+    """Split layers that are stacked along a first axis (big_vision's scan)."""
     stacked = "Transformer/encoderblock/"
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""The `.npz` of the BiT authors (google-research/big_transfer), and big_vision's names of them."""
+"""The `.npz` files of BiT's authors (google-research/big_transfer), and big_vision's names."""
 
 import re
 from typing import Any
@@ -26,18 +26,18 @@ NAME = "official"
 SUFFIX = ".npz"
 ROOT = "resnet/root_block/standardized_conv2d/kernel"
 HEAD = "resnet/head/conv2d/"
-# A unit's three convolutions, each after its norm, as TensorFlow's names have them.
+# A unit's three convolutions, each after its norm, by TensorFlow's names.
 _PARTS = {1: "a", 2: "b", 3: "c"}
 
 
 def recognises(source: WeightFile) -> bool:
-    """Say whether weights have the names of a BiT file."""
+    """Return whether weights have the names of a BiT file."""
     plain = {_without_numbers(name) for name in source.tensors}
     return ROOT in plain or "root_block/conv_root/kernel" in plain
 
 
 def canonical(source: WeightFile) -> dict[str, Tensor]:
-    """Return the tensors under the names of the released files, without numbers behind layers."""
+    """Return the tensors under the released files' names, without number suffixes of layers."""
     tensors = source.tensors
     if "root_block/conv_root/kernel" in tensors:
         return {_from_big_vision(name): tensor for name, tensor in tensors.items()}
@@ -45,10 +45,10 @@ def canonical(source: WeightFile) -> dict[str, Tensor]:
 
 
 def infer(source: WeightFile) -> ModelConfig:
-    """Read the architecture off the shapes; the image size is not in them.
+    """Infer the architecture from the shapes, which do not determine the image size.
 
     Raises:
-        ModelFileError: the root is no convolution's kernel.
+        ModelFileError: the root is no kernel of a convolution.
     """
     tensors, path = source.tensors, source.path
     root, head = tensors[ROOT], tensors.get(f"{HEAD}kernel")
@@ -66,7 +66,7 @@ def infer(source: WeightFile) -> ModelConfig:
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """Return where each tensor of a BiT ResNet is in an official file."""
+    """Return the entries of a BiT ResNet's tensors in an official file."""
     assert isinstance(config, ResNetConfig)
     found = [
         Entry("trunk.root.weight", (ROOT,), FLAX_CONV),
@@ -90,7 +90,7 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 
 def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
-    """Return what the BiT authors do in evaluation, which is as for the official ViT."""
+    """Return the BiT authors' evaluation, which is that of the official ViT."""
     height, width = config.image_hw
     if source.stated.get("image_size") is None:
         source.assume(
@@ -101,16 +101,16 @@ def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
 
 
 def classes(source: WeightFile) -> None:
-    """Official files do not name their classes."""
+    """Return None: official files do not name their classes."""
 
 
 def is_spare(name: str) -> bool:
-    """Every tensor belongs to the model."""
+    """Return False: every tensor belongs to the model."""
     return False
 
 
 def refusal(config: ModelConfig) -> str | None:
-    """Say why a model has no place in a BiT file, or None."""
+    """Return why a model can't be stored in a BiT file, or None."""
     if not isinstance(config, ResNetConfig) or config.version != "v2":
         return "is no BiT ResNet"
     if config.padding != "fixed":
@@ -119,13 +119,13 @@ def refusal(config: ModelConfig) -> str | None:
 
 
 def cautions(config: ModelConfig) -> list[str]:
-    """Say what the official code computes otherwise."""
+    """Return what the official code computes differently."""
     assert isinstance(config, ResNetConfig)
     return official.resnet_cautions(config, vars(ResNetConfig))
 
 
 def side_files(model: Model) -> dict[str, Any]:
-    """Nothing lies beside an `.npz`."""
+    """Return nothing: an `.npz` has no files beside it."""
     return {}
 
 
@@ -137,12 +137,12 @@ def _group_norm(ours: str, theirs: str) -> list[Entry]:
 
 
 def _without_numbers(name: str) -> str:
-    """Take off the numbers that TensorFlow put behind layers of the same name."""
+    """Remove the numbers that TensorFlow appends to layers of the same name."""
     return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", name)
 
 
 def _from_big_vision(name: str) -> str:
-    """Return the released name of one of big_vision's (models/bit_paper.py)."""
+    """Return the released name for a name of big_vision (models/bit_paper.py)."""
     parts = {str(number): part for number, part in _PARTS.items()}
     rules = (
         (r"^root_block/conv_root/kernel$", lambda m: ROOT),

@@ -1,7 +1,7 @@
 """Checkpoints of DINO, DINOv2 (with registers too) and MAE, which have timm's names for their ViT.
 
-They are only read. Their encoders alone, without a head of the training or a decoder, look like
-any ViT of timm: those are read so where the caller states the format.
+They are only read. A bare encoder, without a training head or a decoder, looks like any ViT of
+timm; it is read as one of these only if the caller states the format.
 
 Sources: facebookresearch/dino, `vision_transformer.py`; facebookresearch/dinov2,
 `dinov2/models/vision_transformer.py`, `layers/swiglu_ffn.py` and `hub/classifiers.py`;
@@ -28,7 +28,7 @@ _SPARE = re.compile(
     r"(mask_token$|decoder_|head\.(mlp|last_layer)|dino_head\.|ibot_head\.|linear_head\.)"
 )
 _RENAMED = (
-    # Blocks in chunks keep the number that they have in all.
+    # Blocks in chunks are numbered consecutively over all chunks.
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
@@ -38,23 +38,23 @@ _RENAMED = (
 
 @dataclass
 class SelfSupervised:
-    """How one kind of checkpoints is told and read; a format (`formats.Format`)."""
+    """How one kind of checkpoint is recognised and read; a format (`formats.Format`)."""
 
     NAME: str
-    """What users call it."""
+    """The name that users give."""
     marks: str
-    """Pattern of the names that only such checkpoints have; "": they are read so when asked to."""
+    """Pattern of names that only such checkpoints have; "": read only if the format is stated."""
     SUFFIX: str = ""
-    """Of the file that is written: none is."""
+    """None, as no file is written."""
 
     def recognises(self, source: WeightFile) -> bool:
-        """Say whether weights have the ViT's names, and one that tells the kind."""
+        """Return whether weights have the ViT's names, and one that identifies the kind."""
         renamed = dataclasses.replace(source, tensors=_renamed(source.tensors))
         is_marked = any(re.search(self.marks, name) for name in source.tensors)
         return is_marked and timm.recognises(renamed)
 
     def canonical(self, source: WeightFile) -> dict[str, Tensor]:
-        """Return the tensors under timm's names; a linear classifier of one layer is the head."""
+        """Return the tensors under timm's names; a linear classifier on one layer is the head."""
         named = _renamed(source.tensors)
         head = named.get("linear_head.weight")
         if head is not None and _reads_token_and_patches(head, named):
@@ -63,10 +63,10 @@ class SelfSupervised:
         return named
 
     def infer(self, source: WeightFile) -> ModelConfig:
-        """Read the architecture off the shapes.
+        """Infer the architecture from the shapes.
 
         Raises:
-            ModelFileError: it is no such ViT, or nothing tells the number of heads.
+            ModelFileError: it is no such ViT, or the number of heads is unknown.
         """
         width = source.tensors["patch_embed.proj.weight"].shape[0]
         if width == GIANT_DIM and source.stated.get("num_heads") is None:
@@ -83,7 +83,7 @@ class SelfSupervised:
         )
 
     def entries(self, config: ModelConfig) -> list[Entry]:
-        """Return where each of our tensors is."""
+        """Return the entries of our tensors."""
         return timm.entries(config)
 
     def preprocessing(self, source: WeightFile, config: ModelConfig) -> Preprocessing:
@@ -91,14 +91,14 @@ class SelfSupervised:
         return imagenet_preprocessing(config, interpolation="bicubic", crop_share=224 / 256)
 
     def classes(self, source: WeightFile) -> None:
-        """The checkpoints do not name classes."""
+        """Return None: the checkpoints do not name classes."""
 
     def is_spare(self, name: str) -> bool:
-        """Say whether a tensor is of the training alone, or of a classifier on several layers."""
+        """Return whether a tensor is only for training, or of a classifier on several layers."""
         return _SPARE.match(name) is not None
 
     def refusal(self, config: ModelConfig) -> str | None:
-        """Say that nothing is written so."""
+        """Return the reason: this format is not written."""
         return "is only read"
 
     def cautions(self, config: ModelConfig) -> list[str]:
@@ -131,5 +131,5 @@ def _rename(name: str) -> str:
 
 
 def _reads_token_and_patches(head: Tensor, tensors: dict[str, Tensor]) -> bool:
-    """Say whether a head reads class token and mean of the patches, side by side."""
+    """Return whether a head reads class token and mean of the patches, side by side."""
     return head.ndim == 2 and head.shape[1] == 2 * tensors["patch_embed.proj.weight"].shape[0]

@@ -1,4 +1,4 @@
-"""The formats that are read and written: a module each, with the same functions."""
+"""The supported formats: a module each, with the same functions."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,46 +18,46 @@ from vitral.models.weights.source import WeightFile
 
 @runtime_checkable
 class Format(Protocol):
-    """What the module of a format gives."""
+    """Interface of the module of a format."""
 
     NAME: str
-    """What users call it."""
+    """The name that users give."""
     SUFFIX: str
-    """Of the file that is written."""
+    """Suffix of the written file."""
 
     def recognises(self, source: WeightFile) -> bool:
-        """Say whether weights are in this format."""
+        """Return whether weights are in this format."""
 
     def canonical(self, source: WeightFile) -> dict[str, Tensor]:
-        """Return the tensors under the one spelling that `infer` and `entries` know."""
+        """Return the tensors under the canonical names that `infer` and `entries` use."""
 
     def infer(self, source: WeightFile) -> ModelConfig:
-        """Read the architecture off the shapes (canonical names) and the files beside them."""
+        """Infer the architecture from the shapes (by canonical name) and the files beside them."""
 
     def entries(self, config: ModelConfig) -> list[Entry]:
-        """Return where each of our tensors is."""
+        """Return the entries of our tensors."""
 
     def preprocessing(self, source: WeightFile, config: ModelConfig) -> Preprocessing:
-        """Return what the weights' images must become."""
+        """Return the preprocessing of the weights' images."""
 
     def classes(self, source: WeightFile) -> tuple[str, ...] | None:
-        """Return the names of the outputs, where the files tell them."""
+        """Return the names of the outputs, if the files state them."""
 
     def is_spare(self, name: str) -> bool:
-        """Say whether a tensor may be left over: it belongs to no trunk, as a decoder's."""
+        """Return whether a tensor may be left over: it is of no trunk but of a decoder, say."""
 
     def refusal(self, config: ModelConfig) -> str | None:
-        """Say why a model can't be written in this format, or None."""
+        """Return why a model can't be written in this format, or None."""
 
     def cautions(self, config: ModelConfig) -> list[str]:
-        """Say what the other library will compute otherwise with what is written."""
+        """Return what the other library will compute differently with the written files."""
 
     def side_files(self, model: Model) -> dict[str, Any]:
-        """Return what is written beside the weights: JSON objects by file name."""
+        """Return the files to write beside the weights: JSON objects by file name."""
 
 
-# The first that recognises weights reads them: the special before the general. The last two are
-# the same names as timm's, for those who state the format.
+# The first that recognises weights reads them, so special formats come first. The last two have the
+# same names as timm's and are used if the caller states them.
 FORMATS: tuple[Format, ...] = (
     official, official_bit, huggingface, torchvision, MAE, DINO, timm, timm_resnet,
     BARE_MAE, BARE_DINO,

@@ -1,4 +1,4 @@
-"""torchvision's names of its ViTs, both ways.
+"""Reading and writing of torchvision's ViTs.
 
 Source: pytorch/vision, `torchvision/models/vision_transformer.py`.
 """
@@ -27,19 +27,19 @@ from vitral.models.weights.source import WeightFile
 NAME = "torchvision"
 SUFFIX = ".safetensors"
 LAYER = "encoder.layers.encoder_layer_"
-# The names of MLPs before torchvision 0.14, and those since.
+# The names of MLPs before and since torchvision 0.14.
 _OLDER = {"mlp.linear_1.": "mlp.0.", "mlp.linear_2.": "mlp.3."}
 # Its SWAG weights, fine-tuned at these sizes, are evaluated on whole images.
 _WHOLE_SIZES = (384, 512, 518)
 
 
 def recognises(source: WeightFile) -> bool:
-    """Say whether weights have the names of a ViT of torchvision."""
+    """Return whether weights have the names of a ViT of torchvision."""
     return {"conv_proj.weight", "encoder.pos_embedding"} <= set(source.tensors)
 
 
 def canonical(source: WeightFile) -> dict[str, Tensor]:
-    """Return the tensors under the names since torchvision 0.14."""
+    """Return the tensors under the names used since torchvision 0.14."""
     pattern = re.compile("|".join(map(re.escape, _OLDER)))
     return {
         pattern.sub(lambda match: _OLDER[match[0]], name): tensor
@@ -48,10 +48,10 @@ def canonical(source: WeightFile) -> dict[str, Tensor]:
 
 
 def infer(source: WeightFile) -> ViTConfig:
-    """Read the architecture off the shapes.
+    """Infer the architecture from the shapes.
 
     Raises:
-        ModelFileError: it is no such ViT, or nothing tells the number of heads.
+        ModelFileError: it is no such ViT, or the number of heads is unknown.
     """
     tensors, path = source.tensors, source.path
     try:
@@ -82,7 +82,7 @@ def infer(source: WeightFile) -> ViTConfig:
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """Return where each tensor of a ViT is."""
+    """Return the entries of a ViT's tensors."""
     assert isinstance(config, ViTConfig)
     found = [
         *pair("embedding", "conv_proj."),
@@ -113,7 +113,7 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 
 def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
-    """Return what torchvision's weights of that size and architecture are evaluated with."""
+    """Return torchvision's evaluation preprocessing for weights of that size and architecture."""
     assert isinstance(config, ViTConfig)
     source.assume(
         f"the preprocessing of torchvision's weights for {config.image_hw[0]} pixels; its linear "
@@ -126,16 +126,16 @@ def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
 
 
 def classes(source: WeightFile) -> None:
-    """Weights of torchvision do not name their classes."""
+    """Return None: weights of torchvision do not name their classes."""
 
 
 def is_spare(name: str) -> bool:
-    """Every tensor belongs to the model."""
+    """Return False: every tensor belongs to the model."""
     return False
 
 
 def refusal(config: ModelConfig) -> str | None:
-    """Say why a model has no place in torchvision's ViT, or None."""
+    """Return why a model can't be stored as torchvision's ViT, or None."""
     if not isinstance(config, ViTConfig):
         return "is no ViT"
     height, width = config.image_hw
@@ -160,7 +160,7 @@ def refusal(config: ModelConfig) -> str | None:
 
 
 def cautions(config: ModelConfig) -> list[str]:
-    """Say what torchvision computes otherwise."""
+    """Return what torchvision computes differently."""
     assert isinstance(config, ViTConfig)
     found = []
     if config.activation == "gelu_tanh":
@@ -178,5 +178,5 @@ def cautions(config: ModelConfig) -> list[str]:
 
 
 def side_files(model: Model) -> dict[str, Any]:
-    """Nothing lies beside weights of torchvision."""
+    """Return nothing: weights of torchvision have no files beside them."""
     return {}

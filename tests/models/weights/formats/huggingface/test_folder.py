@@ -372,16 +372,16 @@ def test_their_files_come_back_as_they_were(
     save_model(model, tmp_path / "ours", format="huggingface")
     theirs = load_file(tmp_path / "theirs" / "model.safetensors")
     ours = load_file(tmp_path / "ours" / "model.safetensors")
-    kept = {
+    expected = {
         n: t for n, t in theirs.items() if not n.startswith("decoder.") and "mask_token" not in n
     }
     if "without qkv" in name:
         ours = {n: t for n, t in ours.items() if n in theirs}
     if name in ("masked vit", "mae"):  # whose trunk alone is kept
-        kept = {n.removeprefix("vit."): t for n, t in kept.items()}
+        expected = {n.removeprefix("vit."): t for n, t in expected.items()}
     if "deit" in name:
         unfold_distillation(ours, theirs)
-    assert_same_tensors(ours, kept)
+    assert_same_tensors(ours, expected)
     again = load_model(tmp_path / "ours")
     images = images_for(model)
     assert again.config == model.config
@@ -651,15 +651,15 @@ PROCESSORS: dict[str, tuple[str, Fields, Fields]] = {
 def smooth_pixels() -> np.ndarray:
     """Return an image without sharp edges: there bicubic resizing overshoots, and clips."""
     y, x, channel = np.ogrid[:61, :45, :3]
-    waves = np.sin(y / 7 + channel) + np.sin(x / 5) + np.sin((x + 2 * y) / 11 + 2 * channel)
-    return (127.5 + 40 * waves).astype(np.uint8)
+    pixels = np.sin(y / 7 + channel) + np.sin(x / 5) + np.sin((x + 2 * y) / 11 + 2 * channel)
+    return (127.5 + 40 * pixels).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_images_become_what_their_processors_make_of_them(
     transformers: ModuleType, tmp_path: Path, name: str
 ) -> None:
-    kind, fields, own = PROCESSORS[name]
+    kind, fields, expected = PROCESSORS[name]
     processor = getattr(transformers, kind)(**fields)
     pixels = smooth_pixels()
     theirs = processor(images=pixels, return_tensors="np")["pixel_values"][0]
@@ -670,7 +670,7 @@ def test_images_become_what_their_processors_make_of_them(
     save_file(weights, tmp_path / "model.safetensors")  # without what we say of it
     (tmp_path / "m" / "config.json").rename(tmp_path / "config.json")
     preprocessing = load_model(tmp_path).preprocessing
-    assert {field: getattr(preprocessing, field) for field in own} == own
+    assert {field: getattr(preprocessing, field) for field in expected} == expected
     mean, std = (np.array(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     ours = (preprocess(pixels, preprocessing).transpose(2, 0, 1) / 255 - mean) / std
     level = (1 / 255 / std).max()

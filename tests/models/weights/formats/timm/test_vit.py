@@ -394,8 +394,8 @@ def test_pre_logits_of_old_files_are_read(build: Build, tmp_path: Path) -> None:
 def test_biases_that_are_left_out_are_zeros(build: Build, tmp_path: Path) -> None:
     save_model(build(), tmp_path / "ours.safetensors", format="timm")
     theirs = load_file(tmp_path / "ours.safetensors")
-    kept = {name: tensor for name, tensor in theirs.items() if "qkv.bias" not in name}
-    save_file(kept, tmp_path / "theirs.safetensors")
+    stripped = {name: tensor for name, tensor in theirs.items() if "qkv.bias" not in name}
+    save_file(stripped, tmp_path / "theirs.safetensors")
     model = load_model(tmp_path / "theirs.safetensors", num_heads=2, image_size=(24, 32))
     assert not model.blocks[2].attention.qkv.bias.any()
     assert torch.equal(model.blocks[2].attention.qkv.weight, theirs["blocks.2.attn.qkv.weight"])
@@ -690,8 +690,8 @@ def test_a_tensor_of_another_shape_is_refused(
     tensors: Callable[[str], Tensors], tmp_path: Path, name: str, change: str
 ) -> None:
     theirs = tensors("timm_vit_small48")
-    own = theirs[name]
-    changed = {"shorter": own[..., :-1], "flat": own.flatten()[:-1], "deeper": own[None]}
+    tensor = theirs[name]
+    changed = {"shorter": tensor[..., :-1], "flat": tensor.flatten()[:-1], "deeper": tensor[None]}
     save_file(theirs | {name: changed[change].clone()}, tmp_path / "x.safetensors")
     with pytest.raises(ModelFileError, match=r"x\.safetensors"):
         load_model(tmp_path / "x.safetensors", num_heads=3)

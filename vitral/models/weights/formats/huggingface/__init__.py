@@ -1,1 +1,1 @@
-"""Hugging Face's transformers: `folder` is the format, the others a family each."""
+"""Hugging Face's transformers: `folder` is the format, the other modules a family each."""

@@ -1,4 +1,4 @@
-"""Hugging Face's BiT: names, and what `config.json` says."""
+"""Hugging Face's BiT: names of tensors, and `config.json`."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ NORM_EPS = 1e-5
 
 
 def infer(tensors: Tensors, source: WeightFile) -> ResNetConfig:
-    """Read a BiT off its tensors; the image size is the processor's.
+    """Infer a BiT from its tensors; the image size is the processor's.
 
     Raises:
         ModelFileError: `config.json` describes another network.
@@ -42,7 +42,7 @@ def infer(tensors: Tensors, source: WeightFile) -> ResNetConfig:
 
 
 def entries(config: ResNetConfig) -> list[Entry]:
-    """Return where each tensor of a BiT is in a file."""
+    """Return the entries of a BiT's tensors in a file."""
     base = "bit." if config.num_classes else ""
     found = [Entry("trunk.root.weight", (base + ROOT,), SAME), *pair("trunk.norm", f"{base}norm.")]
     for stage, count in enumerate(config.stages):
@@ -63,7 +63,7 @@ def entries(config: ResNetConfig) -> list[Entry]:
 
 
 def refusal(config: ResNetConfig) -> str | None:
-    """Say why a model is no BiT of Hugging Face, or None."""
+    """Return why a model is no BiT of Hugging Face, or None."""
     reasons = {
         "is no BiT ResNet": config.version != "v2",
         f"has padding={config.padding!r}": config.padding != "fixed",
@@ -74,7 +74,7 @@ def refusal(config: ResNetConfig) -> str | None:
 
 
 def cautions(config: ResNetConfig) -> list[str]:
-    """Say what transformers will compute otherwise."""
+    """Return what transformers will compute differently."""
     found = []
     if (config.standardization, config.standardization_eps) != ("variance", STANDARDIZATION_EPS):
         found.append(
@@ -87,7 +87,7 @@ def cautions(config: ResNetConfig) -> list[str]:
 
 
 def describe(config: ResNetConfig) -> dict[str, Any]:
-    """Return what `config.json` says of a BiT."""
+    """Return the content of a BiT's `config.json`."""
     count = len(config.stages)
     return {
         "architectures": ["BitForImageClassification" if config.num_classes else "BitModel"],
@@ -103,7 +103,7 @@ def describe(config: ResNetConfig) -> dict[str, Any]:
         "drop_path_rate": 0.0,
         "embedding_dynamic_padding": False,
         "output_stride": max(32, config.stride),
-        # The widths above have it in them.
+        # Included in the widths above.
         "width_factor": 1,
     }
 

@@ -1,4 +1,4 @@
-"""Hugging Face's DINOv2, with and without registers: names, and what `config.json` says."""
+"""Hugging Face's DINOv2, with and without registers: names of tensors, and `config.json`."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from vitral.models.weights.mapping import SAME, Entry, Layout, Tensors, pair, vi
 from vitral.models.weights.source import WeightFile
 
 REGISTERS = "embeddings.register_tokens"
-# Its classifier reads class token and mean of the patches: one of the class token alone has zeros
-# for the mean.
+# Its classifier reads class token and mean of the patches; one that reads only the class token has
+# zeros for the mean.
 TOKEN_HEAD = Layout(
     lambda weights: weights[0][:, : weights[0].shape[1] // 2],
     lambda weight: [torch.cat([weight, torch.zeros_like(weight)], dim=1)],
@@ -27,7 +27,7 @@ TOKEN_HEAD = Layout(
 
 
 def infer(tensors: Tensors, source: WeightFile) -> ViTConfig:
-    """Read a DINOv2 off its tensors and `config.json`."""
+    """Infer a DINOv2 from its tensors and `config.json`."""
     registers = tensors.get(REGISTERS)
     shape, rest = infer_trunk(tensors, source, num_prefix_tokens=1)
     head = tensors.get("classifier.weight")
@@ -42,13 +42,13 @@ def infer(tensors: Tensors, source: WeightFile) -> ViTConfig:
         activation="swiglu" if is_gated else activation_of(source.config),
         norm_eps=source.config.get("layer_norm_eps", 1e-6),
         layer_scale=source.config.get("layerscale_value") or 1.0,
-        # As transformers does; DINOv2's authors scale by an offset.
+        # As in transformers; DINOv2's authors scale with an offset.
         position_resize="bicubic" if registers is None else "bicubic_antialias",
     )
 
 
 def entries(config: ViTConfig) -> list[Entry]:
-    """Return where each tensor of a DINOv2 is in a file."""
+    """Return the entries of a DINOv2's tensors in a file."""
     name = "dinov2_with_registers." if config.num_registers else "dinov2."
     base = name if config.num_classes else ""
     found = [
@@ -77,7 +77,7 @@ def entries(config: ViTConfig) -> list[Entry]:
 
 
 def refusal(config: ViTConfig) -> str | None:
-    """Say why a model is no DINOv2 of Hugging Face, or None."""
+    """Return why a model is no DINOv2 of Hugging Face, or None."""
     height, width = config.image_hw
     reasons = {
         f"has pool={config.pool!r}": config.pool not in ("token", "token+gap"),
@@ -90,19 +90,19 @@ def refusal(config: ViTConfig) -> str | None:
 
 
 def cautions(config: ViTConfig) -> list[str]:
-    """Say what transformers will compute otherwise."""
+    """Return what transformers will compute differently."""
     if config.pool == "token+gap" and not config.num_classes:
         return ["transformers' pooler_output is of the class token alone: read last_hidden_state"]
     return []
 
 
 def describe(config: ViTConfig) -> dict[str, Any]:
-    """Return what `config.json` says of a DINOv2."""
+    """Return the content of a DINOv2's `config.json`."""
     kind, model_type = "Dinov2", "dinov2"
-    own: dict[str, Any] = {"use_mask_token": False}
+    extra: dict[str, Any] = {"use_mask_token": False}
     if config.num_registers:
         kind, model_type = "Dinov2WithRegisters", "dinov2_with_registers"
-        own = {"num_register_tokens": config.num_registers}
+        extra = {"num_register_tokens": config.num_registers}
     name = f"{kind}ForImageClassification" if config.num_classes else f"{kind}Model"
     return {
         "architectures": [name],
@@ -111,14 +111,14 @@ def describe(config: ViTConfig) -> dict[str, Any]:
         "mlp_ratio": _mlp_ratio(config),
         "layerscale_value": config.layer_scale,
         "use_swiglu_ffn": config.activation == "swiglu",
-        **own,
+        **extra,
     }
 
 
 def _mlp_ratio(config: ViTConfig) -> int | None:
-    """Return the whole ratio of widths from which transformers computes `mlp_dim`, if there is one.
+    """Return the integer ratio from which transformers computes `mlp_dim`, if there is one.
 
-    Of a gated MLP it takes two thirds, rounded up to a multiple of 8.
+    For a gated MLP it takes two thirds of the product, rounded up to a multiple of 8.
     """
     for ratio in range(1, 33):
         width = config.embed_dim * ratio
@@ -130,5 +130,5 @@ def _mlp_ratio(config: ViTConfig) -> int | None:
 
 
 def is_dinov2(tensors: dict[str, Tensor]) -> bool:
-    """Say whether plain names are a DINOv2's."""
+    """Return whether plain names are those of a DINOv2."""
     return "encoder.layer.0.layer_scale1.lambda1" in tensors

@@ -1,7 +1,7 @@
 """Hugging Face's folders: ViT, DeiT, DINOv2, BiT, and the encoder of ViT-MAE.
 
-The names of tensors are those of transformers' files; `config.json` beside them has the conventions
-that no shape tells, `preprocessor_config.json` what images must become.
+The names of tensors are those of transformers' files. `config.json` beside them has conventions
+that no shape determines, `preprocessor_config.json` the preprocessing.
 """
 
 from collections.abc import Mapping
@@ -27,29 +27,29 @@ from vitral.models.weights.source import WeightFile
 NAME = "huggingface"
 SUFFIX = ".safetensors"
 MODEL_TYPES = ("vit", "deit", "vit_mae", "dinov2", "dinov2_with_registers", "bit")
-# What stands before the trunk's names in files that have a head or a decoder.
+# Prefixes of the trunk's names in files that have a head or a decoder.
 BASES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.", "bit.")
 _TRUNK = ("embeddings.", "encoder.", "layernorm.", "pooler.", "embedder.", "norm.")
 
 
 def recognises(source: WeightFile) -> bool:
-    """Say whether weights have the names of transformers' files."""
+    """Return whether weights have the names of transformers' files."""
     plain = _plain(source.tensors)
     return {vit.KERNEL, "embeddings.cls_token"} <= plain.keys() or bit.ROOT in plain
 
 
 def canonical(source: WeightFile) -> dict[str, Tensor]:
-    """Return the tensors with a prefix exactly where there is a classifier."""
+    """Return the tensors with a prefix if, and only if, there is a classifier."""
     tensors = vit.canonical(_plain(source.tensors))
     base = _base(tensors) if _has_head(tensors) else ""
     return {base + name if name.startswith(_TRUNK) else name: t for name, t in tensors.items()}
 
 
 def infer(source: WeightFile) -> ModelConfig:
-    """Read the architecture off the shapes and `config.json`.
+    """Infer the architecture from the shapes and `config.json`.
 
     Raises:
-        ModelFileError: it is another model's, or has a setting that no model of ours has.
+        ModelFileError: the config is another model's, or has a setting that is not supported.
     """
     model_type = source.config.get("model_type")
     if model_type not in (None, *MODEL_TYPES):
@@ -63,7 +63,7 @@ def infer(source: WeightFile) -> ModelConfig:
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """Return where each tensor of a model is in a file."""
+    """Return the entries of a model's tensors in a file."""
     if isinstance(config, ResNetConfig):
         return bit.entries(config)
     assert isinstance(config, ViTConfig)
@@ -71,7 +71,7 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 
 def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
-    """Return what `preprocessor_config.json` says; else what published weights of the type have."""
+    """Return that of `preprocessor_config.json`, else that of the type's published weights."""
     kind = _type_of(source)
     if not source.processor:
         source.assume(
@@ -83,7 +83,7 @@ def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
 
 
 def classes(source: WeightFile) -> tuple[str, ...] | None:
-    """Return the names in `id2label`, unless they only count: LABEL_0, LABEL_1, ..."""
+    """Return the names in `id2label`, unless they are placeholders: LABEL_0, LABEL_1, ..."""
     labels = source.config.get("id2label")
     heads = ("classifier.weight", "cls_classifier.weight", "classifier.1.weight")
     head = next((source.tensors[name] for name in heads if name in source.tensors), None)
@@ -94,13 +94,13 @@ def classes(source: WeightFile) -> tuple[str, ...] | None:
 
 
 def is_spare(name: str) -> bool:
-    """Say whether a tensor serves pre-training alone, or is a pooler that the classifier skips."""
-    own = _without_base(name)
-    return own.startswith(("decoder.", "pooler.")) or own == "embeddings.mask_token"
+    """Return whether a tensor is only for pre-training, or a pooler that the classifier skips."""
+    bare_name = _without_base(name)
+    return bare_name.startswith(("decoder.", "pooler.")) or bare_name == "embeddings.mask_token"
 
 
 def refusal(config: ModelConfig) -> str | None:
-    """Say why a model has no place in transformers, or None."""
+    """Return why a model can't be stored for transformers, or None."""
     if isinstance(config, ResNetConfig):
         return bit.refusal(config)
     if not isinstance(config, ViTConfig):
@@ -119,7 +119,7 @@ def refusal(config: ModelConfig) -> str | None:
 
 
 def cautions(config: ModelConfig) -> list[str]:
-    """Say what transformers will compute otherwise with what is written."""
+    """Return what transformers will compute differently with the written files."""
     if isinstance(config, ResNetConfig):
         return bit.cautions(config)
     assert isinstance(config, ViTConfig)
@@ -148,7 +148,7 @@ def side_files(model: Model) -> dict[str, Any]:
 
 
 def _numbered(count: int) -> tuple[str, ...]:
-    """Return transformers' names of classes without names."""
+    """Return transformers' placeholder names of classes."""
     return tuple(f"LABEL_{index}" for index in range(count))
 
 
@@ -169,7 +169,7 @@ def _has_head(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _base(tensors: dict[str, Tensor]) -> str:
-    """Return the prefix that the trunk's plain names have in a file with a head."""
+    """Return the prefix of the trunk's names in a file with a head."""
     if bit.ROOT in tensors:
         return "bit."
     if dinov2.is_dinov2(tensors):
@@ -178,7 +178,7 @@ def _base(tensors: dict[str, Tensor]) -> str:
 
 
 def _type_of(source: WeightFile) -> str:
-    """Return the type whose preprocessing holds: DINOv2's is one, with registers or without."""
+    """Return the type whose preprocessing applies; DINOv2 has one, with registers or without."""
     stated = source.config.get("model_type")
     if stated is not None:
         return "dinov2" if stated.startswith("dinov2") else str(stated)

@@ -1,4 +1,4 @@
-"""`preprocessor_config.json`, in which Hugging Face says what a model's images must become."""
+"""Hugging Face's `preprocessor_config.json`: a model's preprocessing."""
 
 import logging
 import math
@@ -9,21 +9,21 @@ from vitral.config.preprocessing import Preprocessing
 
 _log = logging.getLogger("vitral")
 
-# Pillow's numbers of filters. Lanczos (1) and Hamming (5) are read as the nearest that we have.
+# Pillow's numbers of filters. Lanczos (1) and Hamming (5) are read as the nearest supported ones.
 _INTERPOLATIONS = {
     0: "bilinear", 1: "bicubic", 2: "bilinear", 3: "bicubic", 4: "area", 5: "bilinear",
 }  # fmt: skip
 _NEAREST_WE_HAVE = {0: "the nearest pixel", 1: "Lanczos", 5: "Hamming"}
-# Its default processors, of torchvision, have no filter by area.
+# Its default processors, which use torchvision, have no area filter.
 _RESAMPLES = {"bilinear": 2, "bicubic": 3, "area": 2}
 # Processors for which a plain number is the shorter side; for the others it is both sides.
 _SHORTER = ("Bit", "ConvNext", "CLIP")
-# ConvNext's processors resize to this size and above without a crop.
+# ConvNext's processors resize without a crop for this size and above.
 _CONVNEXT_SQUASH = 384
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 _HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
-# What the published weights of each type have beside them, for files that have nothing.
+# The processors of each type's published weights, for files without one.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "vit": {"size": {"height": 224, "width": 224}, "resample": 2, **_HALF},
     "vit_mae": {"size": {"height": 224, "width": 224}, "resample": 2, **_IMAGENET},
@@ -45,14 +45,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def read_processor(
     processor: Mapping[str, Any], *, size: tuple[int, int], channels: int
 ) -> Preprocessing:
-    """Return what a processor does with an image.
+    """Return the preprocessing that a processor describes.
 
-    What it does not do to every image alike is taken for the nearest that we do: images that it
-    would not resize or crop are made to fit, and Lanczos is bicubic.
+    What is not supported becomes the nearest that is: images that the processor would not resize or
+    crop are made to fit, and Lanczos becomes bicubic.
 
     Args:
-        processor: the file.
-        size: of the model's input; the processor's own only tells the share that is cut out.
+        processor: content of the file.
+        size: of the model's input; the processor's own size only determines the share that is cut.
         channels: of the model's input.
     """
     resample = processor.get("resample", 2)
@@ -85,7 +85,7 @@ def read_processor(
 
 
 def cropped_size(processor: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return height and width of what a processor cuts out of the middle, if it does."""
+    """Return height and width of a processor's central crop, if it has one."""
     if "crop_pct" in processor and "shortest_edge" in _as_mapping(processor):
         side = int(_as_mapping(processor)["shortest_edge"])
         return (side, side)
@@ -98,10 +98,10 @@ def cropped_size(processor: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def write_processor(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the file for a preprocessing.
+    """Return the content of the file for a preprocessing.
 
-    It has no place for resizing by area or without antialias, which become bilinear with it, nor
-    for a crop that is no square of images that keep their shape: those cover its longer side.
+    It can't express resizing by area or without antialias, which become bilinear with antialias,
+    nor a crop that is not square of images that keep their shape: those cover its longer side.
     """
     for what in _without_place(preprocessing):
         _log.warning("%s has no place in Hugging Face's preprocessor_config.json", what)
@@ -140,7 +140,7 @@ def _without_place(preprocessing: Preprocessing) -> list[str]:
 
 
 def _as_mapping(processor: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return `size`, whose older spelling is a plain number."""
+    """Return `size` as a mapping; older files have a plain number."""
     size = processor.get("size") or 224
     if isinstance(size, Mapping):
         return size
@@ -153,7 +153,7 @@ def _as_mapping(processor: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _resized(processor: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
-    """Return how images are resized, and to which height and width; of "shorter" both alike."""
+    """Return how images are resized, and the target height and width, equal for "shorter"."""
     size = _as_mapping(processor)
     if "shortest_edge" not in size:
         return "squash", (int(size["height"]), int(size["width"]))
@@ -168,7 +168,7 @@ def _resized(processor: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
 def _normalization(
     processor: Mapping[str, Any], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation in units where white is 1, whatever a processor makes of white."""
+    """Return mean and deviation in units where white is 1, whatever the processor's scale."""
     white = 255.0 * processor.get("rescale_factor", 1 / 255)
     if not processor.get("do_rescale", True):
         white = 255.0
@@ -181,8 +181,8 @@ def _normalization(
 
 
 def _spread(values: Any, white: float, channels: int) -> tuple[float, ...]:
-    """Return a value for each channel; of other channels than the model's, the average."""
-    own = list(values) if isinstance(values, list | tuple) else [values] * channels
-    if len(own) != channels:
-        own = [sum(own) / len(own)] * channels
-    return tuple(float(value) / white for value in own)
+    """Return a value for each channel: the average if there are other channels than the model's."""
+    per_channel = list(values) if isinstance(values, list | tuple) else [values] * channels
+    if len(per_channel) != channels:
+        per_channel = [sum(per_channel) / len(per_channel)] * channels
+    return tuple(float(value) / white for value in per_channel)

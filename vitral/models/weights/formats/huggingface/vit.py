@@ -1,6 +1,6 @@
-"""Hugging Face's ViT, DeiT and the encoder of its ViT-MAE: names, and what `config.json` says.
+"""Hugging Face's ViT, DeiT and the encoder of ViT-MAE: names of tensors, and `config.json`.
 
-transformers 5 has other names in memory, but its files keep those that version 4 gave them.
+transformers 5 has other names in memory, but its files keep those of version 4.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def _with_second_row(table: Tensor) -> list[Tensor]:
     return [torch.cat([table[:, :1], torch.zeros_like(table[:, :1]), table[:, 1:]], dim=1)]
 
 
-# DeiT's table has a row for the distillation token, which ours has in the token itself.
+# DeiT's table has a row for the distillation token, which we add to the token itself.
 DISTILLED_TABLE = Layout(_without_second_row, _with_second_row)
 # Two classifiers whose logits are averaged: halving and doubling are exact.
 AVERAGED_WEIGHT = Layout(
@@ -57,7 +57,7 @@ AVERAGED_BIAS = Layout(
 
 
 def canonical(tensors: Tensors) -> dict[str, Tensor]:
-    """Return tensors without a base's prefix, missing qkv biases and DeiT's row as we have them."""
+    """Return tensors without the base's prefix; adds missing qkv biases, converts DeiT's row."""
     found = dict(tensors)
     weights = [name for name in found if name.endswith(".attention.attention.query.weight")]
     biases = [name for name in found if name.endswith(".attention.attention.query.bias")]
@@ -67,13 +67,13 @@ def canonical(tensors: Tensors) -> dict[str, Tensor]:
                 bias = name.replace("query.weight", f"{part}.bias")
                 found[bias] = found[name].new_zeros(len(found[name]))
     if DISTILLATION in found and POSITIONS in found and found[POSITIONS].ndim == 3:
-        # A token without a place, and one more row than there are places.
+        # A token without a position, and one more row than there are positions.
         found[DISTILLATION] = found[DISTILLATION] + found[POSITIONS][:, 1:2]
     return found
 
 
 def infer(tensors: Tensors, source: WeightFile) -> ViTConfig:
-    """Read a ViT or DeiT off its tensors and `config.json`."""
+    """Infer a ViT or DeiT from its tensors and `config.json`."""
     distilled = DISTILLATION in tensors
     shape, rest = infer_trunk(tensors, source, num_prefix_tokens=2 if distilled else 1)
     head = tensors.get("classifier.weight", tensors.get("cls_classifier.weight"))
@@ -96,10 +96,10 @@ def infer(tensors: Tensors, source: WeightFile) -> ViTConfig:
 def infer_trunk(
     tensors: Tensors, source: WeightFile, *, num_prefix_tokens: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return widths and depths, and patch, image and channels, which all types have alike.
+    """Return widths, depth, patch size, image size and channels, which all types share.
 
     Raises:
-        ModelFileError: a tensor that tells them is not there.
+        ModelFileError: a tensor that determines them is missing.
     """
     block = "encoder.layer.0."
     try:
@@ -127,8 +127,8 @@ def infer_trunk(
         source.assume("the exact GELU and the norms' epsilon: there is no config.json beside it")
     stated = dict(source.stated)
     if "image_size" in source.config:
-        own = source.config["image_size"]
-        stated["stored_image_size"] = tuple(own) if isinstance(own, list) else own
+        size = source.config["image_size"]
+        stated["stored_image_size"] = tuple(size) if isinstance(size, list) else size
     image_size = side_of(
         num_positions - num_prefix_tokens, (height, width), stated, path=source.path
     )
@@ -141,7 +141,7 @@ def activation_of(config: Mapping[str, Any]) -> str:
     """Return our name of an activation.
 
     Raises:
-        ModelFileError: no GELU.
+        ModelFileError: it is no GELU.
     """
     activation = config.get("hidden_act", "gelu")
     if activation in EXACT_ACTIVATIONS:
@@ -169,7 +169,7 @@ def _pooler_width(tensors: Tensors, source: WeightFile) -> int:
 
 
 def entries(config: ViTConfig) -> list[Entry]:
-    """Return where each tensor of a ViT or DeiT is in a file."""
+    """Return the entries of a ViT's or DeiT's tensors in a file."""
     is_distilled = bool(config.num_registers)
     base = ("deit." if is_distilled else "vit.") if config.num_classes else ""
     table = DISTILLED_TABLE if is_distilled else SAME
@@ -225,7 +225,7 @@ def attention_entries(ours: str, theirs: str) -> list[Entry]:
 
 
 def refusal(config: ViTConfig) -> str | None:
-    """Say why a model is no ViT or DeiT of Hugging Face, or None."""
+    """Return why a model is no ViT or DeiT of Hugging Face, or None."""
     reasons = {
         "has a gated MLP without LayerScale": config.activation == "swiglu",
         f"has pool={config.pool!r}": config.pool not in ("token", "token+register"),
@@ -236,7 +236,7 @@ def refusal(config: ViTConfig) -> str | None:
 
 
 def cautions(config: ViTConfig) -> list[str]:
-    """Say what transformers will compute otherwise."""
+    """Return what transformers will compute differently."""
     if config.num_classes:
         return []
     if config.pool == "token+register":
@@ -249,7 +249,7 @@ def cautions(config: ViTConfig) -> list[str]:
 
 
 def describe(config: ViTConfig) -> dict[str, Any]:
-    """Return what `config.json` says of a ViT or DeiT."""
+    """Return the content of a ViT's or DeiT's `config.json`."""
     kind = "DeiT" if config.num_registers else "ViT"
     name = f"{kind}ForImageClassification" if config.num_classes else f"{kind}Model"
     if config.num_classes and config.pool == "token+register":
@@ -266,7 +266,7 @@ def describe(config: ViTConfig) -> dict[str, Any]:
 
 
 def describe_trunk(config: ViTConfig) -> dict[str, Any]:
-    """Return what `config.json` says alike of all types."""
+    """Return the content of `config.json` that all types share."""
     return {
         "hidden_size": config.embed_dim,
         "num_hidden_layers": config.depth,

@@ -1,1 +1,1 @@
-"""timm's models: `vit` and `resnet` are the formats, which share the rest."""
+"""timm's models: `vit` and `resnet` are the formats, which share the other modules."""

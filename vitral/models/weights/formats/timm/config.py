@@ -1,4 +1,4 @@
-"""timm's `config.json`: what it says of the weights beside it, and what we write of ours.
+"""Reading and writing of timm's `config.json`.
 
 Source of its fields: huggingface/pytorch-image-models, `timm/models/_hub.py` and `_pretrained.py`.
 """
@@ -16,13 +16,13 @@ from vitral.models.model import Model
 from vitral.models.weights.source import WeightFile
 
 BACKBONE = "patch_embed.backbone."
-"""What stands before the names of the ResNet below a hybrid."""
+"""Prefix of the names of a hybrid's ResNet."""
 UNIT = r"stages\.(\d+)\.blocks\.(\d+)\."
 _POOLS = {"token": "token", "avg": "gap", "map": "map"}
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "silu": "swiglu"}
 _CROPS = {"center": "shorter", "squash": "squash"}
 _INTERPOLATIONS = ("bilinear", "bicubic")
-# SigLIP's that timm computes with the GELU by tanh (`timm/models/vision_transformer.py`).
+# SigLIP models that timm computes with the tanh GELU (`timm/models/vision_transformer.py`).
 _TANH = re.compile(
     r"vit_(base_patch32|so400m_patch16|giantopt_patch16)_siglip|vit_large_patch16_siglip\w*_512"
 )
@@ -31,21 +31,21 @@ _ROTARY = "turns queries and keys by their places"
 _UNREAD = {
     "_rpn_": "normalises after attention and MLP", "_rope_": _ROTARY, "_dinov3": _ROTARY,
 }  # fmt: skip
-# 16 heads, which their widths do not tell.
+# 16 heads, which their widths do not determine.
 _ODD_HEADS = re.compile(r"vit_giantopt|vit_base_patch16_gap_224")
 _log = logging.getLogger("vitral")
 
 
 def arguments_of(source: WeightFile) -> Mapping[str, Any]:
-    """Return what the model was built with, beyond its architecture's own."""
+    """Return the model's arguments beyond those of its architecture."""
     return source.config.get("model_args") or {} if _is_timm(source) else {}
 
 
 def pool_of(source: WeightFile) -> str | None:
-    """Return the pool that is stated, by our name, or None.
+    """Return the stated pool by our name, or None.
 
     Raises:
-        ModelFileError: one that no model here has.
+        ModelFileError: it is not supported.
     """
     pool = arguments_of(source).get("global_pool")
     if pool is None and _is_timm(source):
@@ -54,10 +54,10 @@ def pool_of(source: WeightFile) -> str | None:
 
 
 def activation_of(source: WeightFile) -> str:
-    """Return the activation, by our name: timm's default is the exact GELU.
+    """Return the activation by our name; timm's default is the exact GELU.
 
     Raises:
-        ModelFileError: one that no model here has.
+        ModelFileError: it is not supported.
     """
     stated = arguments_of(source).get("act_layer")
     if stated is None:
@@ -66,10 +66,10 @@ def activation_of(source: WeightFile) -> str:
 
 
 def check_architecture(source: WeightFile) -> None:
-    """Refuse an architecture whose tensors look like another's.
+    """Reject an architecture whose tensors look like another's.
 
     Raises:
-        ModelFileError: no model here is computed so.
+        ModelFileError: the architecture is not supported.
     """
     architecture = _architecture(source)
     for part, what in _UNREAD.items():
@@ -82,7 +82,7 @@ def check_architecture(source: WeightFile) -> None:
 def heads_of_architecture(source: WeightFile, embed_dim: int) -> int | None:
     """Return the number of heads that is stated, or that follows from the architecture's name.
 
-    timm's ViTs have heads of width 64, but for some of the known variants and two others.
+    timm's ViTs have heads of width 64, except for some of the known variants and two others.
     """
     stated = arguments_of(source).get("num_heads")
     if stated is not None:
@@ -97,11 +97,11 @@ def heads_of_architecture(source: WeightFile, embed_dim: int) -> int | None:
 
 
 def image_sizes_of(source: WeightFile) -> list[tuple[int, int]]:
-    """Return the image sizes that something says the weights are for, the surest first."""
-    own = source.own.get("model") if source.own else None
+    """Return the image sizes stated for the weights, the most reliable first."""
+    model = source.own.get("model") if source.own else None
     stated = [
         source.stated.get("stored_image_size"),
-        own.get("image_size") if isinstance(own, Mapping) else None,
+        model.get("image_size") if isinstance(model, Mapping) else None,
         arguments_of(source).get("img_size"),
         (_pretrained(source).get("input_size") or [])[1:],
     ]
@@ -109,10 +109,10 @@ def image_sizes_of(source: WeightFile) -> list[tuple[int, int]]:
 
 
 def stated_preprocessing(source: WeightFile, usual: Preprocessing) -> Preprocessing:
-    """Return what the images must become: as stated, else as usual.
+    """Return the stated preprocessing, with usual values for the rest.
 
     Raises:
-        ModelFileError: it asks for something that is not known.
+        ModelFileError: it needs something that is not supported.
     """
     stated = _pretrained(source)
     if not stated:
@@ -137,7 +137,7 @@ def stated_preprocessing(source: WeightFile, usual: Preprocessing) -> Preprocess
 
 
 def classes_of(source: WeightFile, *, num_classes: int) -> tuple[str, ...] | None:
-    """Return the names of the outputs, where they are stated for each of them."""
+    """Return the names of the outputs, if all are stated."""
     if not _is_timm(source):
         return None
     names = source.config.get("label_names") or _pretrained(source).get("label_names")
@@ -160,9 +160,9 @@ def describe(
     """Return the content of `config.json` with which `create_model("local-dir:...")` works.
 
     Args:
-        model: its classes and preprocessing are stated, as far as timm has a place for them.
+        model: its classes and preprocessing are stated, as far as timm can express them.
         architecture: timm's name of a model.
-        arguments: that differ from that model's own.
+        arguments: those that differ from that model's defaults.
         first_conv: name of the module that reads the image.
         classifier: name of the head's module, or of both.
         is_fixed_size: whether the weights are for images of one size.
@@ -195,7 +195,7 @@ def describe(
 
 
 def _warn_of_preprocessing(preprocessing: Preprocessing) -> None:
-    """Say how timm will resize otherwise: it resizes with Pillow."""
+    """Warn of differences in resizing: timm resizes with Pillow."""
     if not preprocessing.antialias or preprocessing.interpolation == "area":
         _log.warning(
             "timm resizes images with antialias, this model was trained with "
@@ -206,7 +206,7 @@ def _warn_of_preprocessing(preprocessing: Preprocessing) -> None:
 
 
 def as_size(value: Any) -> tuple[int, int] | None:
-    """Return (height, width), or None for what is no size."""
+    """Return (height, width), or None if the value is no size."""
     pair = [value, value] if isinstance(value, int) else value
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         return None
@@ -223,7 +223,7 @@ def _architecture(source: WeightFile) -> str:
 
 
 def _pretrained(source: WeightFile) -> Mapping[str, Any]:
-    """Return the part on the weights, which old files do not have as a part."""
+    """Return the section on the weights; old files have its fields at the top level."""
     if not _is_timm(source):
         return {}
     return source.config.get("pretrained_cfg") or source.config
@@ -239,7 +239,7 @@ def _known(source: WeightFile, field: str, value: Any, known: Mapping[str, str])
 
 
 def stride_of_stem(names: Iterable[str]) -> int:
-    """Return the pixels of a place in what a ViT cuts into patches: 1 without a ResNet."""
+    """Return the stride in pixels of the map that a ViT cuts into patches: 1 without a ResNet."""
     below = _below(names)
     stages = {match[1] for name in below if (match := re.match(UNIT, name))}
     return 4 * 2 ** max(len(stages) - 1, 0) if below else 1

@@ -1,9 +1,9 @@
-"""The rows of timm's `pos_embed` and those of our table, and the image size that they are for.
+"""Conversion between timm's `pos_embed` and our table, and the image size that they are for.
 
 timm's table has rows for class token and registers or, with `no_embed_class`, for neither. Ours
-has one for the class token and none for registers: a row that is missing is read as zeros, and
-those of registers are added to the registers. Written are rows of zeros for registers; where the
-class token's row is zeros or there is no class token, no rows for either.
+has one for the class token and none for registers. On reading, a missing row becomes zeros, and
+those of registers are added to the registers. On writing, registers get rows of zeros; if the class
+token's row is zeros or there is no class token, neither gets rows.
 """
 
 import torch
@@ -24,7 +24,7 @@ def with_own_positions(named: dict[str, Tensor], source: WeightFile) -> dict[str
 
     Args:
         named: the tensors by timm's names; not changed.
-        source: states the image size, perhaps.
+        source: may state the image size.
     """
     tokens = {name: named[name] for name in PREFIX_TOKENS if name in named}
     if TABLE not in named or not tokens or not _are_rows([named[TABLE], *tokens.values()]):
@@ -47,14 +47,14 @@ def image_size(source: WeightFile) -> tuple[int, int]:
     """Return the image size that our table is for: stated, or that of a square grid.
 
     Raises:
-        ModelFileError: the grid is no square, and nothing was stated that fits it.
+        ModelFileError: the grid is not square, and no stated size fits it.
     """
     tensors, sizes = source.tensors, image_sizes_of(source)
     if TABLE not in tensors:
         return sizes[0] if sizes else (224, 224)
     num_patches = tensors[TABLE].shape[1] - ("cls_token" in tensors)
     if round(num_patches**0.5) ** 2 != num_patches:
-        # No square grid: the size that is wanted is that of the weights, if it fits.
+        # The grid is not square: the requested size is taken as that of the weights, if it fits.
         wanted = as_size(source.stated.get("image_size"))
         sizes += [wanted] if wanted else []
     for size in sizes:
@@ -80,19 +80,19 @@ def positions_layout(config: ViTConfig) -> Layout:
 
 
 def leaves_out_prefix(config: ViTConfig, table: Tensor) -> bool:
-    """Say whether the written table has no rows for prefix tokens (timm's `no_embed_class`)."""
+    """Return whether the written table has no rows for prefix tokens (timm's `no_embed_class`)."""
     if not config.num_prefix_tokens or config.pool == "token+register":
         return False
     return not config.class_token or not bool(table[:, 0].any())
 
 
 def _are_rows(parts: list[Tensor]) -> bool:
-    """Say whether all are (1, rows, D) of one D; what is not is told when shapes are compared."""
+    """Return whether all are (1, rows, D) with the same D; others fail when shapes are compared."""
     return all(part.ndim == 3 and part.shape[::2] == (1, parts[0].shape[-1]) for part in parts)
 
 
 def _num_prefix_rows(named: Tensors, source: WeightFile, num_rows: int, num_tokens: int) -> int:
-    """Return how many rows of a table are those of the prefix tokens: all of theirs, or none."""
+    """Return how many rows of a table are for prefix tokens: one for each token, or none."""
     for size in image_sizes_of(source):
         num_patches = _num_patches(size, named)
         if num_patches in (num_rows - num_tokens, num_rows):
@@ -113,7 +113,7 @@ def _num_prefix_rows(named: Tensors, source: WeightFile, num_rows: int, num_toke
 
 
 def _num_patches(size: tuple[int, int], tensors: Tensors) -> int:
-    """Return how many patches an image has; a hybrid's map rounds up, patches down."""
+    """Return the number of patches of an image; a hybrid's map rounds up, patches round down."""
     stride = stride_of_stem(tensors)
     rows, columns = (
         -(-side // stride) // patch

@@ -1,4 +1,4 @@
-"""timm's names of BiT ResNets (`resnetv2_50x1_bit`), and of the ResNets below hybrids.
+"""Reading and writing of timm's BiT ResNets (`resnetv2_50x1_bit`), and the ResNets of its hybrids.
 
 Source: huggingface/pytorch-image-models, `timm/models/resnetv2.py`.
 """
@@ -38,7 +38,7 @@ NAME = "timm"
 SUFFIX = ".safetensors"
 STANDARDIZATION_EPS = 1e-8
 NORM_EPS = 1e-5
-# Of the ResNet below a hybrid.
+# Fields of a hybrid's ResNet.
 STEM_FIELDS = {
     "version": "v1",
     "norm_eps": NORM_EPS,
@@ -52,20 +52,20 @@ _NAMED = {(50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4)}
 
 
 def recognises(source: WeightFile) -> bool:
-    """Say whether weights have the names of a ResNet with pre-activation in timm."""
+    """Return whether weights have the names of a ResNet with pre-activation in timm."""
     return {"stem.conv.weight", "stages.0.blocks.0.norm1.weight"} <= set(source.tensors)
 
 
 def canonical(source: WeightFile) -> dict[str, Tensor]:
-    """There is one spelling."""
+    """Return the tensors unchanged: there is one spelling."""
     return source.tensors
 
 
 def infer(source: WeightFile) -> ModelConfig:
-    """Read the architecture off the shapes; the image size is stated or 224.
+    """Infer the architecture from the shapes; the image size is stated or 224.
 
     Raises:
-        ModelFileError: it is another ResNet than BiT's.
+        ModelFileError: it is no BiT ResNet.
     """
     tensors = source.tensors
     if "stem.norm.weight" in tensors or "norm.weight" not in tensors:
@@ -88,7 +88,7 @@ def infer(source: WeightFile) -> ModelConfig:
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """Return where each tensor of a BiT ResNet is."""
+    """Return the entries of a BiT ResNet's tensors."""
     assert isinstance(config, ResNetConfig)
     found = [*trunk_entries("trunk", "", config), *pair("trunk.norm", "norm.")]
     if config.num_classes:
@@ -97,7 +97,7 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 
 def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
-    """Return what `config.json` states, else timm's default for BiT."""
+    """Return the preprocessing in `config.json`, else timm's default for BiT."""
     usual = default_preprocessing(config.image_hw, channels=config.in_channels, crop_share=0.875)
     return stated_preprocessing(source, usual)
 
@@ -108,12 +108,12 @@ def classes(source: WeightFile) -> tuple[str, ...] | None:
 
 
 def is_spare(name: str) -> bool:
-    """Every tensor belongs to the model."""
+    """Return False: every tensor belongs to the model."""
     return False
 
 
 def refusal(config: ModelConfig) -> str | None:
-    """Say why a model is no BiT ResNet of timm, or None."""
+    """Return why a model is no BiT ResNet of timm, or None."""
     if not isinstance(config, ResNetConfig):
         return "is no ViT, hybrid or BiT ResNet"
     reasons = {
@@ -126,7 +126,7 @@ def refusal(config: ModelConfig) -> str | None:
 
 
 def cautions(config: ModelConfig) -> list[str]:
-    """Say what timm computes otherwise."""
+    """Return what timm computes differently."""
     assert isinstance(config, ResNetConfig)
     found = convention_cautions(config)
     if _architecture(config) is None:
@@ -156,7 +156,7 @@ def side_files(model: Model) -> dict[str, Any]:
 
 
 def convention_cautions(config: ResNetConfig) -> list[str]:
-    """Say which constants timm has otherwise."""
+    """Return which constants differ in timm."""
     found = []
     if config.norm_eps != NORM_EPS:
         found.append(
@@ -177,10 +177,10 @@ def trunk_entries(ours: str, theirs: str, config: ResNetConfig) -> list[Entry]:
 
     Args:
         ours: name of our trunk.
-        theirs: what stands before their names, with its separator.
+        theirs: prefix of their names, with its separator.
         config: of the ResNet.
     """
-    # Without stages, timm has the stem alone, not in a module of that name.
+    # Without stages, timm has only the stem's layers, not in a module named stem.
     stem = f"{theirs}stem." if config.stages else theirs
     found = [Entry(f"{ours}.root.weight", (f"{stem}conv.weight",), SAME)]
     if config.version == "v1":
@@ -201,7 +201,7 @@ def trunk_entries(ours: str, theirs: str, config: ResNetConfig) -> list[Entry]:
 
 
 def infer_stem(tensors: Tensors) -> ResNetConfig | None:
-    """Return the ResNet below a hybrid, or None if there is none."""
+    """Return a hybrid's ResNet, or None if there is none."""
     root = tensors.get(f"{BACKBONE}stem.conv.weight", tensors.get(f"{BACKBONE}conv.weight"))
     if root is None:
         return None

@@ -1,4 +1,4 @@
-"""timm's names of ViTs, hybrids and distilled DeiTs, both ways.
+"""Reading and writing of timm's ViTs, hybrids and distilled DeiTs.
 
 Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py` and
 `vision_transformer_hybrid.py`.
@@ -51,9 +51,9 @@ __all__ = [
 NAME = "timm"
 SUFFIX = ".safetensors"
 LAYER_SCALE_START = 1e-5
-"""Where `config.json` does not state it; it plays no part once there are weights."""
+"""Used if `config.json` does not state it; it has no effect once there are weights."""
 _NEEDED = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight")
-# What other models of timm have, by a tensor that tells them.
+# Features of other models of timm, by a tensor that identifies them.
 _UNREAD = {
     "norm_pre.weight": "a norm before its blocks, as CLIP's",
     "patch_embed.norm.weight": "a norm in its patch embedding",
@@ -63,14 +63,14 @@ _UNREAD = {
 
 
 def recognises(source: WeightFile) -> bool:
-    """Say whether weights have the names of a ViT of timm."""
+    """Return whether weights have the names of a ViT of timm."""
     return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= set(source.tensors)
 
 
 def canonical(source: WeightFile) -> dict[str, Tensor]:
-    """Return the tensors under timm's names of today, positions as here.
+    """Return the tensors under timm's current names, with positions converted to ours.
 
-    A bias of queries, keys and values that is left out (`qkv_bias=False`) is zeros.
+    A missing bias of queries, keys and values (`qkv_bias=False`) becomes zeros.
     """
     named = {
         re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): tensor
@@ -86,18 +86,18 @@ def canonical(source: WeightFile) -> dict[str, Tensor]:
 
 
 def infer(source: WeightFile) -> ViTConfig:
-    """Read the architecture off the shapes, and off `config.json` what they do not tell.
+    """Infer the architecture from the shapes, and from `config.json` what they do not determine.
 
     Raises:
-        ModelFileError: it is no ViT, one of a kind that is not known, or nothing tells the number
-            of heads or the image size.
+        ModelFileError: it is no ViT, one of an unsupported kind, or the number of heads or the
+            image size is unknown.
     """
     tensors, path = source.tensors, source.path
     check_architecture(source)
     for name, what in _UNREAD.items():
         if name in tensors:
             raise ModelFileError(f"{path} has {what} ({name}), which no model here has")
-    # Few have no positions: where nothing says so, the table is missing.
+    # Few models have no positions; unless that is stated, the table counts as missing.
     has_positions = arguments_of(source).get("pos_embed") not in ("none", "")
     missing = [name for name in (*_NEEDED, *["pos_embed"] * has_positions) if name not in tensors]
     if missing:
@@ -140,7 +140,7 @@ def infer(source: WeightFile) -> ViTConfig:
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """Return where each tensor of a model is."""
+    """Return the entries of a model's tensors."""
     assert isinstance(config, ViTConfig)
     projection = "embedding.projection" if config.resnet else "embedding"
     found = [
@@ -166,7 +166,7 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 
 def preprocessing(source: WeightFile, config: ModelConfig) -> Preprocessing:
-    """Return what `config.json` states, else timm's default for ViTs or DeiTs."""
+    """Return the preprocessing in `config.json`, else timm's default for ViTs or DeiTs."""
     if "dist_token" in source.tensors:
         usual = imagenet_preprocessing(config, interpolation="bicubic", crop_share=0.9)
     else:
@@ -188,7 +188,7 @@ def classes(source: WeightFile) -> tuple[str, ...] | None:
 
 
 def is_spare(name: str) -> bool:
-    """Every tensor belongs to the model."""
+    """Return False: every tensor belongs to the model."""
     return False
 
 
@@ -201,7 +201,7 @@ def _num_registers(tensors: Tensors) -> int:
 
 
 def _pool(source: WeightFile) -> str:
-    """Return the pool: stated, or the one that the tensors hint at."""
+    """Return the pool: stated, or guessed from the tensors."""
     tensors = source.tensors
     if "dist_token" in tensors:
         return "token+register"
@@ -265,8 +265,8 @@ def _head(config: ViTConfig) -> list[Entry]:
 _QUERY_AND_KEY_VALUE = Layout(
     torch.cat, lambda t: list(t.split([len(t) // 3, len(t) - len(t) // 3]))
 )
-# A distilled DeiT's logits are the mean of two heads', of class token and distillation token: one
-# head over both side by side. Halving and doubling are exact.
+# A distilled DeiT's logits are the mean of two heads, on class token and distillation token: here
+# one head on both concatenated. Halving and doubling are exact.
 _MEAN_OF_HEADS = Layout(
     lambda heads: torch.cat([head / 2 for head in heads], dim=1),
     lambda head: [part * 2 for part in head.chunk(2, dim=1)],

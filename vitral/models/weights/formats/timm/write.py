@@ -1,4 +1,4 @@
-"""What timm has a place for, and the `config.json` with which it builds what we write."""
+"""Which models timm can express, and the `config.json` with which it builds them."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from vitral.models.weights.formats.timm.positions import leaves_out_prefix
 from vitral.models.weights.formats.timm.resnet import convention_cautions
 
 _POOLS = {"gap": "avg", "map": "map"}
-# The variants and patches that timm has a name for; others are built from its base.
+# The variants and patch sizes that timm has a name for; others are built from its base.
 _NAMED = {
     "Ti": ("tiny", (16,)), "S": ("small", (8, 16, 32)), "B": ("base", (8, 16, 32)),
     "L": ("large", (14, 16, 32)), "H": ("huge", (14,)), "g": ("giant", (14,)),
     "G": ("gigantic", (14,)),
 }  # fmt: skip
 _BASE, _DISTILLED = "vit_base_patch16_224", "deit_base_distilled_patch16_224"
-# A gated MLP is a class there, which no JSON can name.
+# A gated MLP is a class in timm, which JSON can't name.
 _GATED = "vit_giant_patch14_dinov2"
-# By the stages of the ResNet below.
+# By the stages of the hybrid's ResNet.
 _HYBRIDS = {
     (): "vit_tiny_r_s16_p8_224",
     (2, 2, 2, 2): "vit_small_r26_s32_224",
@@ -31,7 +31,7 @@ _HYBRIDS = {
 
 
 def refusal(config: ModelConfig) -> str | None:
-    """Say why timm has no place for a model among its ViTs, or None."""
+    """Return why timm can't express a model as a ViT, or None."""
     if not isinstance(config, ViTConfig):
         return timm_resnet.refusal(config) or "is a ResNet"
     stem, is_distilled = config.resnet, config.pool == "token+register"
@@ -57,7 +57,7 @@ def refusal(config: ModelConfig) -> str | None:
 
 
 def cautions(config: ModelConfig) -> list[str]:
-    """Say what timm computes otherwise with the tensors alone."""
+    """Return what timm computes differently with the tensors alone."""
     assert isinstance(config, ViTConfig)
     found = convention_cautions(config.resnet) if config.resnet else []
     if config.activation == "gelu_tanh":
@@ -102,7 +102,7 @@ def side_files(model: Model) -> dict[str, Any]:
 
 
 def _architecture(config: ViTConfig) -> str | None:
-    """Return timm's name of the model, or of one that its arguments turn into it, or None."""
+    """Return timm's name of the model, or of one that arguments can turn into it, or None."""
     is_gated, is_distilled = config.activation == "swiglu", config.pool == "token+register"
     if config.resnet is not None:
         known = config.resnet.width_factor == 1 and not (is_gated or is_distilled)
@@ -120,7 +120,7 @@ def _architecture(config: ViTConfig) -> str | None:
 
 
 def _arguments(model: Model, config: ViTConfig, *, architecture: str) -> dict[str, Any]:
-    """Return what builds the model, in full: so nothing depends on the architecture's defaults."""
+    """Return all arguments of the model, so none depends on the architecture's defaults."""
     arguments: dict[str, Any] = {
         "img_size": list(config.image_hw),
         "patch_size": list(config.patch_hw),
@@ -137,7 +137,7 @@ def _arguments(model: Model, config: ViTConfig, *, architecture: str) -> dict[st
     if config.activation == "gelu_tanh":
         arguments["act_layer"] = "gelu_tanh"
     if config.layer_scale is not None or architecture == _GATED:
-        # 0 is none.
+        # 0: none.
         arguments["init_values"] = config.layer_scale or 0.0
     if config.position == "none":
         arguments["pos_embed"] = "none"
