@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vitral.config.checks import check_share
 from vitral.config.model import FAMILIES, ModelConfig
 from vitral.config.names import model_config
-from vitral.config.run import PLACE_SETTINGS, ObjectiveSettings, RunConfig
+from vitral.config.run import LOCATION_SETTINGS, ObjectiveSettings, RunConfig
 from vitral.config.settings import (
     STAND_INS,
     build_run_config,
@@ -360,7 +360,7 @@ def name_of(run: dict[str, Any]) -> str:
     return settings_digest(run, given="abc")
 
 
-OTHERS = {path for path in VALUES if path not in PLACE_SETTINGS}
+OTHERS = {path for path in VALUES if path not in LOCATION_SETTINGS}
 
 
 @pytest.mark.parametrize("path", sorted(OTHERS))
@@ -372,7 +372,7 @@ def test_any_setting_but_those_of_place_tells_runs_apart(path: str) -> None:
     assert name_of(other) != name_of(PARSED)
 
 
-@pytest.mark.parametrize("path", PLACE_SETTINGS)
+@pytest.mark.parametrize("path", LOCATION_SETTINGS)
 def test_where_a_run_is_made_does_not_tell_runs_apart(path: str) -> None:
     other = {**PARSED, path: "something else"}
     assert differences(PARSED, other) == {}

@@ -174,7 +174,7 @@ def test_without_splits_each_image_goes_by_its_hash_and_adding_images_moves_none
         )
     assert not before.has_own_splits
     for split, part in before.splits.items():
-        assert set(part.numbers.tolist()) <= set(after.splits[split].numbers.tolist())
+        assert set(part.file_ids.tolist()) <= set(after.splits[split].file_ids.tolist())
 
 
 def test_copies_go_to_the_same_split(tmp_path, fill):
@@ -223,7 +223,7 @@ def test_validation_images_are_held_out_of_training_by_hash(tmp_path, fill):
     assert parts["train"] | parts["validation"] == whole["train"]
     assert parts["test"] == whole["test"]
     assert 0 < len(parts["validation"]) < len(parts["train"])
-    digests = [data.file_infos[n].digest for n in data.splits["validation"].numbers]
+    digests = [data.file_infos[n].digest for n in data.splits["validation"].file_ids]
     assert (hash_shares(digests) < 0.2).all()
     count = len(parts["validation"])
     assert f"{count} training images were held out for validation by content hash" in data.notes

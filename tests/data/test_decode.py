@@ -129,7 +129,7 @@ UNREADABLE = {
 }
 
 # What EXIF's orientations ask of the stored rows and columns (CIPA DC-008, 4.6.5.1.2).
-TURNS = {
+ORIENTATIONS = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -268,7 +268,7 @@ def test_a_palette_is_looked_up(encode):
     assert decode_image(encode(image)).tolist() == [[[0, 0, 0], [250, 120, 10]]]
 
 
-@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize(
     ("kind", "options"), [("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True})]
 )
@@ -280,7 +280,7 @@ def test_exif_turns_the_picture(picture, encode, kind, options, orientation, cha
     exif[0x0112] = orientation
     plain = decode_image(encode(image, kind, **options), channels=channels)
     tagged = encode(image, kind, exif=exif, **options)
-    oriented = TURNS[orientation](plain)
+    oriented = ORIENTATIONS[orientation](plain)
     np.testing.assert_array_equal(decode_image(tagged, channels=channels), oriented)
     header = read_header(tagged)
     assert (header.height, header.width, header.turned) == (16, 24, orientation > 1)

@@ -344,7 +344,7 @@ def test_a_broken_image_is_zero_not_valid_and_has_a_reason(examples_of, workers,
     index = NUM_IMAGES - 1 - 20
     files[index] = content
     broken = {index: content} if isinstance(content, OSError) else {}
-    examples = Examples(MemoryStore(files, broken), examples.numbers, examples.labels)
+    examples = Examples(MemoryStore(files, broken), examples.file_ids, examples.labels)
     batches = training(examples, augment=MIXED, workers=workers)
     whole = joined(flat(training(examples_of(), augment=MIXED).steps(0, 4)))
     found = flat(batches.steps(0, 4))

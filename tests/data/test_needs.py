@@ -14,7 +14,7 @@ from vitral.config.preprocessing import default_preprocessing
 from vitral.config.run import AugmentSettings
 from vitral.data.dataset import ImageDataset, open_dataset
 from vitral.data.examples import Examples
-from vitral.data.loader import TrainingBatches, evaluation_batches, own_share
+from vitral.data.loader import TrainingBatches, evaluation_batches, main_share
 from vitral.data.needs import UNCOUNTED, Draw, Needs, View
 from vitral.data.order import uniforms
 from vitral.data.workers import Batch
@@ -119,8 +119,8 @@ def test_two_sources_come_in_their_shares_on_any_processes(
     images = list(pattern_images(30, seed=9)[0])
     unlabelled = opened(images, label=False).everything()
     needs = Needs(sources={"unlabelled": 0.75})
-    assert own_share(16, needs.sources) == 4
-    options = {"further": {"unlabelled": unlabelled}, "micro_batch_size": micro_batch_size}
+    assert main_share(16, needs.sources) == 4
+    options = {"extra": {"unlabelled": unlabelled}, "micro_batch_size": micro_batch_size}
     whole = loaded(needs, (0, 5), **options)
     parts = [
         batch
@@ -154,7 +154,7 @@ def test_the_second_source_has_an_order_of_its_own() -> None:
     images, _ = pattern_images(40)
     needs = Needs(sources={"unlabelled": 0.5})
     unlabelled = opened(list(images), label=False).everything()
-    batches = loaded(needs, (0, 1), further={"unlabelled": unlabelled})
+    batches = loaded(needs, (0, 1), extra={"unlabelled": unlabelled})
     orders = [
         [int(i) for b in batches for s, i in zip(b["source"], b["index"], strict=True) if s == k]
         for k in (0, 1)
@@ -166,7 +166,7 @@ def test_a_further_source_is_gone_through_again_and_again() -> None:
     """Its share of each step is exact, across its epochs too; in each every example comes once."""
     unlabelled = opened(list(pattern_images(7, seed=9)[0]), label=False).everything()
     needs = Needs(sources={"unlabelled": 0.25})
-    batches = loaded(needs, (0, 7), further={"unlabelled": unlabelled})
+    batches = loaded(needs, (0, 7), extra={"unlabelled": unlabelled})
     drawn = [
         [int(i) for s, i in zip(batch["source"], batch["index"], strict=True) if s]
         for batch in batches
@@ -195,12 +195,12 @@ def test_what_can_not_be_read_of_a_further_source_is_told_by_its_name() -> None:
     broken.is_open = True
     batches = TrainingBatches(
         patterns(), HOW, PLAIN, seed=3, batch_size=16, workers=0,
-        needs=Needs(sources={"unlabelled": 0.5}), further={"unlabelled": unlabelled},
+        needs=Needs(sources={"unlabelled": 0.5}), extra={"unlabelled": unlabelled},
     )  # fmt: skip
     ((batch,),) = [step.micro_batches for step in batches.steps(0, 1)]
     assert batches.errors == {}
-    (index,) = batches.further_errors["unlabelled"]
-    assert "bad sector" in batches.further_errors["unlabelled"][index]
+    (index,) = batches.extra_errors["unlabelled"]
+    assert "bad sector" in batches.extra_errors["unlabelled"][index]
     assert int((~batch["valid"]).sum()) == 1
     names = batches.names_of(batch)
     hidden = batch["valid"].logical_not().tolist().index(True)
@@ -215,7 +215,7 @@ def test_rows_of_every_process_are_known_to_all() -> None:
     for rank in range(3):
         batches = TrainingBatches(
             patterns(), HOW, PLAIN, seed=3, batch_size=2, rank=rank, world_size=3, workers=0,
-            needs=needs, further={"unlabelled": unlabelled},
+            needs=needs, extra={"unlabelled": unlabelled},
         )  # fmt: skip
         (step,) = batches.steps(1, 2)
         counts.append(sum(len(batch["valid"]) for batch in step.micro_batches))
@@ -229,7 +229,7 @@ def test_values_are_targets() -> None:
     examples = data.everything()
     for batch in loaded(needs, (0, 1), examples=examples):
         assert "label" not in batch and batch["target/value"].shape == (len(batch["index"]), 1)
-        wanted = [[labels[examples.numbers[index]] / 8] for index in batch["index"]]
+        wanted = [[labels[examples.file_ids[index]] / 8] for index in batch["index"]]
         assert batch["target/value"].tolist() == wanted
 
 
@@ -340,7 +340,7 @@ def test_the_rows_of_all_processes_can_be_put_in_the_order_of_one(world_size: in
     def rows(rank: int, world_size: int) -> tuple[list[tuple[int, ...]], TrainingBatches]:
         batches = TrainingBatches(
             patterns(), HOW, AugmentSettings(), seed=0, batch_size=6, rank=rank,
-            world_size=world_size, workers=0, needs=needs, further={"unlabelled": unlabelled},
+            world_size=world_size, workers=0, needs=needs, extra={"unlabelled": unlabelled},
         )  # fmt: skip
         found = []
         for step in batches.steps(6, 7):

@@ -244,8 +244,8 @@ def test_shares_have_the_moments_of_a_beta_distribution(alpha):
 
 
 @given(SEEDS, st.integers(0, 50), st.integers(1, 60), st.floats(0.05, 5), st.booleans())
-def test_the_two_of_a_pair_have_the_same_box(seed, epoch, count, alpha, beside_mixup):
-    boxes = cutmix_boxes(seed, epoch, count, alpha=alpha, beside_mixup=beside_mixup)
+def test_the_two_of_a_pair_have_the_same_box(seed, epoch, count, alpha, with_mixup):
+    boxes = cutmix_boxes(seed, epoch, count, alpha=alpha, with_mixup=with_mixup)
     assert boxes.shape == (count, 4)
     assert ((boxes >= 0) & (boxes <= 1)).all()
     assert (boxes[:, :2] <= boxes[:, 2:]).all()
@@ -255,7 +255,7 @@ def test_the_two_of_a_pair_have_the_same_box(seed, epoch, count, alpha, beside_m
 
 
 def test_boxes_are_square_shares_of_a_beta_distribution_about_even_places():
-    boxes = cutmix_boxes(5, 1, 40_000, alpha=1.0, beside_mixup=False)[::2]
+    boxes = cutmix_boxes(5, 1, 40_000, alpha=1.0, with_mixup=False)[::2]
     whole = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < 1).all(axis=1)
     sides = boxes[whole, 2:] - boxes[whole, :2]
     np.testing.assert_allclose(sides[:, 0], sides[:, 1])
@@ -266,9 +266,9 @@ def test_boxes_are_square_shares_of_a_beta_distribution_about_even_places():
 
 
 def test_beside_mixup_half_of_the_pairs_are_cut():
-    boxes = cutmix_boxes(5, 1, 40_000, alpha=1.0, beside_mixup=True)[::2]
+    boxes = cutmix_boxes(5, 1, 40_000, alpha=1.0, with_mixup=True)[::2]
     assert abs(boxes.any(axis=1).mean() - 0.5) < 0.015
-    alone = cutmix_boxes(5, 1, 40_000, alpha=1.0, beside_mixup=False)[::2]
+    alone = cutmix_boxes(5, 1, 40_000, alpha=1.0, with_mixup=False)[::2]
     assert alone.any(axis=1).all()
 
 

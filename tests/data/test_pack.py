@@ -59,7 +59,7 @@ def test_what_is_packed_is_what_was_there(folder, tmp_path, size):
 
 def test_a_pack_is_opened_without_reading_an_image(folder, tmp_path, monkeypatch):
     packed(folder, tmp_path / "packed")
-    monkeypatch.setattr("vitral.data.scan.look_into", None)
+    monkeypatch.setattr("vitral.data.scan.inspect_file", None)
     data = open_dataset(tmp_path / "packed")
     assert sum(map(len, data.splits.values())) == 18
     assert {file_info.format for file_info in data.file_infos} == {"PNG"}
@@ -85,7 +85,7 @@ def test_an_epoch_has_no_memory_of_the_shards(tmp_path):
     train = open_dataset(tmp_path / "packed").splits["train"]
     for epoch in range(5):
         order = epoch_order(0, epoch, len(train), blocks=train.blocks())
-        file_ids = train.numbers[order]  # in the shards, one after the other
+        file_ids = train.file_ids[order]  # in the shards, one after the other
         rank_correlation = np.corrcoef(np.arange(len(file_ids)), file_ids.argsort().argsort())[0, 1]
         assert abs(rank_correlation) < 4 / np.sqrt(len(file_ids))
 
@@ -243,7 +243,7 @@ def test_several_labels_and_groups_are_kept(tmp_path, fill):
 
     def known(data):
         return {
-            part.name(i): (split, part.labels[i].tolist(), data.listing.groups[part.numbers[i]])
+            part.name(i): (split, part.labels[i].tolist(), data.listing.groups[part.file_ids[i]])
             for split, part in data.splits.items()
             for i in range(len(part))
         }

@@ -12,7 +12,14 @@ from PIL import Image, ImageEnhance
 from vitral.data import scan as survey_module
 from vitral.data.check.checked import LIKENESS, RADIUS
 from vitral.data.decode import decode_image
-from vitral.data.scan import fits_channels, likeness, look_into, perceptual_hash, survey, thumbnail
+from vitral.data.scan import (
+    fits_channels,
+    inspect_file,
+    likeness,
+    perceptual_hash,
+    survey,
+    thumbnail,
+)
 from vitral.data.sources.find import list_source
 from vitral.data.sources.listing import FileInfo
 from vitral.errors import DataError
@@ -206,14 +213,14 @@ class OneFile:
     ],
 )
 def test_a_problem_is_found_and_named(content, problem, damaged):
-    file_info = look_into(OneFile(content), 0, channels=3)
+    file_info = inspect_file(OneFile(content), 0, channels=3)
     assert (file_info.problem, file_info.damaged) == (problem, damaged)
 
 
 def test_equal_pixels_have_equal_digests_wherever_they_lie():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    first = look_into(OneFile(pixels), 0, channels=3)
-    second = look_into(OneFile(pixels[:, ::-1].copy()[:, ::-1]), 0, channels=3)
+    first = inspect_file(OneFile(pixels), 0, channels=3)
+    second = inspect_file(OneFile(pixels[:, ::-1].copy()[:, ::-1]), 0, channels=3)
     assert (first.format, first.mode, first.height, first.width) == ("array", "RGB", 2, 4)
     assert first == second
 

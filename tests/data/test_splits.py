@@ -216,8 +216,8 @@ def write(path, count, *, num_classes=3, splits=None, copies=()):
     return path
 
 
-def numbers(data):
-    return {split: set(part.numbers.tolist()) for split, part in data.splits.items()}
+def file_ids(data):
+    return {split: set(part.file_ids.tolist()) for split, part in data.splits.items()}
 
 
 @pytest.fixture(scope="module")
@@ -229,20 +229,20 @@ def data(tmp_path_factory):
 @given(share=st.sampled_from([0.01, 0.02, 0.1, 0.2, 0.5]))
 def test_a_share_of_every_class_is_held_out_and_nothing_is_lost(data, share):
     result = hold_out(data, share=share)
-    after, before = numbers(result), numbers(data)
+    after, before = file_ids(result), file_ids(data)
     assert after["train"] | after["validation"] == before["train"]
     assert not after["train"] & after["validation"]
     assert after["test"] == before["test"]
     counts = np.bincount(result.splits["validation"].labels, minlength=3)
     assert np.ptp(counts) <= 1
     assert abs(counts.sum() - 200 * share) <= 3
-    assert all((result.splits[s].labels == result.splits[s].numbers % 3).all() for s in after)
+    assert all((result.splits[s].labels == result.splits[s].file_ids % 3).all() for s in after)
 
 
 def test_joining_undoes_holding_out(data):
     joined = all_for_training(hold_out(data, share=0.1))
-    assert numbers(joined) == numbers(data)
-    assert (joined.splits["train"].labels == joined.splits["train"].numbers % 3).all()
+    assert file_ids(joined) == file_ids(data)
+    assert (joined.splits["train"].labels == joined.splits["train"].file_ids % 3).all()
     assert all_for_training(data) is data
 
 
@@ -250,8 +250,8 @@ def test_what_is_held_out_does_not_depend_on_other_images(tmp_path, data):
     """Of more images of the same classes most stay where they are."""
     more = open_dataset(write(tmp_path / "b.npz", 270, splits=["train"] * 200 + ["test"] * 70))
     assert (
-        numbers(hold_out(more, share=0.1))["validation"]
-        == numbers(hold_out(data, share=0.1))["validation"]
+        file_ids(hold_out(more, share=0.1))["validation"]
+        == file_ids(hold_out(data, share=0.1))["validation"]
     )
 
 

@@ -26,7 +26,7 @@ from support.runs import noise
 import vitral
 from vitral.data.dataset import open_dataset
 from vitral.data.examples import Examples
-from vitral.data.scan import look_into
+from vitral.data.scan import inspect_file
 from vitral.data.sources.arrays import ArrayStore
 from vitral.evaluate import features as features_module
 from vitral.evaluate.feature_cache import WatchedStore, content_digests, digest_of
@@ -276,7 +276,7 @@ def test_a_file_that_was_changed_after_the_survey_is_read(counted, tmp_path):
     path.write_bytes(path.read_bytes() + b" ")
     after = content_digests(counted)
     assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, False] + [True] * 3
-    assert counted.store.reads == [int(counted.numbers[2])]
+    assert counted.store.reads == [int(counted.file_ids[2])]
 
 
 def test_where_an_example_can_not_be_read_there_are_none(counted, tmp_path):
@@ -305,7 +305,7 @@ def test_arrays_of_a_survey_count_with_their_shape_too():
     pixels, digests = noise(4, 8), []
     for shape in ((4, 8, 3), (8, 4, 3)):
         store = StampedArrays(pixels.reshape(1, *shape), path="memory")
-        file_info = replace(look_into(store, 0, channels=3), stamp="unchanged")
+        file_info = replace(inspect_file(store, 0, channels=3), stamp="unchanged")
         digests += content_digests(Examples(store, np.zeros(1, int), np.zeros(1), [file_info]))
     assert digests[0] != digests[1]
 

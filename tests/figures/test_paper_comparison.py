@@ -4,9 +4,9 @@ import pytest
 from support.result_rows import result_row
 
 from vitral.figures.paper_comparison import (
+    comparable_paper_rows,
     describe_paper_means,
     flat_settings,
-    paper_beside,
     paper_cell,
 )
 
@@ -55,7 +55,7 @@ def test_the_most_alike_figure_of_each_pretraining_stands_beside_a_row(
 
 def test_only_the_model_of_that_name_is_beside_not_its_variants() -> None:
     changes = {"data": "imagenet", "protocol": "fewshot", "pretraining": "", "settings": {}}
-    assert all(not paper.variant for paper in paper_beside(result_row(**changes)))
+    assert all(not paper.variant for paper in comparable_paper_rows(result_row(**changes)))
 
 
 def test_settings_are_flattened_by_dots() -> None:

@@ -32,7 +32,7 @@ from vitral.inspection.inspect import (
 )
 from vitral.models.model import Model
 from vitral.models.vit import ViT
-from vitral.predict.runner import given_examples
+from vitral.predict.runner import image_examples
 
 CPU = torch.device("cpu")
 SIDES = {"image_size": (32, 48)}
@@ -174,7 +174,7 @@ def test_an_image_that_can_t_be_read_is_left_out_and_named(
     def inspect(paths: list[Path]) -> Arrays:
         return inspect_model(
             model,
-            given_examples(paths, channels=3),
+            image_examples(paths, channels=3),
             preprocessing=model.preprocessing,
             device=CPU,
             settings=InspectSettings(gallery=3),

@@ -37,9 +37,9 @@ def test_rows_sum_to_one(layers: list[np.ndarray], residual: float, discard: flo
 
 @given(layers_of_attention())
 def test_each_image_is_by_itself(layers: list[np.ndarray]) -> None:
-    turned = [layer[::-1] for layer in layers]
+    fix_signs = [layer[::-1] for layer in layers]
     rollout = attention_rollout(layers, discard=0.3)
-    np.testing.assert_allclose(attention_rollout(turned, discard=0.3)[::-1], rollout)
+    np.testing.assert_allclose(attention_rollout(fix_signs, discard=0.3)[::-1], rollout)
 
 
 def test_attention_to_oneself_rolls_out_to_the_identity() -> None:

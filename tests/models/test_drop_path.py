@@ -57,13 +57,13 @@ def test_numbers_below_a_block_s_share_skip_its_branches(
     model = small_model(drop_path=0.5, pool=pool).train()
     given: list[Tensor] = []
     model.blocks[1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    model.use_drop_path(torch.zeros(2, 6))
+    model.set_drop_path_uniforms(torch.zeros(2, 6))
     nothing = model.features(small_images)
     # All but the first block, of which none is skipped.
     torch.testing.assert_close(nothing, model.pool(model.norm(given[0])))
-    model.use_drop_path(torch.full((2, 6), 0.999))
+    model.set_drop_path_uniforms(torch.full((2, 6), 0.999))
     all_of_it = model.features(small_images)
-    model.use_drop_path(torch.tensor([0.0, 0.999])[:, None].expand(2, 6))
+    model.set_drop_path_uniforms(torch.tensor([0.0, 0.999])[:, None].expand(2, 6))
     features = model.features(small_images)
     torch.testing.assert_close(features[0], nothing[0])
     torch.testing.assert_close(features[1], all_of_it[1])
@@ -77,7 +77,7 @@ def test_each_branch_of_an_axial_block_has_a_number() -> None:
     for branch in range(8):
         uniforms = torch.full((2, 8), 0.999)
         uniforms[:, branch] = 0
-        model.use_drop_path(uniforms)
+        model.set_drop_path_uniforms(uniforms)
         seen.add(tuple(model(images).flatten().tolist()))
     assert len(seen) == 1 + 4  # the first block skips nothing
 
@@ -90,14 +90,14 @@ def test_numbers_are_used_in_training_alone_and_until_they_are_taken_back(
     plain = model(small_images)
     assert torch.equal(plain, small_model()(small_images))
     uniforms = draw(2, 6, seed=1)
-    model.use_drop_path(uniforms)
+    model.set_drop_path_uniforms(uniforms)
     for _ in range(3):
         assert torch.equal(model(small_images), plain)
     first = model.train()(small_images)  # evaluation has taken none
     assert not torch.allclose(first, plain)
-    model.use_drop_path(uniforms)
+    model.set_drop_path_uniforms(uniforms)
     assert torch.equal(model(small_images), first)
-    model.use_drop_path(None)
+    model.set_drop_path_uniforms(None)
     torch.manual_seed(0)
     drawn = [model(small_images) for _ in range(4)]
     assert len({tuple(one.flatten().tolist()) for one in drawn}) > 1
@@ -114,12 +114,12 @@ def test_views_stacked_in_one_pass_are_skipped_as_view_after_view(
     uniforms = draw(2, 3, 6)
     alone = []
     for number, view in enumerate(views):
-        model.use_drop_path(uniforms[:, number])
+        model.set_drop_path_uniforms(uniforms[:, number])
         alone.append(model(view))
-    model.use_drop_path(uniforms)
+    model.set_drop_path_uniforms(uniforms)
     one_by_one = [model(view) for view in views]
     assert all(map(torch.equal, one_by_one, alone))
-    model.use_drop_path(uniforms)
+    model.set_drop_path_uniforms(uniforms)
     stacked = torch.cat([model(torch.cat(views[:2])), model(views[2])])
     torch.testing.assert_close(stacked, torch.cat(alone))
 
@@ -135,7 +135,7 @@ def test_slice_k_is_view_k_moved_by_the_golden_ratio_each_time_round(
 ) -> None:
     uniforms = draw(num_examples, num_views, 5)
     dealer = DropPathUniforms(uniforms)
-    dealt = torch.cat([dealer.deal(count * num_examples) for count in passes])
+    dealt = torch.cat([dealer.next_rows(count * num_examples) for count in passes])
     assert dealt.min() >= 0
     assert dealt.max() < 1
     for number, chunk in enumerate(dealt.split(num_examples)):
@@ -149,7 +149,7 @@ def test_images_that_are_no_multiple_of_the_examples_are_refused(
     small_model: Build, small_images: Tensor
 ) -> None:
     model = small_model(drop_path=0.5).train()
-    model.use_drop_path(draw(2, 6))
+    model.set_drop_path_uniforms(draw(2, 6))
     with pytest.raises(
         RequestError, match=r"of 3 images draws .* from numbers of 2 examples: give"
     ):
@@ -161,7 +161,7 @@ def test_numbers_of_another_shape_are_refused(small_model: Build, shape: tuple[i
     with pytest.raises(
         RequestError, match=r"numbers of shape .* for the .*: give \(N, 6\) or \(N, v"
     ):
-        small_model(drop_path=0.5).use_drop_path(torch.zeros(shape))
+        small_model(drop_path=0.5).set_drop_path_uniforms(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -169,8 +169,8 @@ def test_a_model_without_stochastic_depth_takes_no_numbers(family: str) -> None:
     model = build_small(family)
     assert model.num_drop_paths == 0
     with pytest.raises(RequestError, match="small has no stochastic depth that could use numbers"):
-        model.use_drop_path(torch.zeros(2, 4))
-    model.use_drop_path(None)
+        model.set_drop_path_uniforms(torch.zeros(2, 4))
+    model.set_drop_path_uniforms(None)
 
 
 class Distillation(nn.Module):
@@ -195,7 +195,7 @@ def test_models_inside_a_module_draw_from_numbers_for_as_long_as_asked(
         first, second, taught = objective(small_images).chunk(3)
     assert torch.equal(taught, objective.teacher(small_images))
     assert not torch.equal(first, second)
-    student.use_drop_path(uniforms)
+    student.set_drop_path_uniforms(uniforms)
     assert torch.equal(first, student(small_images))
     assert torch.equal(second, student(small_images))
     with drop_path_from(objective, uniforms), pytest.raises(RuntimeError):

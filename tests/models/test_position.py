@@ -23,7 +23,7 @@ from vitral.models.position import (
     resize_axis_table,
     resize_offset_table,
     resize_position_table,
-    wave_table,
+    sincos_table,
 )
 from vitral.models.vit import ViT
 
@@ -88,12 +88,12 @@ def test_waves_are_added_to_patches_alone(fields: dict[str, Any]) -> None:
     assert position.state_dict() == {}
     added = position(torch.zeros(1, config.num_prefix_tokens + 6, 8))
     assert not added[:, : config.num_prefix_tokens].any()
-    assert torch.equal(added[:, -6:], wave_table((2, 3), 8))
+    assert torch.equal(added[:, -6:], sincos_table((2, 3), 8))
 
 
 def test_waves_are_sines_and_cosines_of_column_then_row() -> None:
     rows, columns, width = 3, 5, 24
-    table = wave_table((rows, columns), width)[0].view(rows, columns, width)
+    table = sincos_table((rows, columns), width)[0].view(rows, columns, width)
     quarter = width // 4
     for row in range(rows):
         for column in range(columns):
@@ -110,13 +110,13 @@ def test_waves_are_sines_and_cosines_of_column_then_row() -> None:
 
 def test_one_wave_has_a_frequency_of_one() -> None:
     expected = [[math.sin(x), math.cos(x), 0.0, 1.0] for x in range(2)]
-    assert np.allclose(wave_table((1, 2), 4)[0].numpy(), expected, atol=1e-6)
+    assert np.allclose(sincos_table((1, 2), 4)[0].numpy(), expected, atol=1e-6)
 
 
 def test_a_model_built_without_memory_has_its_waves() -> None:
     with torch.device("meta"):
         model = ViT(small_config(position="sincos2d"))
-    assert torch.equal(model.positions[0].places, wave_table((2, 3), 8))
+    assert torch.equal(model.positions[0].places, sincos_table((2, 3), 8))
 
 
 def plain_relative(

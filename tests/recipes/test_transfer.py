@@ -119,7 +119,7 @@ MEASURED = [
 
 @pytest.mark.parametrize(("name", "size", "megabytes"), MEASURED)
 def test_what_training_keeps_is_about_what_was_measured(name, size, megabytes):
-    megabytes_kept = 4 * model_config(name, image_size=size).kept_values() / 1e6
+    megabytes_kept = 4 * model_config(name, image_size=size).num_activations() / 1e6
     assert 0.9 < megabytes_kept / megabytes < 1.3
 
 

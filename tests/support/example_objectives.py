@@ -223,7 +223,7 @@ class TwoSources(Objective):
         return len(data.classes)
 
     @classmethod
-    def further_sources(cls, settings: ObjectiveSettings) -> Mapping[str, float]:
+    def extra_sources(cls, settings: ObjectiveSettings) -> Mapping[str, float]:
         return {"unlabelled": 0.5}
 
     def weights(self, batch: Batch) -> Tensor:

@@ -235,5 +235,5 @@ def test_a_shallower_teacher_draws_as_many_numbers_as_it_has() -> None:
     images = torch.randn(2, 1, 8, 8)
     with drop_path_from(both, uniforms):
         found = shallow.tokens(images)
-    shallow.use_drop_path(uniforms[:, : shallow.num_drop_paths])
+    shallow.set_drop_path_uniforms(uniforms[:, : shallow.num_drop_paths])
     assert torch.equal(found, shallow.tokens(images))

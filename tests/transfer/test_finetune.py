@@ -392,9 +392,9 @@ def test_a_protocol_needs_something_to_score(
 ) -> None:
     source = open_source(pretrained)
     images = without_split(open_dataset(write_task()), "test")
-    with train_context("cpu", quiet=True) as site:
+    with train_context("cpu", quiet=True) as context:
         protocol = choose_protocol("paper", facts_of(images, source.model.config))
-        series = Series(protocol, source, images, RunRequest(None, title="t", command="c"), site)
+        series = Series(protocol, source, images, RunRequest(None, title="t", command="c"), context)
         with pytest.raises(RequestError, match="has no test images, which paper ends with"):
             series.go(tmp_path / "s")
     assert not (tmp_path / "s").exists()

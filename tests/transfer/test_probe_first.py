@@ -31,8 +31,8 @@ def start(pretrained: Path, images: ImageDataset) -> Model:
 
 
 def probed(model: Model, images: ImageDataset) -> float | None:
-    with train_context("cpu") as site:
-        return probe_first(model, images, site)
+    with train_context("cpu") as context:
+        return probe_first(model, images, context)
 
 
 def test_the_head_gives_the_score_that_is_told(

@@ -172,12 +172,12 @@ def _measure(
     """Compute everything that is drawn of a model."""
     from vitral.figures.inspection.inspected import Inspected
     from vitral.inspection.inspect import inspect_model
-    from vitral.predict.runner import given_examples
+    from vitral.predict.runner import image_examples
 
     with progress(f"looking inside {prepared.model.config.name}") as update:
         arrays = inspect_model(
             prepared.model,
-            given_examples(images, channels=prepared.model.config.in_channels),
+            image_examples(images, channels=prepared.model.config.in_channels),
             preprocessing=prepared.preprocessing,
             device=prepared.device,
             settings=settings,

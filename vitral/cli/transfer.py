@@ -170,11 +170,11 @@ def vtab(tokens: Sequence[str]) -> int:
 
 def _vtab_lines(result: "VtabResult") -> list[str]:
     """Format the table, the missing tasks, and the path of the folder as lines."""
-    from vitral.figures.paper_comparison import describe_paper_means, paper_beside
+    from vitral.figures.paper_comparison import comparable_paper_rows, describe_paper_means
     from vitral.figures.results_table import format_rows
 
     lines = [format_rows(result.rows)]
-    if not any(paper_beside(row) for row in result.rows):
+    if not any(comparable_paper_rows(row) for row in result.rows):
         lines += describe_paper_means()
     compared = result.summary["dev_accuracies"]
     if compared:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vitral.config.model import ModelConfig
 
-KEPT_BYTES = 4 * 10**9
+ACTIVATION_BYTES = 4 * 10**9
 """Limit for the activations of one forward pass, in float32."""
 PER_BLOCK = 17
 """Activations of a token's width that a block keeps; eight are those of the MLP, four times as wide
@@ -20,10 +20,10 @@ AXIAL_FACTOR = 3
 
 def images_at_once(config: "ModelConfig") -> int:
     """Return the number of images whose activations take at most 4 GB, at least one."""
-    return max(1, int(KEPT_BYTES / (4 * config.kept_values())))
+    return max(1, int(ACTIVATION_BYTES / (4 * config.num_activations())))
 
 
-def kept_by_stages(stages: tuple[int, ...], width: int, image_hw: tuple[int, int]) -> float:
+def stage_activations(stages: tuple[int, ...], width: int, image_hw: tuple[int, int]) -> float:
     """Return the number of activations that the units of all stages keep.
 
     Args:

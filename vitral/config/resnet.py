@@ -10,7 +10,7 @@ from vitral.config.checks import (
     check_positive,
     check_types,
 )
-from vitral.config.cost import AXIAL_FACTOR, kept_by_stages
+from vitral.config.cost import AXIAL_FACTOR, stage_activations
 from vitral.errors import RequestError
 
 VERSIONS = ("v2", "v1")
@@ -135,9 +135,9 @@ class ResNetConfig:
         """
         return replace(self, in_channels=in_channels, root_gain=True)
 
-    def kept_values(self) -> float:
+    def num_activations(self) -> float:
         """Return the number of activations that one image keeps for the backward pass."""
-        return kept_by_stages(self.stages, self.width, self.image_hw)
+        return stage_activations(self.stages, self.width, self.image_hw)
 
     def uncovered_pixels_note(self) -> None:
         """Return None: convolutions leave no pixels out."""
@@ -228,10 +228,10 @@ class AxialResNetConfig:
         """Return the config for weights that are adapted to other channels."""
         return replace(self, in_channels=in_channels)
 
-    def kept_values(self) -> float:
+    def num_activations(self) -> float:
         """Return the number of activations that one image keeps for the backward pass."""
         width = round(128 * self.width_factor)
-        return AXIAL_FACTOR * kept_by_stages(self.stages, width, self.image_hw)
+        return AXIAL_FACTOR * stage_activations(self.stages, width, self.image_hw)
 
     def uncovered_pixels_note(self) -> str | None:
         """Return a note on the map positions that halving leaves out, or None."""

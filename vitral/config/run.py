@@ -410,7 +410,7 @@ class RunConfig:
 
 # Settings that two runs may differ in and still be the same run. The location of the data is among
 # them: data is compared by content.
-PLACE_SETTINGS = (
+LOCATION_SETTINGS = (
     "data.source",
     "data.unlabelled",
     "data.directory",

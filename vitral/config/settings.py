@@ -15,8 +15,8 @@ from vitral.config.resnet import ResNetConfig
 from vitral.config.run import (
     EARLIER_SETTINGS,
     LATER_SETTINGS,
+    LOCATION_SETTINGS,
     OLDER_VALUES,
-    PLACE_SETTINGS,
     ObjectiveSettings,
     RunConfig,
 )
@@ -217,7 +217,7 @@ def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which two runs differ, as (old, new), except for `PLACE_SETTINGS`.
+    """Return the settings in which two runs differ, as (old, new), except for `LOCATION_SETTINGS`.
 
     Args:
         old: by path; may be plain data, as `read_tree` gives it.
@@ -229,7 +229,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return {
         path: (before.get(path), now.get(path))
         for path in sorted(set(before) | set(now))
-        if path not in PLACE_SETTINGS
+        if path not in LOCATION_SETTINGS
         and _as_before(path, before.get(path)) != _as_before(path, now.get(path))
         and not (path in LATER_SETTINGS and path not in old and _is_default(path, new[path]))
         and not (path not in new and EARLIER_SETTINGS.get(path) == old[path])
@@ -241,7 +241,8 @@ def settings_digest(settings: Mapping[str, Any], *, given: str) -> str:
     counted = {
         path: _as_before(path, value)
         for path, value in settings.items()
-        if path not in PLACE_SETTINGS and not (path in LATER_SETTINGS and _is_default(path, value))
+        if path not in LOCATION_SETTINGS
+        and not (path in LATER_SETTINGS and _is_default(path, value))
     }
     text = json.dumps([counted, given], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -23,7 +23,7 @@ from vitral.errors import RequestError
 POOLS = ("token", "gap", "map", "token+gap", "token+register")
 ACTIVATIONS = ("gelu_tanh", "gelu", "swiglu")
 POSITIONS = ("1d", "2d", "relative", "sincos2d", "none")
-PLACES = ("stem", "every", "shared")
+POSITION_STAGES = ("stem", "every", "shared")
 RESIZES = (
     "bilinear_corners", "bicubic", "bicubic_antialias", "bicubic_corners", "bicubic_offset",
 )  # fmt: skip
@@ -125,7 +125,7 @@ class ViTConfig:
         check_choice(POOLS, pool=self.pool)
         check_choice(ACTIVATIONS, activation=self.activation)
         check_choice(POSITIONS, position=self.position)
-        check_choice(PLACES, position_at=self.position_at)
+        check_choice(POSITION_STAGES, position_at=self.position_at)
         check_choice(RESIZES, position_resize=self.position_resize)
         check_choice(ATTENTIONS, attention=self.attention)
         self._check_together()
@@ -252,12 +252,12 @@ class ViTConfig:
         stem = self.resnet.with_channels(in_channels) if self.resnet else None
         return replace(self, in_channels=in_channels, resnet=stem)
 
-    def kept_values(self) -> float:
+    def num_activations(self) -> float:
         """Return the number of activations that one image keeps for the backward pass."""
         tokens = self.num_patches + self.num_prefix_tokens
         branches = self.num_branches / 2
         values = branches * self.depth * tokens * self.embed_dim * PER_BLOCK
-        return values + (self.resnet.kept_values() if self.resnet else 0)
+        return values + (self.resnet.num_activations() if self.resnet else 0)
 
     def uncovered_pixels_note(self) -> str | None:
         """Return a note on pixels that no patch covers, with the nearest sizes that do, or None."""

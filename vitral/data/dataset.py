@@ -15,7 +15,7 @@ from vitral.data.decode import channels_of_array
 from vitral.data.decoded import DecodedStore, decoded_bytes
 from vitral.data.examples import Examples
 from vitral.data.levels import Levels, choose_levels
-from vitral.data.scan import look_into, survey
+from vitral.data.scan import inspect_file, survey
 from vitral.data.sources.listing import (
     READ_HINT,
     FileInfo,
@@ -72,7 +72,7 @@ class ImageDataset:
         parts = list(self.splits.values())
         return Examples(
             store,
-            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.file_ids for part in parts]),
             np.concatenate([part.labels for part in parts]),
             self.file_infos,
             self.listing.targets,
@@ -88,7 +88,7 @@ class ImageDataset:
         used = (
             self.file_infos[file_id]
             for part in self.splits.values()
-            for file_id in part.numbers.tolist()
+            for file_id in part.file_ids.tolist()
         )
         return decoded_bytes(used, channels=self.channels)
 
@@ -109,13 +109,13 @@ class ImageDataset:
         """
         train = self.splits.get("train")
         file_infos = (
-            [self.file_infos[file_id] for file_id in train.numbers.tolist()] if train else []
+            [self.file_infos[file_id] for file_id in train.file_ids.tolist()] if train else []
         )
         if train and not any(file_info.height for file_info in file_infos):
             spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).astype(int)
-            file_ids = train.numbers[spread].tolist()
+            file_ids = train.file_ids[spread].tolist()
             file_infos = [
-                look_into(train.store, file_id, channels=self.channels) for file_id in file_ids
+                inspect_file(train.store, file_id, channels=self.channels) for file_id in file_ids
             ]
         deep = [file_info for file_info in file_infos if file_info.is_deep]
         if not deep:
@@ -134,7 +134,7 @@ class ImageDataset:
             f"{self.file_infos[file_id].digest or part.store.names[file_id]}"
             + "".join(f" {targets.digest(file_id)}" for targets in part.targets.values())
             for part in self.splits.values()
-            for file_id, label in zip(part.numbers.tolist(), part.labels, strict=True)
+            for file_id, label in zip(part.file_ids.tolist(), part.labels, strict=True)
         )
         return hashlib.sha256("\n".join(sorted(used)).encode()).hexdigest()[:32]
 
@@ -170,7 +170,7 @@ def open_dataset(
     listing = list_data(data, directory=settings.directory or None, label=label, targets=targets)
     listing = group_by_pattern(listing, settings.group_pattern or None)
     classes = _in_standard_order(listing, classes)
-    channels = channels or own_channels(listing.store)
+    channels = channels or native_channels(listing.store)
     file_infos = survey(listing, channels=channels, report_progress=report_progress)
     usable = np.array([not file_info.problem for file_info in file_infos], bool)
     if not usable.any():
@@ -224,7 +224,7 @@ def open_dataset(
     )
 
 
-def own_channels(store: Store) -> int:
+def native_channels(store: Store) -> int:
     """Return the channels of arrays; files are read as RGB."""
     if len(store.names):
         try:

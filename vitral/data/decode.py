@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from vitral.data.file_types import START_BYTES, is_read, kind_of
-from vitral.data.jpeg import TURNS, Reduce, Scratch, decode_stored, plain_size
+from vitral.data.jpeg import ORIENTATIONS, Reduce, Scratch, decode_stored, plain_size
 from vitral.data.levels import check_deep
 from vitral.errors import DataError
 
@@ -184,7 +184,7 @@ def _decode_jpeg(
     if pixels is None:
         return None
     if stored_channels == channels:
-        return TURNS[orientation](pixels)
+        return ORIENTATIONS[orientation](pixels)
     flat = pixels[:, :, 0] if stored_channels == 1 else pixels
     return to_channels(_orient(Image.fromarray(flat), orientation), channels)
 

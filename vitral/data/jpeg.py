@@ -14,7 +14,7 @@ REDUCTIONS = (1, 2, 4, 8)
 """Sides are divided by one of these: libjpeg's other eighths take longer than the next one."""
 Reduce = Callable[[tuple[int, int]], int]
 """From height and width as shown to the reduction that is wanted."""
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],

@@ -116,14 +116,14 @@ class TrainingBatches:
     workers: int = -1
     needs: Needs = CLASSIFICATION
     """What a batch holds."""
-    further: Mapping[str, Examples] = field(default_factory=dict)
+    extra: Mapping[str, Examples] = field(default_factory=dict)
     """The examples of `needs.sources`, by name."""
     scaled_decoding: bool = False
     """Whether JPEGs are decoded smaller where their crop still fills the model's input: faster, but
     with other grey levels."""
     errors: dict[int, str] = field(default_factory=dict)
     """Why images could not be read, by index; grows as batches are loaded, ahead of their use."""
-    further_errors: dict[str, dict[int, str]] = field(default_factory=dict)
+    extra_errors: dict[str, dict[int, str]] = field(default_factory=dict)
     """The same for further sources, by name."""
 
     def __post_init__(self) -> None:
@@ -152,7 +152,7 @@ class TrainingBatches:
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which each example of the run's own data is used once."""
-        return steps_per_epoch(len(self.examples), own_share(self.batch_size, self.needs.sources))
+        return steps_per_epoch(len(self.examples), main_share(self.batch_size, self.needs.sources))
 
     def steps(self, first: int, end: int) -> Generator[StepBatches, None, None]:
         """Yield the steps from `first` up to `end`; each depends on its number alone."""
@@ -194,10 +194,10 @@ class TrainingBatches:
     def _sources(self) -> list[tuple[Examples, int, int]]:
         """Each source's examples, number in a batch, and seed; the run's own data first."""
         sizes = [
-            own_share(self.batch_size, self.needs.sources),
+            main_share(self.batch_size, self.needs.sources),
             *_shares(self.batch_size, self.needs.sources),
         ]
-        parts = [self.examples, *(self.further[name] for name in self.needs.sources)]
+        parts = [self.examples, *(self.extra[name] for name in self.needs.sources)]
         return [
             (examples, size, seed_of_source(self.seed, source))
             for source, (examples, size) in enumerate(zip(parts, sizes, strict=True))
@@ -342,7 +342,7 @@ class TrainingBatches:
     @functools.cached_property
     def _errors_of(self) -> list[dict[int, str]]:
         """The errors of each source, the run's own data first."""
-        return [self.errors, *(self.further_errors.setdefault(n, {}) for n in self.needs.sources)]
+        return [self.errors, *(self.extra_errors.setdefault(n, {}) for n in self.needs.sources)]
 
     @functools.cached_property
     def _order_of(self) -> Callable[[int, int], np.ndarray]:
@@ -372,7 +372,7 @@ class TrainingBatches:
             shares[: stop - start] = mixup_shares(*epoch_key, alpha=settings.mixup)[start:stop]
         if settings.cutmix:
             has_mixup = bool(settings.mixup)
-            drawn = cutmix_boxes(*epoch_key, alpha=settings.cutmix, beside_mixup=has_mixup)[
+            drawn = cutmix_boxes(*epoch_key, alpha=settings.cutmix, with_mixup=has_mixup)[
                 start:stop
             ]
             boxes = np.zeros((count, 4), np.int64)
@@ -388,7 +388,7 @@ class TrainingBatches:
         return {"mix_share": shares} | ({} if boxes is None else {"mix_box": boxes})
 
 
-def own_share(batch_size: int, sources: Mapping[str, float]) -> int:
+def main_share(batch_size: int, sources: Mapping[str, float]) -> int:
     """Return how many examples of a batch are of the run's own data, at least one."""
     return max(1, batch_size - sum(_shares(batch_size, sources)))
 

@@ -150,7 +150,7 @@ def mixup_shares(seed: int, epoch: int, num_examples: int, *, alpha: float) -> n
 
 @lru_cache(maxsize=2)
 def cutmix_boxes(
-    seed: int, epoch: int, num_examples: int, *, alpha: float, beside_mixup: bool
+    seed: int, epoch: int, num_examples: int, *, alpha: float, with_mixup: bool
 ) -> np.ndarray:
     """Return the box of each position of an epoch that its pair's other image fills.
 
@@ -159,7 +159,7 @@ def cutmix_boxes(
         epoch: from 0.
         num_examples: of an epoch, N.
         alpha: of Beta(alpha, alpha), the share that is kept before the box is cut at the edges.
-        beside_mixup: whether half of the pairs, drawn evenly, are left to mixup.
+        with_mixup: whether half of the pairs, drawn evenly, are left to mixup.
 
     Returns:
         (N, 4) float64 in 0..1: top, left, bottom, right; zeros for no box. Equal for the two of a
@@ -171,7 +171,7 @@ def cutmix_boxes(
     num_pairs = num_examples // 2
     half = np.sqrt(1 - generator.beta(alpha, alpha, size=(num_pairs, 1))) / 2
     centre = generator.random((num_pairs, 2))
-    is_cut = (generator.random((num_pairs, 1)) < 0.5) | (not beside_mixup)
+    is_cut = (generator.random((num_pairs, 1)) < 0.5) | (not with_mixup)
     corners = np.concatenate([centre - half, centre + half], axis=1).clip(0, 1)
     boxes = np.zeros((num_examples, 4))
     boxes[: 2 * num_pairs] = np.repeat(np.where(is_cut, corners, 0.0), 2, axis=0)

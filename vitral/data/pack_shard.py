@@ -19,7 +19,7 @@ from vitral.data.decode import decode_image
 from vitral.data.examples import Examples
 from vitral.data.file_types import SUFFIXES
 from vitral.data.resize import resize
-from vitral.data.scan import look_into_content
+from vitral.data.scan import inspect_content
 from vitral.data.sources.listing import FileInfo, Skipped
 from vitral.data.sources.packed import ROW, ShardIndex, number_kinds, save_index
 from vitral.data.sources.store import Content, Texts
@@ -118,7 +118,7 @@ def _prepare(
     data: ImageDataset, examples: Examples, index: int, settings: PackSettings
 ) -> _Packed | Skipped:
     """Read an image and prepare it for the shard; it is decoded once to check it."""
-    file_info = data.file_infos[int(examples.numbers[index])]
+    file_info = data.file_infos[int(examples.file_ids[index])]
     try:
         content = as_file(examples.read(index))
         if settings.resize:
@@ -136,7 +136,7 @@ def _prepare(
 
 
 def _look(content: bytes, data: ImageDataset) -> FileInfo:
-    return look_into_content(content, channels=data.channels)
+    return inspect_content(content, channels=data.channels)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int, int]:
@@ -172,7 +172,7 @@ def _index(
         rows[name] = [getattr(file_info, name) for file_info in file_infos]
     is_multi = data.is_multi_label
     rows["label"] = chosen.labels.sum(axis=1) if is_multi else chosen.labels
-    file_ids, groups = chosen.numbers.tolist(), data.listing.groups
+    file_ids, groups = chosen.file_ids.tolist(), data.listing.groups
     return ShardIndex(
         rows,
         Texts.of([chosen.store.names[file_id] for file_id in file_ids]),

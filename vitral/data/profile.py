@@ -15,7 +15,7 @@ import torch
 from vitral.data.jpeg import Scratch, decode_whole
 from vitral.data.order import uniforms
 from vitral.data.pack_shard import is_shrunk, shrink
-from vitral.data.scan import look_into_content
+from vitral.data.scan import inspect_content
 from vitral.data.transforms import augment, decode_with_geometry, num_uniforms
 from vitral.data.workers import decode
 from vitral.errors import DataError
@@ -202,7 +202,7 @@ def _decodable(contents: Sequence[Content], *, channels: int) -> list[Content]:
     found: list[Content] = []
     started = time.perf_counter()
     for content in contents:
-        if not look_into_content(content, channels=channels).problem:
+        if not inspect_content(content, channels=channels).problem:
             found.append(content)
         if time.perf_counter() - started > _SECONDS:
             break
@@ -212,7 +212,7 @@ def _decodable(contents: Sequence[Content], *, channels: int) -> list[Content]:
 def _packed(content: Content, preprocessing: Preprocessing) -> Content:
     """Return an image as `vitral data pack --resize` would store it."""
     side = pack_side(preprocessing)
-    file_info = look_into_content(content, channels=preprocessing.channels)
+    file_info = inspect_content(content, channels=preprocessing.channels)
     if isinstance(content, bytes) and is_shrunk(file_info, shorter=side):
         return shrink(content, file_info, shorter=side, quality=90)
     return content

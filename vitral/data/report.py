@@ -27,7 +27,7 @@ _MODES = {
 def data_report(data: ImageDataset, *, name: str) -> dict[str, Any]:
     """Return counts, sizes, kinds, skipped files and duplicates, as plain data."""
     problems = check(checked_of(data)).problems
-    file_ids = np.concatenate([examples.numbers for examples in data.splits.values()])
+    file_ids = np.concatenate([examples.file_ids for examples in data.splits.values()])
     file_infos = [data.file_infos[file_id] for file_id in file_ids]
     looked_at = [file_info for file_info in file_infos if file_info.height]
     report: dict[str, Any] = {
@@ -123,7 +123,7 @@ def _duplicates(data: ImageDataset) -> dict[str, Any]:
     within = across = 0
     examples: list[list[str]] = []
     for split, part in data.splits.items():
-        for file_id in part.numbers.tolist():
+        for file_id in part.file_ids.tolist():
             name, digest = part.store.names[file_id], data.file_infos[file_id].digest
             if digest not in first_seen:
                 first_seen[digest] = (name, split)

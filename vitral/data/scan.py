@@ -65,7 +65,7 @@ def survey(
     def look(file_id: int) -> FileInfo:
         stamp = store.stamp(file_id) or ""  # before reading: a change meanwhile is noticed later
         known = cache.get(store.names[file_id], stamp)
-        return known or replace(look_into(store, file_id, channels=channels), stamp=stamp)
+        return known or replace(inspect_file(store, file_id, channels=channels), stamp=stamp)
 
     file_infos: list[FileInfo] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -77,7 +77,7 @@ def survey(
     return file_infos
 
 
-def look_into(store: Store, number: int, *, channels: int) -> FileInfo:
+def inspect_file(store: Store, number: int, *, channels: int) -> FileInfo:
     """Read, hash and decode one file."""
     try:
         content = store.read(number)
@@ -87,10 +87,10 @@ def look_into(store: Store, number: int, *, channels: int) -> FileInfo:
         return FileInfo(problem=f"can't be read: {error.strerror or error}", damaged=True)
     except DataError as error:
         return FileInfo(problem=str(error), damaged=True)
-    return look_into_content(content, channels=channels)
+    return inspect_content(content, channels=channels)
 
 
-def look_into_content(content: Content, *, channels: int) -> FileInfo:
+def inspect_content(content: Content, *, channels: int) -> FileInfo:
     """Hash and decode one file's bytes, or hash pixels."""
     if isinstance(content, np.ndarray):
         return _look_into_array(content, channels=channels)

@@ -204,7 +204,7 @@ def hold_out(images: ImageDataset, *, share: float) -> ImageDataset:
     fractions = group_shares(names) if shares is None else shares
     # The first bits decide how unsplit data is split.
     folds = stratified_folds(
-        other_shares(fractions)[train.numbers], train.labels, folds=max(2, round(1 / share))
+        other_shares(fractions)[train.file_ids], train.labels, folds=max(2, round(1 / share))
     )
     held_out, rest = np.flatnonzero(folds == 0), np.flatnonzero(folds)
     if not len(held_out) or not len(rest):
@@ -224,7 +224,7 @@ def all_for_training(images: ImageDataset) -> ImageDataset:
     splits = images.splits | {
         "train": dataclasses.replace(
             train,
-            numbers=np.concatenate([train.numbers, validation.numbers]),
+            file_ids=np.concatenate([train.file_ids, validation.file_ids]),
             labels=np.concatenate([train.labels, validation.labels]),
         )
     }
@@ -246,12 +246,12 @@ def find_overlap(images: ImageDataset, *, split: str = "test") -> list[tuple[str
     if split not in images.splits or "train" not in images.splits:
         return []
     train, scored = images.splits["train"], images.splits[split]
-    trained = {images.file_infos[file_id].digest: file_id for file_id in train.numbers.tolist()}
+    trained = {images.file_infos[file_id].digest: file_id for file_id in train.file_ids.tolist()}
     trained.pop("", None)
     names = images.listing.store.names
     return [
         (names[file_id], names[trained[digest]])
-        for file_id in scored.numbers.tolist()
+        for file_id in scored.file_ids.tolist()
         if (digest := images.file_infos[file_id].digest) in trained
     ]
 

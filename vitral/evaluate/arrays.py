@@ -36,7 +36,7 @@ _VALUES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabeledFeatures:
     """Checked features and their classes."""
 
     features: torch.Tensor
@@ -47,10 +47,10 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.features)
 
-    def select(self, rows: np.ndarray) -> Labelled:
+    def select(self, rows: np.ndarray) -> LabeledFeatures:
         """Return some of the rows."""
         chosen = torch.from_numpy(rows).to(self.features.device)
-        return Labelled(self.features[chosen], self.labels[chosen])
+        return LabeledFeatures(self.features[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,9 @@ class Score:
     """(M,) int64, one class per row; ties go to the lowest class."""
 
 
-def labelled(
+def check_labeled(
     part: str, features: FeatureArray, labels: LabelArray, *, num_classes: int | None
-) -> Labelled:
+) -> LabeledFeatures:
     """Check the rows of one split.
 
     Tensors on a CUDA device stay there; everything else is computed on the CPU.
@@ -87,32 +87,32 @@ def labelled(
             f"{part}_features has {len(rows)} rows, {part}_labels {len(classes)}: "
             "give a label a row"
         )
-    return Labelled(rows, torch.from_numpy(classes).to(rows.device))
+    return LabeledFeatures(rows, torch.from_numpy(classes).to(rows.device))
 
 
-def labelled_pair(
+def check_pair(
     train_features: FeatureArray,
     train_labels: LabelArray,
     test_features: FeatureArray,
     test_labels: LabelArray,
     *,
     num_classes: int | None,
-) -> tuple[Labelled, Labelled]:
-    """Check two splits as `labelled` does, and that they match; move both to one device."""
-    train = labelled("train", train_features, train_labels, num_classes=num_classes)
-    return train, beside(train, "test", test_features, test_labels, num_classes=num_classes)
+) -> tuple[LabeledFeatures, LabeledFeatures]:
+    """Check two splits as `check_labeled` does, and that they match; move both to one device."""
+    train = check_labeled("train", train_features, train_labels, num_classes=num_classes)
+    return train, check_matching(train, "test", test_features, test_labels, num_classes=num_classes)
 
 
-def beside(
-    train: Labelled,
+def check_matching(
+    train: LabeledFeatures,
     part: str,
     features: FeatureArray,
     labels: LabelArray,
     *,
     num_classes: int | None,
-) -> Labelled:
+) -> LabeledFeatures:
     """Check another split, which must be as wide as `train`, and move it to that device."""
-    other = labelled(part, features, labels, num_classes=num_classes)
+    other = check_labeled(part, features, labels, num_classes=num_classes)
     width, other_width = train.features.shape[1], other.features.shape[1]
     if other_width != width:
         raise RequestError(
@@ -120,7 +120,7 @@ def beside(
             "take both from the same model"
         )
     device = train.features.device
-    return Labelled(other.features.to(device), other.labels.to(device))
+    return LabeledFeatures(other.features.to(device), other.labels.to(device))
 
 
 def check_labels(name: str, labels: LabelArray, *, num_classes: int | None) -> np.ndarray:

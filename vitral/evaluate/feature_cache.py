@@ -137,7 +137,7 @@ def content_digests(examples: Examples, *, workers: int = -1) -> list[str] | Non
     Returns:
         None if an example can't be read now.
     """
-    numbers, digests = examples.numbers.tolist(), list[str]()
+    numbers, digests = examples.file_ids.tolist(), list[str]()
 
     def digest(number: int) -> str:
         known = _known_digest(examples.store, number, examples.file_infos)
@@ -168,7 +168,7 @@ class WatchedStore:
         """Watch the store of `examples`, whose contents had `digests` in their order."""
         self._store, self._findings = examples.store, examples.file_infos
         self.names = examples.store.names
-        self._digests = dict(zip(examples.numbers.tolist(), digests, strict=True))
+        self._digests = dict(zip(examples.file_ids.tolist(), digests, strict=True))
         self.has_changed = False
         """Whether a content differed, or could not be read."""
 

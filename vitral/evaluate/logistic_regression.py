@@ -6,7 +6,13 @@ import numpy as np
 import torch
 
 from vitral.errors import RequestError
-from vitral.evaluate.arrays import Labelled, Standardizer, chunks, labelled, principal_axes
+from vitral.evaluate.arrays import (
+    LabeledFeatures,
+    Standardizer,
+    check_labeled,
+    chunks,
+    principal_axes,
+)
 
 _HISTORY = 20
 _TOLERANCE, _TOLERANCE_CHANGE = 1e-6, 1e-9
@@ -36,7 +42,7 @@ def fit_logistic_regression(
     """
     if not len(features):
         raise RequestError("logistic regression has no examples to fit")
-    train = labelled("train", features, labels, num_classes=num_classes)
+    train = check_labeled("train", features, labels, num_classes=num_classes)
     mean = train.features.mean(dim=0, dtype=torch.float64)
     problem = rotated(train, Standardizer(mean, torch.ones_like(mean)), num_classes)
     weights, bias = problem.from_rotated(problem.fit(l2, max_steps=max_steps))
@@ -134,7 +140,7 @@ class RotatedProblem:
         return self.standardizer.unstandardize(self.axes @ weights.double(), bias.double())
 
 
-def rotated(train: Labelled, standardizer: Standardizer, num_classes: int) -> RotatedProblem:
+def rotated(train: LabeledFeatures, standardizer: Standardizer, num_classes: int) -> RotatedProblem:
     """Standardise training rows, which must then have mean 0, and rotate them."""
     axes, squares = principal_axes(train.features, standardizer)
     kind = torch.float64 if train.features.dtype == torch.float64 else torch.float32

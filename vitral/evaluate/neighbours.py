@@ -16,9 +16,9 @@ from vitral.evaluate.arrays import (
     FeatureArray,
     LabelArray,
     Score,
+    check_labeled,
+    check_pair,
     chunks,
-    labelled,
-    labelled_pair,
     score,
 )
 
@@ -60,7 +60,7 @@ def knn(
             label is out of range.
     """
     check_positive(temperature=temperature)
-    train, test = labelled_pair(
+    train, test = check_pair(
         train_features, train_labels, test_features, test_labels, num_classes=num_classes
     )
     _check_k(k, len(train), "k")
@@ -109,7 +109,7 @@ def choose_knn(
         RequestError: no k is below the number of rows, or as in `knn`.
         DataError: as in `knn`.
     """
-    train = labelled("train", train_features, train_labels, num_classes=num_classes)
+    train = check_labeled("train", train_features, train_labels, num_classes=num_classes)
     _check_directions("train_features", train.features)
     if not len(ks) or not len(temperatures):
         raise RequestError("ks or temperatures is empty: give at least one of each")

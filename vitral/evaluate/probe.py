@@ -11,12 +11,12 @@ from vitral.errors import RequestError
 from vitral.evaluate.arrays import (
     FeatureArray,
     LabelArray,
-    Labelled,
+    LabeledFeatures,
     Standardizer,
-    beside,
     check_every_class,
+    check_matching,
+    check_pair,
     chunks,
-    labelled_pair,
     moments,
     score,
 )
@@ -90,7 +90,7 @@ def linear_probe(
         raise RequestError("l2_grid is empty: give at least one strength")
     for l2 in l2_grid:
         check_positive(l2=l2)
-    train, test = labelled_pair(
+    train, test = check_pair(
         train_features, train_labels, test_features, test_labels, num_classes=num_classes
     )
     check_every_class(train.labels, num_classes, part="train_labels")
@@ -98,7 +98,10 @@ def linear_probe(
         fitted, held_out = (train, train) if len(l2_grid) == 1 else _divided(train, seed)
         everything = train
     else:
-        fitted, held_out = train, beside(train, "validation", *validation, num_classes=num_classes)
+        fitted, held_out = (
+            train,
+            check_matching(train, "validation", *validation, num_classes=num_classes),
+        )
         everything = _joined(train, held_out) if join else train
     problem = _problem(everything, num_classes)
     chosen, start = l2_grid[0], None
@@ -113,7 +116,7 @@ def linear_probe(
 
 
 def _choose(
-    problem: RotatedProblem, held_out: Labelled, l2_grid: Sequence[float]
+    problem: RotatedProblem, held_out: LabeledFeatures, l2_grid: Sequence[float]
 ) -> tuple[float, dict[float, float], Head]:
     """Return the best l2, the accuracy of each l2, and the head of the best."""
     heads: dict[float, Head] = {}
@@ -128,7 +131,7 @@ def _choose(
     return best, accuracies, heads[best]
 
 
-def _problem(train: Labelled, num_classes: int) -> RotatedProblem:
+def _problem(train: LabeledFeatures, num_classes: int) -> RotatedProblem:
     mean, std = moments(train.features)
     rounding = torch.finfo(train.features.dtype).eps * mean.abs()
     # Do not amplify the rounding error of a constant feature.
@@ -136,7 +139,7 @@ def _problem(train: Labelled, num_classes: int) -> RotatedProblem:
     return rotated(train, Standardizer(mean, scale), num_classes)
 
 
-def _divided(train: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+def _divided(train: LabeledFeatures, seed: int) -> tuple[LabeledFeatures, LabeledFeatures]:
     """Hold out a share of each class's rows, at least one if there are two or more."""
     labels = train.labels.cpu().numpy()
     generator = np.random.default_rng(seed)
@@ -153,19 +156,19 @@ def _divided(train: Labelled, seed: int) -> tuple[Labelled, Labelled]:
     return train.select(np.flatnonzero(~is_held_out)), train.select(np.flatnonzero(is_held_out))
 
 
-def _joined(train: Labelled, held_out: Labelled) -> Labelled:
+def _joined(train: LabeledFeatures, held_out: LabeledFeatures) -> LabeledFeatures:
     features = torch.cat([train.features, held_out.features])  # in the more precise of their types
-    return Labelled(features, torch.cat([train.labels, held_out.labels]))
+    return LabeledFeatures(features, torch.cat([train.labels, held_out.labels]))
 
 
-def _logits(head: Head, rows: Labelled) -> Iterator[torch.Tensor]:
+def _logits(head: Head, rows: LabeledFeatures) -> Iterator[torch.Tensor]:
     """Yield logits (n, K) float64 in chunks of rows."""
     weights, bias = head
     for part in chunks(len(rows), width=max(weights.shape)):
         yield torch.addmm(bias, rows.features[part].double(), weights)
 
 
-def _scored(head: Head, test: Labelled, l2: float, accuracies: dict[float, float]) -> Probe:
+def _scored(head: Head, test: LabeledFeatures, l2: float, accuracies: dict[float, float]) -> Probe:
     shares = torch.cat([logits.softmax(dim=1).float() for logits in _logits(head, test)])
     scored = score(shares.argmax(dim=1), test.labels)
     weights, bias = (part.cpu().numpy() for part in head)

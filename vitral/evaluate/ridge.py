@@ -18,13 +18,13 @@ from vitral.errors import RequestError
 from vitral.evaluate.arrays import (
     FeatureArray,
     LabelArray,
-    Labelled,
+    LabeledFeatures,
     Score,
     Standardizer,
     check_every_class,
     check_labels,
+    check_pair,
     chunks,
-    labelled_pair,
     moments,
     principal_axes,
     score,
@@ -104,12 +104,14 @@ def fewshot_sweep(
 class _Decomposed:
     """The support along its principal axes, where solving for an l2 is a division."""
 
-    def __init__(self, train: Labelled, standardizer: Standardizer, num_classes: int) -> None:
+    def __init__(
+        self, train: LabeledFeatures, standardizer: Standardizer, num_classes: int
+    ) -> None:
         self.train, self.standardizer, self.num_classes = train, standardizer, num_classes
         self.axes, self.squares = principal_axes(train.features, standardizer)
         self.products = self.axes.T @ _products(train, standardizer, num_classes)
 
-    def score(self, test: Labelled, l2: float) -> Score:
+    def score(self, test: LabeledFeatures, l2: float) -> Score:
         weights = self.axes @ (self.products / (self.squares + l2)[:, None])
         return _score(test, self.standardizer, weights, _bias(self.train, l2, self.num_classes))
 
@@ -118,23 +120,23 @@ def _checked(
     arrays: tuple[FeatureArray, LabelArray, FeatureArray, LabelArray],
     l2s: Sequence[float],
     num_classes: int | None,
-) -> tuple[Labelled, Labelled, int]:
+) -> tuple[LabeledFeatures, LabeledFeatures, int]:
     for l2 in l2s:
         if not (math.isfinite(l2) and l2 >= 0):
             raise RequestError(f"l2={l2} must be 0 or more; big_vision's is {L2}")
-    train, test = labelled_pair(*arrays, num_classes=num_classes)
+    train, test = check_pair(*arrays, num_classes=num_classes)
     if num_classes is None:
         num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     check_every_class(train.labels, num_classes, part="train_labels")
     return train, test, num_classes
 
 
-def _standardizer(train: Labelled) -> Standardizer:
+def _standardizer(train: LabeledFeatures) -> Standardizer:
     mean, std = moments(train.features)
     return Standardizer(mean, std + STD_OFFSET)
 
 
-def _products(train: Labelled, standardizer: Standardizer, num_classes: int) -> torch.Tensor:
+def _products(train: LabeledFeatures, standardizer: Standardizer, num_classes: int) -> torch.Tensor:
     """Return Z^T Y (D, K). Columns of Z sum to 0, so only the rows of the class itself count."""
     width = train.features.shape[1]
     sums = torch.zeros(num_classes, width, dtype=torch.float64, device=train.features.device)
@@ -143,7 +145,7 @@ def _products(train: Labelled, standardizer: Standardizer, num_classes: int) -> 
     return 2 * sums.T
 
 
-def _bias(train: Labelled, l2: float, num_classes: int) -> torch.Tensor:
+def _bias(train: LabeledFeatures, l2: float, num_classes: int) -> torch.Tensor:
     """Return the contribution of the constant feature to the scores, (K,).
 
     The feature is orthogonal to the standardised ones, so its weight is a separate regression.
@@ -154,7 +156,7 @@ def _bias(train: Labelled, l2: float, num_classes: int) -> torch.Tensor:
 
 
 def _score(
-    test: Labelled, standardizer: Standardizer, weights: torch.Tensor, bias: torch.Tensor
+    test: LabeledFeatures, standardizer: Standardizer, weights: torch.Tensor, bias: torch.Tensor
 ) -> Score:
     weights, bias = standardizer.unstandardize(weights, bias)
     width = max(weights.shape)

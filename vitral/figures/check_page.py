@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from vitral.figures.html import (
     Html,
+    collapsible,
     count,
     document,
     element,
     facts,
-    folded,
     inline_image,
     join,
     name_of,
@@ -81,7 +81,7 @@ def _problem(problem: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8
         [
             element("h3", problem["what"]),
             element("div", *cards, class_="cards") if cards else None,
-            folded(title, listed) if len(cards) < len(items) else None,
+            collapsible(title, listed) if len(cards) < len(items) else None,
         ]
     )
 

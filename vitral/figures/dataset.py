@@ -7,10 +7,10 @@ from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
     DASH,
     Html,
+    collapsible,
     count,
     element,
     facts,
-    folded,
     join,
     missing,
     name_of,
@@ -133,7 +133,7 @@ def _skipped(skipped: Record) -> Html:
         [
             element("h3", f"{count(total, 'skipped file')}"),
             element("ul", *listed) if listed else None,
-            folded(
+            collapsible(
                 f"{count(len(rows), 'example')} (all of them: skipped.csv)",
                 table(["File", "Reason"], rows, class_="files", label="Skipped files"),
             )
@@ -159,7 +159,7 @@ def _duplicates(duplicates: Record | None) -> Html | None:
         [
             element("h3", "Images found twice"),
             paragraph(f"Within a split: {within:,}. Across splits: {across:,}."),
-            folded(
+            collapsible(
                 count(len(rows), "example"),
                 table(head, rows, class_="files", label="Duplicates"),
             )

@@ -55,10 +55,10 @@ class FinishedRun:
     @property
     def has_classes(self) -> bool:
         """Whether there are class predictions to report, or should be."""
-        return bool(self.predictions) or self.is_of_classes
+        return bool(self.predictions) or self.is_classification
 
     @property
-    def is_of_classes(self) -> bool:
+    def is_classification(self) -> bool:
         """Whether the score is that of a classifier, even if no image was scored."""
         is_known = self.summary.get(f"{ACCURACY}_interval") is not None
         return self.metric == ACCURACY and (is_known or not self.summary["num_examples"])

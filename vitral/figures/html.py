@@ -90,7 +90,7 @@ def section(anchor: str, title: str, *children: object) -> Html:
     return element("section", element("h2", title), *children, id=anchor)
 
 
-def folded(title: str, *children: object) -> Html:
+def collapsible(title: str, *children: object) -> Html:
     """Render a collapsible block."""
     return element("details", element("summary", title), *children)
 

@@ -12,7 +12,7 @@ PRETRAINING_TITLES = {
 _SETTING_NAMES = {"image_size": ("image_size", "size")}
 
 
-def paper_beside(row: ResultRow) -> list[PaperRow]:
+def comparable_paper_rows(row: ResultRow) -> list[PaperRow]:
     """Return published figures of the same model, task and kind of protocol, most similar first.
 
     There is at most one for each pre-training, and only that of the row if the row states it. Only
@@ -37,7 +37,7 @@ def paper_beside(row: ResultRow) -> list[PaperRow]:
 
 def paper_cell(row: ResultRow) -> str:
     """Return these figures as text, such as `84.0 % (Table 5, ImageNet-21k)`, and differences."""
-    return "; ".join(_describe(row, paper) for paper in paper_beside(row))
+    return "; ".join(_describe(row, paper) for paper in comparable_paper_rows(row))
 
 
 def other_settings(row: ResultRow, paper: PaperRow) -> dict[str, float]:

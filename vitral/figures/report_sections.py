@@ -12,9 +12,9 @@ from vitral.figures.finished_run import FinishedRun, Record
 from vitral.figures.html import (
     DASH,
     Html,
+    collapsible,
     count,
     element,
-    folded,
     inline_image,
     join,
     missing,
@@ -122,7 +122,9 @@ def mistakes_section(run: FinishedRun) -> Html:
             "model takes as a sign of a class."
         ),
         element("div", *cards[:NUM_OPEN], class_="cards"),
-        folded(f"{len(cards) - NUM_OPEN} more", element("div", *cards[NUM_OPEN:], class_="cards"))
+        collapsible(
+            f"{len(cards) - NUM_OPEN} more", element("div", *cards[NUM_OPEN:], class_="cards")
+        )
         if len(cards) > NUM_OPEN
         else None,
     )
@@ -201,7 +203,7 @@ def _settings(config: dict[str, Any]) -> Html:
     ]
     head = ["Setting", "Value", "From"]
     listed = table(head, rows, class_="files", label="All settings")
-    return folded(f"All {len(rows)} settings, and where each came from", listed)
+    return collapsible(f"All {len(rows)} settings, and where each came from", listed)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -228,7 +230,7 @@ def _environment(environment: dict[str, Any]) -> Html:
     if not environment:
         return missing("This folder has no environment.json.")
     rows = [row(name, value) for name, value in environment.items()]
-    return folded(
+    return collapsible(
         "Software and machine",
         table(["What", "Which"], rows, class_="files", label="Software and machine"),
     )

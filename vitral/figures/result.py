@@ -27,7 +27,7 @@ def result_section(run: FinishedRun) -> Html:
     if not summary["num_examples"]:
         return section("result", "Result", paragraph(NO_SCORE, class_="lead"))
     split = str(summary.get("split", "unknown"))
-    if not run.is_of_classes:
+    if not run.is_classification:
         return _any_result(run, split)
     accuracy = float(summary["accuracy"])
     low, high = summary["accuracy_interval"]

@@ -10,7 +10,7 @@ from vitral.config.catalogue import fold
 from vitral.config.names import parse_model_name
 from vitral.config.paper_results import canonical_model, is_kind_of
 from vitral.errors import RequestError, nearest
-from vitral.figures.paper_comparison import flat_settings, paper_beside, paper_cell
+from vitral.figures.paper_comparison import comparable_paper_rows, flat_settings, paper_cell
 from vitral.files.results import NOT_SHARES, ResultRow, parsed_time
 from vitral.files.rows import csv_text
 
@@ -148,7 +148,7 @@ def _task(row: ResultRow) -> tuple[str, str, str]:
 
 def record(row: ResultRow) -> dict[str, Any]:
     """Return a row for JSON: its fields, and the comparable published figures as `paper`."""
-    published = [dataclasses.asdict(paper) for paper in paper_beside(row)]
+    published = [dataclasses.asdict(paper) for paper in comparable_paper_rows(row)]
     return dataclasses.asdict(row) | {"paper": published}
 
 
@@ -164,7 +164,7 @@ def csv_record(row: ResultRow) -> dict[str, Any]:
         name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | tuple) else value
         for name, value in fields.items()
     }
-    published = paper_beside(row)
+    published = comparable_paper_rows(row)
     if published:
         best = published[0]
         values = (f"{best.value / 100:.6g}", best.source, best.pretraining)

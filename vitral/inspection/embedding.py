@@ -67,7 +67,7 @@ def principal_filters(
     svd = torch.linalg.svd(samples - mean if centred else samples, full_matrices=False)
     strengths = svd.S.square()
     return PrincipalFilters(
-        turned(svd.Vh[:components]).unflatten(1, shape).float().numpy(),
+        fix_signs(svd.Vh[:components]).unflatten(1, shape).float().numpy(),
         svd.S.numpy(),
         (strengths / strengths.sum().clamp_min(1e-300)).numpy(),
         mean.unflatten(0, shape).float().numpy(),
@@ -105,7 +105,7 @@ def position_similarity(model: Model, *, block: int = 0) -> np.ndarray:
     if isinstance(position, RelativePosition):
         alike = _offset_similarity(position.offsets, model.config.num_patches)
     else:
-        directions = F.normalize(place_vectors(model, block).cpu().double(), dim=1)
+        directions = F.normalize(position_vectors(model, block).cpu().double(), dim=1)
         alike = directions @ directions.T
     tiles: np.ndarray = alike.float().unflatten(1, grid).unflatten(0, grid).cpu().numpy()
     return tiles
@@ -116,7 +116,7 @@ def has_positions(model: Model) -> TypeGuard[ViT]:
     return isinstance(model, ViT) and model.config.position != "none"
 
 
-def place_vectors(model: ViT, block: int = 0) -> Tensor:
+def position_vectors(model: ViT, block: int = 0) -> Tensor:
     """Return the position embedding that is added to each patch (P, D)."""
     config = model.config
     tokens = model.norm.weight.new_zeros(
@@ -155,7 +155,9 @@ def feature_colors(tokens: Array, *, grid: tuple[int, int]) -> Array:
     flat = features.flatten(0, 1)
     flat = flat - flat.mean(dim=0)
     rank = min(3, *flat.shape)
-    axes = turned(torch.linalg.eigh((flat.T @ flat).double().cpu()).eigenvectors.T.flip(0)[:rank])
+    axes = fix_signs(
+        torch.linalg.eigh((flat.T @ flat).double().cpu()).eigenvectors.T.flip(0)[:rank]
+    )
     axes = axes.to(flat)
     parts = F.pad(flat @ axes.T, (0, 3 - rank))
     low, high = parts.amin(dim=0), parts.amax(dim=0)
@@ -194,7 +196,7 @@ def _patch_features(tokens: Array, grid: tuple[int, int]) -> Tensor:
     return as_floats(tokens)
 
 
-def turned(axes: Tensor) -> Tensor:
+def fix_signs(axes: Tensor) -> Tensor:
     """Fix the arbitrary sign of each row: its entry of largest magnitude becomes positive."""
     largest = axes.abs().argmax(dim=1, keepdim=True)
     return axes * axes.gather(1, largest).sign()

@@ -25,7 +25,13 @@ from vitral.inspection.embedding import (
     principal_filters,
 )
 from vitral.inspection.occlusion import cells, occlusion_sensitivity
-from vitral.inspection.per_image import Kept, Look, gallery_size, kept_steps, look_at
+from vitral.inspection.per_image import (
+    ImageInspection,
+    KeptSteps,
+    gallery_size,
+    inspect_image,
+    kept_steps,
+)
 from vitral.models.model import Model
 
 REACH_IMAGES = 128
@@ -96,7 +102,7 @@ def inspect_model(
     rows, columns = cells(model)[1]
     passes = total + (count * rows * columns if blanks else 0)
     log = progress or _say_nothing
-    looks: list[Look] = []
+    looks: list[ImageInspection] = []
     seen: list[_Seen] = []
     unread: list[str] = []
     for done, image in enumerate(_images(examples, total, preprocessing, device), start=1):
@@ -104,7 +110,9 @@ def inspect_model(
             unread.append(image)
             _log.warning("%s: left out", image)
         elif len(looks) < count:
-            looks.append(_checked(look_at(model, image.tensor, keep=keep, meter=meter), model))
+            looks.append(
+                _checked(inspect_image(model, image.tensor, keep=keep, meter=meter), model)
+            )
             seen.append(image)
         elif meter:
             meter.add_images(image.tensor)
@@ -207,14 +215,14 @@ def _images(
         yield _Seen(name, picture, ready["image"])
 
 
-def _checked(look: Look, model: Model) -> Look:
+def _checked(look: ImageInspection, model: Model) -> ImageInspection:
     for what, values in (("logits", look.logits), ("features", look.features)):
         if not np.isfinite(values).all():
             raise ModelFileError(f"{model.config.name} gives {what} that are not finite")
     return look
 
 
-def _about(model: Model, keep: Kept, settings: InspectSettings) -> dict[str, Any]:
+def _about(model: Model, keep: KeptSteps, settings: InspectSettings) -> dict[str, Any]:
     """Return facts about the model and the settings as plain data."""
     config = model.config
     about: dict[str, Any] = {
@@ -241,7 +249,7 @@ def _about(model: Model, keep: Kept, settings: InspectSettings) -> dict[str, Any
     return about
 
 
-def _answers(model: Model, looks: Sequence[Look], top: int) -> Arrays:
+def _answers(model: Model, looks: Sequence[ImageInspection], top: int) -> Arrays:
     """Return the most probable classes of each image; empty if the model is no classifier."""
     if not model.is_classifier:
         return {}
@@ -263,7 +271,7 @@ def _reach_arrays(reach: Reach) -> Arrays:
     }
 
 
-def _feature_arrays(looks: Sequence[Look]) -> Arrays:
+def _feature_arrays(looks: Sequence[ImageInspection]) -> Arrays:
     grid = looks[0].grid
     features = np.stack([look.features for look in looks])
     alike = [
@@ -275,7 +283,7 @@ def _feature_arrays(looks: Sequence[Look]) -> Arrays:
     }
 
 
-def _attention_arrays(looks: Sequence[Look], keep: Kept) -> Arrays:
+def _attention_arrays(looks: Sequence[ImageInspection], keep: KeptSteps) -> Arrays:
     """Stack the attention of all images."""
     attentions = [look.attention for look in looks if look.attention is not None]
     if not attentions:

@@ -25,7 +25,7 @@ from vitral.models.model import Model
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptSteps:
     """The steps (`step_names`) whose attention is kept."""
 
     means: Collection[str] = ()
@@ -35,7 +35,7 @@ class Kept:
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionLook:
+class AttentionInspection:
     """The attention of one image."""
 
     means: dict[str, np.ndarray]
@@ -52,7 +52,7 @@ class AttentionLook:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageInspection:
     """Outputs of a model for one image."""
 
     logits: np.ndarray
@@ -61,14 +61,14 @@ class Look:
     """(P, D): patch tokens at the end of the encoder; for a convolutional model, its last map."""
     grid: tuple[int, int]
     """Of the features."""
-    attention: AttentionLook | None
+    attention: AttentionInspection | None
     """None if the model has no attention over all patches."""
 
 
 @torch.no_grad()
-def look_at(
-    model: Model, image: Tensor, *, keep: Kept | None = None, meter: ReachMeter | None = None
-) -> Look:
+def inspect_image(
+    model: Model, image: Tensor, *, keep: KeptSteps | None = None, meter: ReachMeter | None = None
+) -> ImageInspection:
     """Measure one image.
 
     Args:
@@ -78,11 +78,13 @@ def look_at(
         meter: if given, the attention of all layers is added to it.
     """
     if model.layout().has_tokens:
-        return _look_at_tokens(model, image, keep or Kept(), meter)
+        return _look_at_tokens(model, image, keep or KeptSteps(), meter)
     return _look_at_maps(model, image, meter)
 
 
-def _look_at_tokens(model: Model, image: Tensor, keep: Kept, meter: ReachMeter | None) -> Look:
+def _look_at_tokens(
+    model: Model, image: Tensor, keep: KeptSteps, meter: ReachMeter | None
+) -> ImageInspection:
     layout = model.layout()
     grid, prefix, pool = layout.grid, layout.num_prefix_tokens, layout.pool
     steps = {step.name: step for step in attention_steps(model)}
@@ -123,11 +125,11 @@ def _look_at_tokens(model: Model, image: Tensor, keep: Kept, meter: ReachMeter |
             )
         )
     assert rollout is not None
-    return Look(
+    return ImageInspection(
         logits=_floats(traced["logits"][0]),
         features=_floats(traced["tokens"][0, prefix:]),
         grid=grid,
-        attention=AttentionLook(
+        attention=AttentionInspection(
             means=means,
             heads=heads,
             rollouts=_floats(torch.cat(maps)),
@@ -150,7 +152,7 @@ def _of_pool(layout: Layout, attention: Tensor) -> Tensor:
     return rows[:, prefix:].unflatten(1, layout.grid)
 
 
-def _look_at_maps(model: Model, image: Tensor, meter: ReachMeter | None) -> Look:
+def _look_at_maps(model: Model, image: Tensor, meter: ReachMeter | None) -> ImageInspection:
     """Measure an image with a network that ends in a map (ResNet, AxialResNet)."""
     last = [name for name in model.trace_names if name.rpartition("/")[2].startswith("unit")][-1]
     steps = step_names(model) if meter else []
@@ -161,7 +163,7 @@ def _look_at_maps(model: Model, image: Tensor, meter: ReachMeter | None) -> Look
         else:
             traced[name] = value
     maps = traced[last][0]
-    return Look(
+    return ImageInspection(
         logits=_floats(traced["logits"][0]),
         features=_floats(maps.flatten(1).T),
         grid=(maps.shape[1], maps.shape[2]),
@@ -207,7 +209,7 @@ def gallery_size(model: Model, wanted: int) -> int:
     return count
 
 
-def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -> Kept:
+def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -> KeptSteps:
     """Choose the steps whose attention is kept, so that a page of them opens quickly.
 
     Means over heads are kept for all steps, or for as many, evenly spaced, as the budget allows.
@@ -222,13 +224,13 @@ def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -
                 f"{model.config.name} has no tokens whose attention could be stepped through: "
                 "leave --layers out"
             )
-        return Kept()
+        return KeptSteps()
     steps = step_names(model)
     one = num_images * _num_tokens(model.layout()) ** 2
     means = _evenly(steps, max(1, ATTENTION_BUDGET // one))
     if layers is None:
         heads = _evenly(means, ATTENTION_BUDGET // (one * num_heads(model)))
-        return Kept(means, heads)
+        return KeptSteps(means, heads)
     depth = len(layer_names(model))
     each = len(steps) // depth
     for layer in layers:
@@ -238,7 +240,7 @@ def kept_steps(model: Model, *, num_images: int, layers: Sequence[int] | None) -
             )
     wanted = {layer % depth for layer in layers}
     heads = [step for index, step in enumerate(steps) if index // each in wanted]
-    return Kept([step for step in steps if step in means or step in heads], heads)
+    return KeptSteps([step for step in steps if step in means or step in heads], heads)
 
 
 def _num_tokens(layout: Layout) -> int:

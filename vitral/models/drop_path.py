@@ -37,7 +37,7 @@ class DropPathUniforms:
         self._uniforms = uniforms
         self._num_dealt = 0
 
-    def deal(self, num_rows: int) -> Float[Tensor, "M paths"]:
+    def next_rows(self, num_rows: int) -> Float[Tensor, "M paths"]:
         """Return the numbers of the next pass of `num_rows` rows.
 
         Args:

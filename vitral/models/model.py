@@ -237,7 +237,7 @@ class Model(nn.Module, ABC):
         """Branches, of all blocks, that stochastic depth may skip; 0: it skips none."""
         return 0
 
-    def use_drop_path(self, uniforms: Tensor | None) -> None:
+    def set_drop_path_uniforms(self, uniforms: Tensor | None) -> None:
         """Set the random numbers that later forward passes use for stochastic depth.
 
         A pass of N images in training mode uses the numbers of the next view; a pass of m N images,
@@ -357,7 +357,7 @@ def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]
 
     Args:
         module: a model, or a module that contains models, such as an objective, also wrapped.
-        uniforms: as for `Model.use_drop_path`; None changes nothing.
+        uniforms: as for `Model.set_drop_path_uniforms`; None changes nothing.
     """
     models = [
         submodule
@@ -366,12 +366,12 @@ def drop_path_from(module: nn.Module, uniforms: Tensor | None) -> Iterator[None]
     ]
     for model in models:
         if uniforms is not None:  # as many as the deepest model has
-            model.use_drop_path(uniforms[..., : model.num_drop_paths])
+            model.set_drop_path_uniforms(uniforms[..., : model.num_drop_paths])
     try:
         yield
     finally:
         for model in models:
-            model.use_drop_path(None)
+            model.set_drop_path_uniforms(None)
 
 
 def note_uncovered_pixels(model: Model) -> None:

@@ -19,7 +19,7 @@ Visible = Int[Tensor, "N V"] | None
 Relative = Callable[..., Tensor]
 """Returns the attention bias by offset for queries, and for some heads: `RelativePosition`."""
 POSITION_STD = 0.02
-WAVE_TEMPERATURE = 10_000.0
+SINCOS_TEMPERATURE = 10_000.0
 
 
 class PositionEmbedding(nn.Module):
@@ -57,7 +57,7 @@ class PositionEmbedding(nn.Module):
             )
         if visible is None and first == self.num_prefix_tokens:
             return tokens + table
-        positions = choose_places(table[:, first:], visible)
+        positions = select_visible(table[:, first:], visible)
         return tokens + with_prefix(positions, table[:, :first], length=self.num_prefix_tokens)
 
 
@@ -96,7 +96,7 @@ class PositionEmbedding2d(nn.Module):
         rows = resize_axis_table(self.rows, num_rows)
         by_column = columns.unsqueeze(1).expand(-1, num_rows, -1, -1)
         by_row = rows.unsqueeze(2).expand(-1, -1, num_columns, -1)
-        positions = choose_places(torch.cat([by_column, by_row], dim=-1).flatten(1, 2), visible)
+        positions = select_visible(torch.cat([by_column, by_row], dim=-1).flatten(1, 2), visible)
         return tokens + with_prefix(positions, self.class_place, length=self.num_prefix_tokens)
 
 
@@ -109,11 +109,11 @@ class SinCosPosition(nn.Module):
         super().__init__()
         self.num_prefix_tokens = config.num_prefix_tokens
         self.grid, self.embed_dim = config.grid, config.embed_dim
-        self.register_buffer("places", wave_table(self.grid, self.embed_dim), persistent=False)
+        self.register_buffer("places", sincos_table(self.grid, self.embed_dim), persistent=False)
 
     def init_weights(self) -> None:
         """Compute the table, also when memory was allocated after the model was built."""
-        self.places.copy_(wave_table(self.grid, self.embed_dim))
+        self.places.copy_(sincos_table(self.grid, self.embed_dim))
 
     def forward(
         self, tokens: Float[Tensor, "N L D"], grid: Grid = None, visible: Visible = None
@@ -121,8 +121,8 @@ class SinCosPosition(nn.Module):
         """Add to each patch the vector of its position; the class token has none."""
         positions = self.places
         if grid is not None:
-            positions = wave_table(grid, self.embed_dim).to(positions)
-        positions = choose_places(positions, visible)
+            positions = sincos_table(grid, self.embed_dim).to(positions)
+        positions = select_visible(positions, visible)
         return tokens + with_prefix(positions, None, length=self.num_prefix_tokens)
 
 
@@ -178,7 +178,7 @@ class RelativePosition(nn.Module):
         return nn.functional.pad(bias, (prefix, 0, prefix, 0))
 
 
-def choose_places(positions: Float[Tensor, "1 P D"], visible: Visible) -> Float[Tensor, "M V D"]:
+def select_visible(positions: Float[Tensor, "1 P D"], visible: Visible) -> Float[Tensor, "M V D"]:
     """Return the vectors of each example's visible patches; M = 1 if all are visible."""
     return positions if visible is None else F.embedding(visible, positions[0])
 
@@ -203,7 +203,7 @@ def with_prefix(
     return torch.cat([*first, none, positions], dim=1)
 
 
-def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
+def sincos_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
     """Return sin x, cos x, sin y, cos y at wavelengths from 2 pi to 2 pi x 10,000.
 
     Source: big_vision, models/vit.py (posemb_sincos_2d); x counts columns, y rows.
@@ -211,7 +211,7 @@ def wave_table(grid: tuple[int, int], embed_dim: int) -> Float[Tensor, "1 P D"]:
     # On the CPU whatever the default device, so a model that is built on "meta" has values too.
     quarter = embed_dim // 4
     power = torch.arange(quarter, dtype=torch.float64, device="cpu") / max(quarter - 1, 1)
-    frequency = WAVE_TEMPERATURE**-power
+    frequency = SINCOS_TEMPERATURE**-power
     y, x = torch.meshgrid(
         *(torch.arange(side, dtype=torch.float64, device="cpu") for side in grid), indexing="ij"
     )

@@ -428,7 +428,7 @@ class ViT(Model):
         if self._drop_path is None:
             uniforms = torch.rand(num_rows, self.num_drop_paths, device=tokens.device)
         else:
-            uniforms = self._drop_path.deal(num_rows)
+            uniforms = self._drop_path.next_rows(num_rows)
         shape = (self.config.depth, self.config.num_branches)
         return stochastic_depth(uniforms.unflatten(1, shape), drop_path=self.config.drop_path)
 

@@ -11,7 +11,7 @@ from vitral.errors import RequestError
 from vitral.evaluate.features import check_finite
 from vitral.files.atomic import new_file
 from vitral.files.optional import import_pyarrow
-from vitral.predict.runner import ModelRunner, check_batch_size, given_names
+from vitral.predict.runner import ModelRunner, check_batch_size, image_names
 
 ENDINGS = (".npz", ".parquet")
 _ROWS_A_GROUP = 4096
@@ -44,7 +44,7 @@ def embed(
         ModelFileError: the model's features are not finite.
     """
     check_batch_size(batch_size)
-    names = given_names(images)
+    names = image_names(images)
     errors: dict[int, str] = {}
     backend = prepared.backend(prepared.model.features)
     outputs = prepared.outputs(backend, images, batch_size=batch_size, errors=errors)

@@ -12,7 +12,7 @@ import torch
 from vitral.errors import RequestError
 from vitral.models.model import Model, check_classifier
 from vitral.predict.backends import Backend
-from vitral.predict.runner import given_names, open_runner
+from vitral.predict.runner import image_names, open_runner
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Predictor:
 
     def predict(self, images: Sequence[Any]) -> Iterator[Prediction]:
         """Yield predictions one by one; memory use is independent of the number of images."""
-        names = given_names(images)
+        names = image_names(images)
         errors: dict[int, str] = {}
         for loaded, logits in self._prepared.outputs(
             self.backend, images, batch_size=self._batch_size, errors=errors

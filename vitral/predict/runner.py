@@ -53,7 +53,7 @@ class ModelRunner(OpenedModel):
         channels = self.model.config.in_channels
         content = image
         if not isinstance(image, bytes):
-            content = given_examples([image], channels=channels).read(0)
+            content = image_examples([image], channels=channels).read(0)
         try:
             pixels = decode(content, channels=channels)
         except (UnreadableImageError, UnsupportedImageError) as error:
@@ -77,7 +77,7 @@ class ModelRunner(OpenedModel):
             errors: receives by index in `images` why an image could not be read.
         """
         batches = evaluation_batches(
-            given_examples(images, channels=self.model.config.in_channels),
+            image_examples(images, channels=self.model.config.in_channels),
             preprocessing=self.preprocessing,
             batch_size=batch_size,
             errors=errors,
@@ -121,7 +121,7 @@ def check_batch_size(batch_size: int) -> None:
         raise RequestError(f"batch_size={batch_size} must be 1 or more")
 
 
-def given_examples(images: Sequence[Any], *, channels: int) -> Examples:
+def image_examples(images: Sequence[Any], *, channels: int) -> Examples:
     """Return images as examples of label 0, named by path, or by index for arrays.
 
     Args:
@@ -129,11 +129,11 @@ def given_examples(images: Sequence[Any], *, channels: int) -> Examples:
         channels: of the model.
     """
     count = len(images)
-    store = _GivenImages(images, channels=channels)
+    store = _ImageStore(images, channels=channels)
     return Examples(store, np.arange(count), np.zeros(count, np.int64))
 
 
-def given_names(images: Sequence[Any]) -> list[str]:
+def image_names(images: Sequence[Any]) -> list[str]:
     """Return the paths of images, or for arrays their indices."""
     return [
         os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
@@ -141,13 +141,13 @@ def given_names(images: Sequence[Any]) -> list[str]:
     ]
 
 
-class _GivenImages:
+class _ImageStore:
     """A store of the images that a caller gave."""
 
     def __init__(self, images: Sequence[Any], *, channels: int) -> None:
         self._images = images
         self._channels = channels
-        self.names: Sequence[str] = given_names(images)
+        self.names: Sequence[str] = image_names(images)
 
     def read(self, number: int) -> Content:
         """Return the bytes of a file, or the pixels of an array."""

@@ -224,7 +224,7 @@ class Machine:
     ranks: Distributed
 
 
-def whole(tensor: Tensor) -> Tensor:
+def unsharded(tensor: Tensor) -> Tensor:
     """Return the unsharded version of a tensor that may be sharded; all processes must call it."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()

@@ -41,7 +41,7 @@ class Run:
 
     resolved: ResolvedRun
     data: ImageDataset
-    further: Mapping[str, ImageDataset]
+    extra: Mapping[str, ImageDataset]
     """The objective's additional data sources, by name."""
     title: str
     """A short name of the data."""
@@ -133,7 +133,7 @@ def build_objective(run: Run, network: nn.Module) -> Objective:
     return objective
 
 
-def cautions(run: Run, objective: Objective) -> list[str]:
+def training_warnings(run: Run, objective: Objective) -> list[str]:
     """Return warnings about how an objective is trained in this run."""
     settings, machine = run.resolved.config.train, run.machine
     # On CUDA, BatchNorm is synchronised over processes.

@@ -15,7 +15,7 @@ from vitral.config.preprocessing import Preprocessing
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
 from vitral.files.atomic import check_manifest, write_manifest
-from vitral.models.weights.folder import WEIGHTS_NAME, own_copies, write_model_files
+from vitral.models.weights.folder import WEIGHTS_NAME, independent_copies, write_model_files
 from vitral.training.objectives.base import Objective, result_names
 from vitral.training.state import part_of
 
@@ -85,7 +85,7 @@ def save_checkpoint(
             with_reference=False,
         )
         for name, part in _state_files(objective, tensors).items():
-            save_file(own_copies(part), aside / "state" / f"{name}.safetensors")
+            save_file(independent_copies(part), aside / "state" / f"{name}.safetensors")
         content = {**progress, "format": FORMAT, "averaged": bool(average)}
         (aside / "state" / "progress.json").write_text(json.dumps(content))
         write_manifest(aside)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitral.config.run import OptimizerSettings, ScheduleSettings
 from vitral.models.layout import tables_of
 from vitral.models.model import Model
-from vitral.runtime.distributed import sharded_like, whole
+from vitral.runtime.distributed import sharded_like, unsharded
 
 
 def build_optimizer(
@@ -153,7 +153,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Te
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device if parameters else None)
-    norm = whole(torch.nn.utils.get_total_norm(gradients))
+    norm = unsharded(torch.nn.utils.get_total_norm(gradients))
     if max_norm:
         scale = torch.clamp(max_norm / norm, max=1.0)
         torch._foreach_mul_(gradients, scale)

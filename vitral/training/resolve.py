@@ -25,7 +25,7 @@ from vitral.config.settings import (
     parse_objective_settings,
 )
 from vitral.data.dataset import ImageDataset
-from vitral.data.loader import own_share
+from vitral.data.loader import main_share
 from vitral.data.order import steps_per_epoch
 from vitral.errors import DataError, RequestError
 from vitral.models.model import Model
@@ -101,7 +101,7 @@ def resolve_run(
     kind.check_data(data, objective_settings)
     task = _Task(
         num_outputs=kind.num_outputs(data, objective_settings),
-        sources=kind.further_sources(objective_settings),
+        sources=kind.extra_sources(objective_settings),
     )
     given = _joined(layers)
     if given.get("evaluation.keep_best") and "validation" not in data.splits:
@@ -145,7 +145,11 @@ def _fitting(data: ImageDataset) -> dict[str, Any]:
         "flip": {"augment.flip": False},
         "crop": {"augment.crop": "none"},
     }
-    return {path: value for change in data.listing.unfit for path, value in off[change].items()}
+    return {
+        path: value
+        for change in data.listing.disabled_augmentations
+        for path, value in off[change].items()
+    }
 
 
 def _for_objective(recipe: Mapping[str, Any], record: type[ObjectiveSettings]) -> dict[str, Any]:
@@ -328,7 +332,7 @@ def _to_steps(
     layer = dict(layer)
     everything = _joined(layers)
     check_positive(batch_size=everything["train.batch_size"])
-    batch_size = own_share(everything["train.batch_size"], sources)
+    batch_size = main_share(everything["train.batch_size"], sources)
     per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
     if "train.epochs" in layer and "train.steps" in layer:
         raise RequestError(

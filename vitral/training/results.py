@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from vitral.data.loader import own_share
+from vitral.data.loader import main_share
 from vitral.data.order import steps_per_epoch
 from vitral.data.report import data_report, describe_report
 from vitral.evaluate.evaluator import Evaluator, Scored, plain_figures
@@ -80,7 +80,7 @@ def write_results(
     if split:
         scored = Scored(model, data, split, config.preprocessing, run.machine.device)
         figures |= evaluator.finish(folder.path, scored)
-    batch_size = own_share(config.train.batch_size, objective.needs.sources)
+    batch_size = main_share(config.train.batch_size, objective.needs.sources)
     per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
     summary = {
         **figures,
@@ -126,7 +126,7 @@ def describe_run(
     data: ImageDataset,
     machine: Machine,
     *,
-    further: Mapping[str, ImageDataset],
+    extra: Mapping[str, ImageDataset],
     title: str,
     saved: SavedState | None,
     log: Callable[[str], None],
@@ -138,7 +138,7 @@ def describe_run(
         resolved: its settings.
         data: of the run.
         machine: device, precision and processes.
-        further: the objective's additional data sources, by name.
+        extra: the objective's additional data sources, by name.
         title: a short name of the data.
         saved: the checkpoint to resume from; None: a new run.
         log: shows a line.
@@ -146,7 +146,7 @@ def describe_run(
     recipe, config = resolved.recipe, resolved.config
     report = data_report(data, name=title)
     atomic.write_json(folder.path / RunFile.DATA_REPORT, report)
-    folder.write_skipped(data, saved.progress["unreadable"] if saved else {}, further=further)
+    folder.write_skipped(data, saved.progress["unreadable"] if saved else {}, extra=extra)
     folder.write_splits(data)
     facts = machine_facts(machine.device) | {
         "world_size": machine.ranks.world_size,
@@ -156,7 +156,7 @@ def describe_run(
     atomic.write_json(folder.path / RunFile.ENVIRONMENT, facts)
     for line in (f"run:  {folder.path}", *describe_report(report)):
         log(line)
-    for source, dataset in further.items():
+    for source, dataset in extra.items():
         for line in describe_report(data_report(dataset, name=source)):
             log(line)
     name = config.model.name if config.model else "your own model"

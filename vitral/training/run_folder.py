@@ -174,7 +174,7 @@ class RunWriter:
             if (self.path / name).exists():
                 atomic.sync(self.path / name)
 
-    def cut_back(self, step: int) -> None:
+    def truncate(self, step: int) -> None:
         """Drop the rows after the step that a run resumes from."""
         for name in (RunFile.METRICS, RunFile.TIMINGS):
             keep_rows(self.path / name, lambda row: row["step"] <= step)
@@ -184,11 +184,11 @@ class RunWriter:
         data: ImageDataset,
         errors: Mapping[str, str],
         *,
-        further: Mapping[str, ImageDataset] | None = None,
+        extra: Mapping[str, ImageDataset] | None = None,
     ) -> None:
         """Write every unused file with its reason, prefixed by the name of an additional source."""
         rows = [{"path": item.name, "reason": item.reason} for item in _unused(data)]
-        for source, dataset in (further or {}).items():
+        for source, dataset in (extra or {}).items():
             rows += [
                 {"path": f"{source}: {item.name}", "reason": item.reason}
                 for item in _unused(dataset)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.runtime.distributed import all_sharded_like, sharded_like, whole
+from vitral.runtime.distributed import all_sharded_like, sharded_like, unsharded
 from vitral.training.best import BestModel
 from vitral.training.objectives.base import Objective
 from vitral.training.optimizer import load_optimizer_tensors, optimizer_tensors
@@ -150,4 +150,4 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Tensors that are not sharded are returned as they are.
     """
-    return {name: whole(tensor) for name, tensor in tensors.items()}
+    return {name: unsharded(tensor) for name, tensor in tensors.items()}

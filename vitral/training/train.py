@@ -212,7 +212,7 @@ def train_on(images: ImageDataset, request: RunRequest, context: TrainContext) -
     run = Run(
         resolved=resolved,
         data=images,
-        further=extra,
+        extra=extra,
         title=request.title,
         model=model,
         objective=objective,
@@ -226,7 +226,7 @@ def train_on(images: ImageDataset, request: RunRequest, context: TrainContext) -
         zero_head=request.zero_head,
         provenance=_provenance(images, request, config, fingerprint=fingerprint),
     )
-    return Trainer(run).go(resume=request.resume)
+    return Trainer(run).run(resume=request.resume)
 
 
 def _choose_machine(config: RunConfig, context: TrainContext) -> Machine:
@@ -254,7 +254,7 @@ def _open_extra(
         RequestError: one is missing, or one is given that the objective does not use.
     """
     config, given = resolved.config, request.unlabelled
-    names = objective.kind.further_sources(config.objective)
+    names = objective.kind.extra_sources(config.objective)
     if given is not None and given != "" and UNLABELLED not in names:
         raise RequestError(
             f"unlabelled data has no effect on the objective {objective.name!r}: leave it out"

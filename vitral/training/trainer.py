@@ -32,9 +32,9 @@ from vitral.training.building import (
     build_network,
     build_objective,
     build_state,
-    cautions,
     examples_of,
     needs_of,
+    training_warnings,
 )
 from vitral.training.checkpoint import SavedState, check_space, load_newest, save_checkpoint
 from vitral.training.context import InterruptedRunError, StopRequest, listen_for_stop
@@ -78,7 +78,7 @@ class Trainer:
         self._fewshot: FewshotScorer | None = None
         self._wants_report = wants_report()
 
-    def go(self, *, resume: str) -> Result:
+    def run(self, *, resume: str) -> Result:
         """Start or resume, train, and write the result.
 
         Raises:
@@ -104,7 +104,7 @@ class Trainer:
 
     def _train(self, network: nn.Module, saved: SavedState | None) -> Result:
         # Open
-        for data in (self._data, *self._run.further.values()):
+        for data in (self._data, *self._run.extra.values()):
             check_unreadable(data, config=self._config)
         self._keep_decoded()
         # Build
@@ -119,7 +119,7 @@ class Trainer:
         if saved:
             self._restore(saved)
         if self._ranks.is_main:
-            self._folder.cut_back(state.step if saved else -1)
+            self._folder.truncate(state.step if saved else -1)
             self._write_running()
         # Steps
         runner = StepRunner(
@@ -194,7 +194,7 @@ class Trainer:
                 run.resolved,
                 self._data,
                 self._machine,
-                further=run.further,
+                extra=run.extra,
                 title=run.title,
                 saved=saved,
                 log=self._view.log,
@@ -230,7 +230,9 @@ class Trainer:
     def _check_state(self, state: TrainState) -> None:
         """Log what decays, and check that checkpoints will fit."""
         objective = state.objective
-        for sentence in describe_decay(objective, state.optimizer) + cautions(self._run, objective):
+        for sentence in describe_decay(objective, state.optimizer) + training_warnings(
+            self._run, objective
+        ):
             self._view.log(sentence)
         num_bytes = sum(tensor.nbytes for tensor in objective.state_dict().values())
         copies = _STATE_COPIES + self._config.evaluation.keep_best
@@ -251,7 +253,7 @@ class Trainer:
             world_size=self._ranks.world_size,
             workers=config.data.workers,
             needs=needs,
-            further={name: examples_of(data) for name, data in self._run.further.items()},
+            extra={name: examples_of(data) for name, data in self._run.extra.items()},
             scaled_decoding=config.data.scaled_decoding,
         )
         self._log = TrainLog(self._run, self._batches)
@@ -432,8 +434,8 @@ class Trainer:
         """Write newly found unreadable images, and raise if there are too many."""
         batches = self._batches
         local = {batches.examples.name(index): why for index, why in dict(batches.errors).items()}
-        for source, errors in batches.further_errors.items():
-            name = batches.further[source].name
+        for source, errors in batches.extra_errors.items():
+            name = batches.extra[source].name
             local |= {f"{source}: {name(index)}": why for index, why in dict(errors).items()}
         found = {
             name: why
@@ -442,7 +444,7 @@ class Trainer:
         }
         self._unreadable = self._unreadable | found
         if found and self._ranks.is_main:
-            self._folder.write_skipped(self._data, self._unreadable, further=self._run.further)
+            self._folder.write_skipped(self._data, self._unreadable, extra=self._run.extra)
         check_unreadable(self._data, config=self._config, found_later=len(self._unreadable))
 
     # Finish

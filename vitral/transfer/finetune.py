@@ -108,8 +108,8 @@ def finetune(
     results_file = Path(results or results_path())
     source = open_source(model, format=format, in_channels=overrides.pop("model.in_channels", None))
     image_size = overrides.pop("model.image_size", image_size)
-    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as site:
-        images = _open(data, site, overrides, source)
+    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as context:
+        images = _open(data, context, overrides, source)
         request = RunRequest(
             None,
             title=data_name(data),
@@ -126,7 +126,7 @@ def finetune(
                 source,
                 images,
                 request,
-                site,
+                context,
                 image_size=image_size,
                 fields=fields,
                 head=head,
@@ -144,22 +144,22 @@ def finetune(
             image_size=image_size,
             seeds=seeds,
         )
-        series = Series(chosen, source, images, request, site, fields=fields)
+        series = Series(chosen, source, images, request, context, fields=fields)
         return _in_series(series, results=results_file)
 
 
 def _open(
-    data: Any, site: TrainContext, overrides: Mapping[str, Any], source: PretrainedModel
+    data: Any, context: TrainContext, overrides: Mapping[str, Any], source: PretrainedModel
 ) -> ImageDataset:
     """Open all of the data, and check that no test image is among the training images."""
     without_holdout = {**overrides, "data.validation_share": 0.0}
     images = open_training_data(
-        data, site, settings=without_holdout, channels=source.model.config.in_channels
+        data, context, settings=without_holdout, channels=source.model.config.in_channels
     )
     if not is_published(data):
         check_overlap(images)
     elif found := find_overlap(images):
-        site.view.log(
+        context.view.log(
             f"note: {len(found):,} test images of {images.source} are training images too, as its "
             "publisher split them"
         )
@@ -175,7 +175,7 @@ def _by_validation(
     source: PretrainedModel,
     images: ImageDataset,
     request: RunRequest,
-    site: TrainContext,
+    context: TrainContext,
     *,
     image_size: int | tuple[int, int] | None,
     fields: Mapping[str, Any],
@@ -189,7 +189,7 @@ def _by_validation(
         if share:
             images = hold_out(images, share=share)
     start = starting_model(source, images.classes, image_size=image_size, **fields)
-    probe = probe_first(start, images, site)
+    probe = probe_first(start, images, context)
     if head == "probe" and probe is None:
         raise RequestError(
             "head='probe': there is no probe without validation images, with several labels an "
@@ -200,18 +200,18 @@ def _by_validation(
     request = dataclasses.replace(
         request, model=start, overrides=overrides, start=start_key, zero_head=head == "zero"
     )
-    result: Result = train_on(images, request, site)
+    result: Result = train_on(images, request, context)
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})
     if summary.get("best_step") == 0:
         untrained = "a head of zeros" if probe is None else "the probe"
-        site.view.log(
+        context.view.log(
             "note: no trained model was good enough on the validation images to be kept: the "
             f"result is {untrained}"
         )
     details = {"head": head, "probe_accuracy": probe, "best_step": summary.get("best_step")}
     row = run_row(source, result.path, summary, protocol="finetune", further=details)
     rows = [row] if row else []
-    site.ranks.run_on_main(lambda: append_new(results, rows))
+    context.ranks.run_on_main(lambda: append_new(results, rows))
     return FineTuned(result.path, summary, rows)
 
 
@@ -242,5 +242,5 @@ def _in_series(series: Series, *, results: Path) -> FineTuned:
         atomic.write_json(folder / RunFile.SUMMARY, summary)
         append_new(results, rows)
 
-    series.site.ranks.run_on_main(write)
+    series.context.ranks.run_on_main(write)
     return FineTuned(folder, summary, rows)

@@ -29,7 +29,7 @@ CHUNKS, LEAST_IN_CHUNK = 8, 64
 """Chunks of the training images, after each of which the first score may be reported."""
 
 
-def probe_first(model: Model, images: ImageDataset, site: TrainContext) -> float | None:
+def probe_first(model: Model, images: ImageDataset, context: TrainContext) -> float | None:
     """Fit a linear probe to the model's frozen features, and set it as the head.
 
     If the features take longer than 40 seconds, a first score is reported from those computed by
@@ -41,13 +41,13 @@ def probe_first(model: Model, images: ImageDataset, site: TrainContext) -> float
     """
     if "validation" not in images.splits or images.is_multi_label:
         return None
-    model.to(site.device)
-    train, validation = _Rows.collect(model, images, site)
+    model.to(context.device)
+    train, validation = _Rows.collect(model, images, context)
     if len(np.unique(train.labels)) < len(images.classes):
         return None
     probe = _fit(train, validation, num_classes=len(images.classes))
     set_head(model, torch.from_numpy(probe.weights), torch.from_numpy(probe.bias))
-    site.view.log(
+    context.view.log(
         f"probe: {_describe(probe, validation)}, with frozen features (l2 {probe.l2:g}): what "
         "fine-tuning must come up to"
     )
@@ -70,7 +70,7 @@ class _Rows:
 
     @classmethod
     def collect(
-        cls, model: Model, images: ImageDataset, site: TrainContext
+        cls, model: Model, images: ImageDataset, context: TrainContext
     ) -> tuple["_Rows", "_Rows"]:
         """Return the training and the validation rows, in a fixed random order."""
         train, validation = (_shuffled(images.splits[split]) for split in ("train", "validation"))
@@ -78,16 +78,18 @@ class _Rows:
         work = [first, *_chunks(train), *rest]
         total, done, started, is_reported = sum(map(len, work)), 0, time.perf_counter(), False
         found: list[Features] = []
-        site.view.start("features", total=total)
+        context.view.start("features", total=total)
         try:
             for number, part in enumerate(work):
-                found.append(_extract(model, part, site, done=done, total=total))
+                found.append(_extract(model, part, context, done=done, total=total))
                 done += len(part)
                 is_due = time.perf_counter() - started > FIRST_AFTER_SECONDS
                 if is_due and not is_reported and 0 < number < len(work) - 1:
-                    is_reported = _report_first(found, num_classes=len(images.classes), site=site)
+                    is_reported = _report_first(
+                        found, num_classes=len(images.classes), context=context
+                    )
         finally:
-            site.view.finish()
+            context.view.finish()
         end = len(work) - len(rest)
         return cls.joined(found[1:end]), cls.joined([found[0], *found[end:]])
 
@@ -109,26 +111,26 @@ def _chunks(examples: Examples) -> list[Examples]:
 
 
 def _extract(
-    model: Model, part: Examples, site: TrainContext, *, done: int, total: int
+    model: Model, part: Examples, context: TrainContext, *, done: int, total: int
 ) -> Features:
     return extract_features(
         model,
         part,
         preprocessing=model.preprocessing,
-        device=site.device,
-        report_progress=lambda count, _: site.view.update(done + count, total, title="features"),
+        device=context.device,
+        report_progress=lambda count, _: context.view.update(done + count, total, title="features"),
         cache=cache_dir() / "features",
     )
 
 
-def _report_first(found: list[Features], *, num_classes: int, site: TrainContext) -> bool:
+def _report_first(found: list[Features], *, num_classes: int, context: TrainContext) -> bool:
     """Report the score of a probe on the features so far, if they include every class."""
     validation, train = _Rows.joined(found[:1]), _Rows.joined(found[1:])
     if len(np.unique(train.labels)) < num_classes:
         return False
     probe = _fit(train, validation, num_classes=num_classes)
     count = len(train.labels)
-    site.view.log(f"first probe, of {count:,} training images: {_describe(probe, validation)}")
+    context.view.log(f"first probe, of {count:,} training images: {_describe(probe, validation)}")
     return True
 
 

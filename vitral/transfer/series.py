@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitral.config.run import PLACE_SETTINGS
+from vitral.config.run import LOCATION_SETTINGS
 from vitral.config.settings import settings_digest
 from vitral.data.dataset import ImageDataset
 from vitral.data.splits import all_for_training, hold_out, without_split
@@ -41,7 +41,7 @@ class Series:
     """With all splits."""
     request: RunRequest
     """Common to every run: title, command, additional settings."""
-    site: TrainContext
+    context: TrainContext
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the model's config to override, such as `drop_path`."""
 
@@ -67,7 +67,7 @@ class Series:
                 "give it a test split"
             )
         self._check_compared()
-        self.site.ranks.run_on_main(lambda: claim_folder(folder, self._plan()))
+        self.context.ranks.run_on_main(lambda: claim_folder(folder, self._plan()))
         chosen, accuracies = self.protocol.candidates[0], dict[str, float]()
         if len(self.protocol.candidates) > 1:
             chosen, accuracies = self._choose(folder / "sweep")
@@ -76,7 +76,7 @@ class Series:
             self.run(chosen, self._final_images(), folder / f"seed-{number}", seed=number)
             for number in range(seed, seed + self.protocol.num_seeds)
         ]
-        self.site.ranks.run_on_main(lambda: self._publish(folder, outcomes[0].path))
+        self.context.ranks.run_on_main(lambda: self._publish(folder, outcomes[0].path))
         return outcomes, accuracies
 
     def _check_compared(self) -> None:
@@ -101,9 +101,9 @@ class Series:
             outcome = self.run(candidate, images, folder / candidate.name, seed=seed)
             accuracy, loss = outcome.summary["accuracy"], outcome.summary["loss"]
             scores[candidate.name] = (accuracy, -loss)
-            self.site.view.log(f"{candidate.name}: {100 * accuracy:.1f} % on the dev split")
+            self.context.view.log(f"{candidate.name}: {100 * accuracy:.1f} % on the dev split")
         best = max(self.protocol.candidates, key=lambda candidate: scores[candidate.name])
-        self.site.view.log(f"chosen: {best.name}")
+        self.context.view.log(f"chosen: {best.name}")
         return best, {name: accuracy for name, (accuracy, _) in scores.items()}
 
     def _final_images(self) -> ImageDataset:
@@ -146,7 +146,7 @@ class Series:
             output=folder,
             start=f"{self.source.weights} ",
         )
-        result = train_on(images, request, self.site)
+        result = train_on(images, request, self.context)
         return Outcome(result.path, result.summary)
 
     def _plan(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Series:
         overrides = {
             path: value
             for path, value in self.request.overrides.items()
-            if path not in PLACE_SETTINGS
+            if path not in LOCATION_SETTINGS
         }
         plan: Mapping[str, Any] = {
             "protocol": dataclasses.asdict(self.protocol),

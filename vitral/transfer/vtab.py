@@ -14,7 +14,7 @@ from typing import Any
 
 from vitral.config.catalogue import fold
 from vitral.config.paper_results import vtab_means
-from vitral.config.run import PLACE_SETTINGS
+from vitral.config.run import LOCATION_SETTINGS
 from vitral.config.settings import parse_settings, settings_digest
 from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
@@ -107,15 +107,15 @@ def vtab(
     source = open_source(model, format=format)
     if dropout is None:
         dropout = DROPOUT.get(source.model.config.name, 0.0)
-    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as site:
+    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as context:
         for name, reason in missing.items():
-            site.view.log(f"missing: {name}: {reason}")
+            context.view.log(f"missing: {name}: {reason}")
         command = command or f"vitral.transfer.vtab.vtab({source.path!r})"
         run_settings = overrides | {"data.validation_share": 0.0}
-        runs = TaskRuns(source, site, run_settings, present, command, dropout)
+        runs = TaskRuns(source, context, run_settings, present, command, dropout)
         plan = _plan(runs, candidates, image_size=image_size, sweep=sweep)
         folder = Path(output or _default_folder(source, plan))
-        site.ranks.run_on_main(lambda: claim_folder(folder, plan))
+        context.ranks.run_on_main(lambda: claim_folder(folder, plan))
         scores = runs.compare(candidates, folder / "sweep") if sweep else {}
         if linear:
             rows = runs.probe(folder / "tasks", image_size=image_size)
@@ -133,7 +133,7 @@ def vtab(
             atomic.write_json(folder / RunFile.SUMMARY, summary)
             append_new(Path(results or results_path()), rows)
 
-        site.ranks.run_on_main(write)
+        context.ranks.run_on_main(write)
     return VtabResult(folder, summary, rows)
 
 
@@ -258,7 +258,7 @@ def _plan(
 
     Tasks may be added later, except with a sweep, whose choice depends on them.
     """
-    excluded = (*PLACE_SETTINGS, "data.directory")
+    excluded = (*LOCATION_SETTINGS, "data.directory")
     plan = {
         "weights": runs.source.weights,
         "settings": {path: value for path, value in runs.overrides.items() if path not in excluded},

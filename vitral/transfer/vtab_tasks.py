@@ -43,7 +43,7 @@ class TaskRuns:
     """Runs the same procedure on every task."""
 
     source: PretrainedModel
-    site: TrainContext
+    context: TrainContext
     overrides: Mapping[str, Any]
     """Settings by path, for every run."""
     names: Sequence[str]
@@ -76,7 +76,7 @@ class TaskRuns:
         model = self.source.model
         if image_size is not None:
             model = change_model(model, image_size=image_size)
-        model.to(self.site.device)
+        model.to(self.context.device)
         return [
             self._probed(name, model, images, folder / name)
             for name, images in self._opened(thousand=False)
@@ -85,10 +85,10 @@ class TaskRuns:
     def _opened(self, *, thousand: bool) -> Iterator[tuple[str, ImageDataset]]:
         """Open one task after the other."""
         for number, name in enumerate(self.names, start=1):
-            self.site.view.log(f"task {number} of {len(self.names)}: {name}")
+            self.context.view.log(f"task {number} of {len(self.names)}: {name}")
             images = open_training_data(
                 _data(name, thousand=thousand),
-                self.site,
+                self.context,
                 settings=self.overrides,
                 channels=self.source.model.config.in_channels,
             )
@@ -96,7 +96,7 @@ class TaskRuns:
                 if split not in images.splits and not (thousand and split == "validation"):
                     raise DataError(f"{VTAB_PREFIX}{name} has no {split} image that can be used")
             if found := find_overlap(images):
-                self.site.view.log(f"note: {len(found):,} test images are training images too")
+                self.context.view.log(f"note: {len(found):,} test images are training images too")
             yield name, images
 
     def _validated(
@@ -135,14 +135,18 @@ class TaskRuns:
     def _run(self, name: str, candidate: Candidate, images: ImageDataset, path: Path) -> Outcome:
         """Train and score, or resume the run."""
         protocol = Protocol("vtab", (candidate,), dev_share=0.0, dropout=self.dropout)
-        off = {setting for change in images.listing.unfit for setting in SETTINGS_OF_CHANGE[change]}
+        off = {
+            setting
+            for change in images.listing.disabled_augmentations
+            for setting in SETTINGS_OF_CHANGE[change]
+        }
         overrides = {
             setting: value for setting, value in self.overrides.items() if setting not in off
         }
         overrides["data.source"] = _data(name, thousand="validation" not in images.splits)
         title = f"{VTAB_PREFIX}{name}"
         request = RunRequest(None, title=title, command=self.command, overrides=overrides)
-        series = Series(protocol, self.source, images, request, self.site)
+        series = Series(protocol, self.source, images, request, self.context)
         return series.run(candidate, images, path, seed=int(overrides.get("train.seed", 0)))
 
     def _features(self, model: Model, images: ImageDataset, split: str) -> Features:
@@ -150,19 +154,19 @@ class TaskRuns:
             model,
             images.splits[split],
             preprocessing=model.preprocessing,
-            device=self.site.device,
+            device=self.context.device,
             precision=self._precision(model),
             cache=cache_dir() / "features",
         )
 
     def _precision(self, model: Model) -> torch.dtype:
         name = self.overrides.get("train.precision", "float32")
-        return choose_precision(name, device=self.site.device, width=model.config.feature_dim)
+        return choose_precision(name, device=self.context.device, width=model.config.feature_dim)
 
     def _probe_row(
         self, name: str, model: Model, right: int, count: int, *, settings: dict[str, Any]
     ) -> ResultRow:
-        self.site.view.log(f"{name}: {100 * right / count:.1f} %")
+        self.context.view.log(f"{name}: {100 * right / count:.1f} %")
         ready = dataclasses.asdict(model.preprocessing)
         return ResultRow(
             model=model.config.name,
@@ -188,7 +192,7 @@ class TaskRuns:
         """Return the stored result for the same images, else compute and store it."""
         file, data = path / "outcome.json", images.fingerprint()
         stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        stored = self.site.ranks.broadcast_object(stored)
+        stored = self.context.ranks.broadcast_object(stored)
         if stored is None:
             stored = {"data_fingerprint": data, "found": find()}
 
@@ -196,7 +200,7 @@ class TaskRuns:
                 path.mkdir(parents=True, exist_ok=True)
                 atomic.write_json(file, stored)
 
-            self.site.ranks.run_on_main(write)
+            self.context.ranks.run_on_main(write)
         if stored["data_fingerprint"] != data:
             raise RequestError(
                 f"{path} was found on other images than {images.source} has now: choose another "
@@ -212,7 +216,7 @@ class TaskRuns:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-        self.site.ranks.run_on_main(remove)
+        self.context.ranks.run_on_main(remove)
 
 
 def _data(name: str, *, thousand: bool) -> str:

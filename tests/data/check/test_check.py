@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vitral.data.check import check as files
-from vitral.data.check.check import check, found_in
+from vitral.data.check.check import check, find_shared_files
 from vitral.data.check.checked import checked_of, open_checked
 from vitral.data.check.problems import ERROR, KINDS, NOTE, WARNING
 from vitral.data.dataset import open_dataset
@@ -224,7 +224,7 @@ def test_images_that_other_data_has_are_found_exactly_or_nearly(
 def test_nothing_is_found_in_other_data(split_tree, fill, pictures, tmp_path):
     root, _ = split_tree
     other = fill(tmp_path / "other", pictures([f"{c}/{n}.png" for c in "ab" for n in range(5)]))
-    assert found_in(open_checked(root), open_checked(other)) == {}
+    assert find_shared_files(open_checked(root), open_checked(other)) == {}
 
 
 def encoded(image, kind, **options):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from vitral.data.datasets.published import Place
+from vitral.data.datasets.published import DatasetFiles
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def place_of(tmp_path):
     """A function that gives the place of a data set's files below `tmp_path`, checked."""
 
     def give(dataset, name="set"):
-        place = Place(tmp_path, name, dataset.files)
+        place = DatasetFiles(tmp_path, name, dataset.files)
         place.check()
         return place
 

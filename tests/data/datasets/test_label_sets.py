@@ -11,7 +11,7 @@ from vitral.data.datasets.label_sets import (
     shared_classes,
 )
 from vitral.data.datasets.names import list_data
-from vitral.data.datasets.published import Place
+from vitral.data.datasets.published import DatasetFiles
 from vitral.data.decode import decode_image
 from vitral.errors import DataError
 
@@ -21,7 +21,7 @@ NAMES = [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(1, 5)]
 def write_real(root, fill, *, sets=([0, 7], [], [999], [3])):
     fill(root / "val", {f"n{n % 2:08}/{name}": name.encode() for n, name in enumerate(NAMES)})
     (root / "real.json").write_text(json.dumps(list(sets)))
-    return Place(root, "imagenet-real", REAL)
+    return DatasetFiles(root, "imagenet-real", REAL)
 
 
 def test_images_without_real_labels_are_left_out_and_counted(tmp_path, fill):
@@ -82,7 +82,7 @@ def write_objectnet(root, fill, picture, encode, *, changes=()):
     names = ["alarm_clock/1.png", "full_sized_towel/2.png", "tape_measure/3.png"]
     pictures = [encode(picture(n, size=(20, 30))) for n in range(3)]
     fill(folder / "images", dict(zip(names, pictures, strict=True)))
-    return Place(root, "objectnet", OBJECTNET)
+    return DatasetFiles(root, "objectnet", OBJECTNET)
 
 
 def test_images_of_shared_classes_have_all_that_correspond(tmp_path, fill, picture, encode):

@@ -4,10 +4,10 @@ from vitral.cli.main import main
 from vitral.config.run import DataSettings
 from vitral.data.dataset import open_dataset
 from vitral.data.datasets.published import (
+    DatasetFiles,
     File,
     NamedDataset,
     Part,
-    Place,
     Published,
     check_counts,
 )
@@ -21,7 +21,7 @@ FILES = (File("a.tar", "https://a", "aa", unpacked="inner/a"), File("b.mat", "ht
 def test_files_are_found_in_the_folder_or_in_the_sets_own(tmp_path, fill, pack):
     pack(tmp_path / "a.tar", {"inner/a/1.txt": b"one"})
     fill(tmp_path / "set", {"b.mat": b"b"})
-    place = Place(tmp_path, "set", FILES)
+    place = DatasetFiles(tmp_path, "set", FILES)
     place.check()
     assert place.path("b.mat") == tmp_path / "set" / "b.mat"
     assert [file.name for file, _ in place.archives()] == ["a.tar", "b.mat"]
@@ -30,7 +30,7 @@ def test_files_are_found_in_the_folder_or_in_the_sets_own(tmp_path, fill, pack):
 
 def test_an_unpacked_folder_has_the_names_of_its_archive(tmp_path, fill):
     fill(tmp_path / "set", {"inner/a/1.txt": b"one\n\n two \n", "b.mat": b""})
-    place = Place(tmp_path, "set", FILES)
+    place = DatasetFiles(tmp_path, "set", FILES)
     members = place.members("a.tar")
     assert list(members.store.names) == ["inner/a/1.txt"]
     assert members.lines("inner/a/1.txt") == ["one", "two"]

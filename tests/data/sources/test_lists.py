@@ -119,7 +119,7 @@ def test_rows_of_tables_without_a_group_are_each_its_own():
 
 def test_rows_of_tables_are_named_by_their_numbers():
     taken = take([{"label": "x"}, {"label": None}, {"label": "y"}], needs_path=False)
-    assert (taken.names, taken.numbers) == (["0", "2"], [0, 2])
+    assert (taken.names, taken.file_ids) == (["0", "2"], [0, 2])
     assert [item.reason for item in taken.skipped] == ["no path or no label in the list"]
 
 

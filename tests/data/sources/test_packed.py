@@ -21,7 +21,7 @@ def test_the_findings_are_those_of_the_survey(packed):
     data = open_dataset(packed / ".." / "photos")
     listing = list_source(packed)
     by_name = {
-        part.name(i): data.file_infos[part.numbers[i]]
+        part.name(i): data.file_infos[part.file_ids[i]]
         for part in data.splits.values()
         for i in range(len(part))
     }

@@ -42,7 +42,7 @@ def test_data_without_splits_is_split_by_content(tmp_path: Path) -> None:
     task = open_task(write(tmp_path / "d.npz", ["x"] * 80, split=None), channels=1)
     assert task.split == "test"
     assert 0 < len(task.test) < 20
-    assert not set(task.train.numbers.tolist()) & set(task.test.numbers.tolist())
+    assert not set(task.train.file_ids.tolist()) & set(task.test.file_ids.tolist())
 
 
 @pytest.mark.parametrize(

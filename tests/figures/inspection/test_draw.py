@@ -22,15 +22,15 @@ from vitral.figures.inspection.draw import (
 from vitral.figures.inspection.inspected import Inspected, read_inspected, write_inspected
 from vitral.figures.inspection.overlays import (
     answers,
+    brighten_by_attention,
     coloured,
     coloured_fall,
     draw_features,
     draw_heads,
     draw_occlusion,
     draw_rollouts,
-    lit_by,
     over,
-    spread,
+    rescale,
     tile_centres,
     tiled,
 )
@@ -138,14 +138,14 @@ def test_a_picture_is_lit_as_in_the_paper() -> None:
     levels = levels.resize((60, 40), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(10))
     mask = np.asarray(levels, dtype=np.float64)
     mask = (mask - mask.min()) / (mask.max() - mask.min())
-    lit = np.asarray(lit_by(picture, attention), dtype=np.float64)
+    lit = np.asarray(brighten_by_attention(picture, attention), dtype=np.float64)
     np.testing.assert_allclose(lit, 200 * mask[..., None].repeat(3, 2), atol=0.51)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_even_attention_leaves_the_picture_as_it_is(value: float) -> None:
     picture = Image.fromarray(np.full((8, 12, 3), 90, np.uint8))
-    lit = lit_by(picture, np.full((2, 3), value))
+    lit = brighten_by_attention(picture, np.full((2, 3), value))
     np.testing.assert_array_equal(np.asarray(lit), np.asarray(picture))
 
 
@@ -267,7 +267,7 @@ def test_tiles_are_put_row_by_row() -> None:
 
 def test_values_are_spread_each_by_itself() -> None:
     values = np.array([[0.0, 2.0], [5.0, 5.0], [-1.0, 0.0]])
-    np.testing.assert_array_equal(spread(values), [[0, 1], [0.5, 0.5], [0, 1]])
+    np.testing.assert_array_equal(rescale(values), [[0, 1], [0.5, 0.5], [0, 1]])
 
 
 @pytest.mark.parametrize(

@@ -405,7 +405,7 @@ def test_content_and_not_the_name_tells_the_format(shared: Path, tmp_path: Path)
     assert load_model(tmp_path / "weights.safetensors").config.pool == "gap"
 
 
-PLACES = ["model", "checkpoints/step-00000020/model", "checkpoints/step-00000010/model"]
+POSITION_STAGES = ["model", "checkpoints/step-00000020/model", "checkpoints/step-00000010/model"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -413,9 +413,9 @@ def test_a_run_s_model_is_its_result_or_its_newest_checkpoint(
     folder: Path, tmp_path: Path, count: int
 ) -> None:
     run = tmp_path / "run"
-    for directory in PLACES[-count:]:
+    for directory in POSITION_STAGES[-count:]:
         shutil.copytree(folder, run / directory)
-    assert find_model_folder(run) == run / PLACES[-count]
+    assert find_model_folder(run) == run / POSITION_STAGES[-count]
     assert load_model(str(run)).classes == CLASSES
 
 

@@ -238,7 +238,7 @@ def copy_problems(data: CheckedData) -> Iterator[tuple[str, Item]]:
         yield kind, _pair(data, first, second)
 
 
-def found_in(data: CheckedData, other: CheckedData) -> dict[int, tuple[int, bool]]:
+def find_shared_files(data: CheckedData, other: CheckedData) -> dict[int, tuple[int, bool]]:
     """Map each file of `data` that `other` has to the other's file and whether it is equal."""
     count = len(data.file_infos)
     both = [*data.file_infos, *other.file_infos]
@@ -265,7 +265,7 @@ def found_in(data: CheckedData, other: CheckedData) -> dict[int, tuple[int, bool
 
 def other_problems(data: CheckedData, other: CheckedData) -> Iterator[tuple[str, Item]]:
     """Yield each file that the other data has too."""
-    for file_id, (other_id, is_exact) in found_in(data, other).items():
+    for file_id, (other_id, is_exact) in find_shared_files(data, other).items():
         detail = "the same content" if is_exact else "looks the same"
         yield "also_there", Item((data.name(file_id), other.name(other_id)), detail)
 

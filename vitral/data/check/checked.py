@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitral.config.run import DataSettings
-from vitral.data.dataset import ImageDataset, own_channels
+from vitral.data.dataset import ImageDataset, native_channels
 from vitral.data.datasets.names import check_files, list_data
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.scan import likeness, survey, thumbnail
@@ -235,7 +235,7 @@ def open_checked(
     listing = group_by_pattern(listing, group_pattern)
     if not len(listing.labels):
         raise DataError(f"{listing.source} has no images")
-    channels = own_channels(listing.store)
+    channels = native_channels(listing.store)
     file_infos = survey(
         listing, channels=channels, everything=True, report_progress=report_progress
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.check.check import Check, found_in
+from vitral.data.check.check import Check, find_shared_files
 from vitral.data.check.checked import CheckedData, clusters
 from vitral.data.dataset import SPLITS
 from vitral.data.sources.listing import class_order, names_in, number_labels
@@ -37,7 +37,7 @@ def cleaned_rows(
     data = check.data
     dropped = set(_unwanted(data))
     if against is not None:
-        dropped |= found_in(data, against).keys()
+        dropped |= find_shared_files(data, against).keys()
     file_ids = [
         file_id for file_id in np.flatnonzero(data.usable).tolist() if file_id not in dropped
     ]

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vitral.data.datasets.published import (
+    DatasetFiles,
     File,
     Members,
     Part,
-    Place,
     Published,
     class_names,
 )
@@ -39,7 +39,7 @@ FILES = (
 )
 
 
-def read_caltech101(place: Place) -> Published:
+def read_caltech101(place: DatasetFiles) -> Published:
     """Read `101_ObjectCategories.tar.gz`, whose 102 folders are the classes, background too.
 
     Raises:

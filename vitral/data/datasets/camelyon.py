@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.data.sources.archives import plain_path
 from vitral.data.sources.arrays import numbered_names
@@ -48,7 +48,7 @@ FILES = tuple(
 )
 
 
-def read_camelyon(place: Place) -> Published:
+def read_camelyon(place: DatasetFiles) -> Published:
     """Read the `.h5.gz` of images and labels of each split, or the `.h5` that they unpack to.
 
     Raises:
@@ -58,7 +58,7 @@ def read_camelyon(place: Place) -> Published:
     return Published(CLASSES, {split: _part(place, name) for split, name in SPLITS.items()})
 
 
-def _part(place: Place, split: str) -> Part:
+def _part(place: DatasetFiles, split: str) -> Part:
     images_path, labels_path = (place.path(file_name(split, content)) for content in "xy")
     images = Hdf5Store(_plain(images_path), "x", where=str(images_path))
     labels = read_hdf5(_plain(labels_path), "y", where=str(labels_path)).reshape(-1)

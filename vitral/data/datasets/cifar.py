@@ -6,11 +6,11 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 import numpy as np
 
 from vitral.data.datasets.published import (
+    DatasetFiles,
     File,
     Members,
     NamedDataset,
     Part,
-    Place,
     Published,
     keys_of_numbers,
 )
@@ -38,7 +38,7 @@ CIFAR100_FILES = (
 )
 
 
-def read_cifar10(place: Place) -> Published:
+def read_cifar10(place: DatasetFiles) -> Published:
     """Read `cifar-10-binary.tar.gz`: a byte of the class, then red, green and blue."""
     members = place.members("cifar-10-binary.tar.gz")
     folder = "cifar-10-batches-bin"
@@ -52,7 +52,7 @@ def read_cifar10(place: Place) -> Published:
     return Published(classes, parts)
 
 
-def read_cifar100(place: Place) -> Published:
+def read_cifar100(place: DatasetFiles) -> Published:
     """Read `cifar-100-binary.tar.gz`: bytes of the coarse and the fine class, then the colours."""
     members = place.members("cifar-100-binary.tar.gz")
     folder = "cifar-100-binary"

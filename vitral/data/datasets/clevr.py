@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Members, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Members, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.errors import DataError
 
@@ -35,12 +35,12 @@ FILES = (
 )
 
 
-def read_clevr_count(place: Place) -> Published:
+def read_clevr_count(place: DatasetFiles) -> Published:
     """Read the images with the number of their objects."""
     return _read(place, COUNTS, count_class)
 
 
-def read_clevr_distance(place: Place) -> Published:
+def read_clevr_distance(place: DatasetFiles) -> Published:
     """Read the images with the distance of the object that is nearest to the camera."""
     return _read(place, DISTANCES, distance_class)
 
@@ -68,7 +68,7 @@ def distance_class(depths: Sequence[float]) -> int:
 
 
 def _read(
-    place: Place, classes: tuple[str, ...], rule: Callable[[Sequence[float]], int]
+    place: DatasetFiles, classes: tuple[str, ...], rule: Callable[[Sequence[float]], int]
 ) -> Published:
     members = place.members(ARCHIVE)
     return Published(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.data.sources.archives import TarStore
 from vitral.data.sources.folders import walk_files
@@ -173,7 +173,7 @@ class Frame(NamedTuple):
     span: Span
 
 
-def read_dmlab(place: Place) -> Published:
+def read_dmlab(place: DatasetFiles) -> Published:
     """Read the records of `dmlab.tar.gz`, or of the files that it unpacks to, in a folder `dmlab`.
 
     Raises:

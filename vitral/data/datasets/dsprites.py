@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.datasets.published import (
+    DatasetFiles,
     File,
     Part,
-    Place,
     Published,
     keys_of_numbers,
 )
@@ -68,12 +68,12 @@ LOCATIONS = _names("x", _NUM_X)
 ORIENTATIONS = _names("orientation", _NUM_ORIENTATIONS)
 
 
-def read_dsprites_location(place: Place) -> Published:
+def read_dsprites_location(place: DatasetFiles) -> Published:
     """Read the images with the shape's position from left to right."""
     return _read(place, LOCATIONS, location_classes, column=_X, count=_NUM_X)
 
 
-def read_dsprites_orientation(place: Place) -> Published:
+def read_dsprites_orientation(place: DatasetFiles) -> Published:
     """Read the images with the shape's orientation."""
     return _read(
         place, ORIENTATIONS, orientation_classes, column=_ORIENTATION, count=_NUM_ORIENTATIONS
@@ -81,7 +81,7 @@ def read_dsprites_orientation(place: Place) -> Published:
 
 
 def _read(
-    place: Place,
+    place: DatasetFiles,
     classes: tuple[str, ...],
     rule: Callable[[np.ndarray], np.ndarray],
     *,

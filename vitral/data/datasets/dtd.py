@@ -3,7 +3,7 @@
 Source: https://www.robots.ox.ac.uk/~vgg/data/dtd/
 """
 
-from vitral.data.datasets.published import File, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Part, Published
 from vitral.data.datasets.vtab import Task
 
 _LISTS = {"train": "train1", "validation": "val1", "test": "test1"}
@@ -18,7 +18,7 @@ FILES = (
 )
 
 
-def read_dtd(place: Place) -> Published:
+def read_dtd(place: DatasetFiles) -> Published:
     """Read `dtd-r1.0.1.tar.gz` by the lists of its first fold, the one that VTAB uses."""
     members = place.members("dtd-r1.0.1.tar.gz")
     names = {

@@ -5,7 +5,14 @@ Source: https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
 
 import numpy as np
 
-from vitral.data.datasets.published import File, NamedDataset, Part, Place, Published, class_names
+from vitral.data.datasets.published import (
+    DatasetFiles,
+    File,
+    NamedDataset,
+    Part,
+    Published,
+    class_names,
+)
 from vitral.data.datasets.vtab import Task
 from vitral.errors import DataError
 from vitral.files.optional import read_mat
@@ -32,7 +39,7 @@ FILES = (
 )
 
 
-def read_flowers102(place: Place) -> Published:
+def read_flowers102(place: DatasetFiles) -> Published:
     """Read `102flowers.tgz` by `imagelabels.mat` and `setid.mat`, which count from 1."""
     images, classes = place.members("102flowers.tgz"), class_names("flowers102")
     labels_path, sets_path = place.path("imagelabels.mat"), place.path("setid.mat")

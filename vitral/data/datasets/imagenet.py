@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Members, NamedDataset, Part, Place, Published
+from vitral.data.datasets.published import (
+    DatasetFiles,
+    File,
+    Members,
+    NamedDataset,
+    Part,
+    Published,
+)
 from vitral.data.sources.archives import NestedTarStore
 from vitral.data.sources.folders import walk_files
 from vitral.data.sources.store import FolderStore, Store
@@ -39,7 +46,7 @@ IMAGENET_FILES = (
 IMAGENET21K_FILES = (File(WHOLE, "https://image-net.org/download-images", unpacked="fall11_whole"),)
 
 
-def read_imagenet(place: Place) -> Published:
+def read_imagenet(place: DatasetFiles) -> Published:
     """Read the tars of training and validation images, or the folders that they unpack to.
 
     Validation images that lie in folders of their classes need no development kit.
@@ -52,7 +59,7 @@ def read_imagenet(place: Place) -> Published:
     return Published(classes, {"train": Part(store, labels, keys), "validation": validation})
 
 
-def read_imagenet21k(place: Place) -> Published:
+def read_imagenet21k(place: DatasetFiles) -> Published:
     """Read the tar of all synsets' tars, or a folder of their folders."""
     store, names = _class_files(place.path(WHOLE))
     labels = [name.split("/")[0] for name in names]
@@ -74,7 +81,7 @@ def _class_files(path: Path) -> tuple[Store, list[str]]:
     return store, list(store.names)
 
 
-def _validation(place: Place, classes: set[str]) -> Part:
+def _validation(place: DatasetFiles, classes: set[str]) -> Part:
     members = place.members(VALIDATION)
     names = sorted(
         (name for name in members.store.names if name.endswith(".JPEG")),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Members, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Members, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.errors import DataError
 
@@ -48,7 +48,7 @@ FILES = (
 )
 
 
-def read_kitti_distance(place: Place) -> Published:
+def read_kitti_distance(place: DatasetFiles) -> Published:
     """Read the images with the distance of the nearest vehicle, divided by video."""
     images, labels = place.members(IMAGES), place.members(LABELS)
     videos = read_videos(place.members(DEVKIT))

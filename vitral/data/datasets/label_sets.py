@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.datasets.imagenet import VALIDATION
-from vitral.data.datasets.published import File, LabelSet, Place
+from vitral.data.datasets.published import DatasetFiles, File, LabelSet
 from vitral.data.decode import UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.sources.listing import Label, Listing, Skipped
 from vitral.data.sources.store import Content, Store
@@ -43,7 +43,7 @@ OBJECTNET = (File(OBJECTNET_NAME, "https://objectnet.dev", unpacked="objectnet-1
 _MAPPINGS = "objectnet-1.0/mappings"
 
 
-def list_real(place: Place) -> Listing:
+def list_real(place: DatasetFiles) -> Listing:
     """List ImageNet's validation images with their ReaL labels; those without labels are left out.
 
     Raises:
@@ -75,7 +75,7 @@ def list_real(place: Place) -> Listing:
     )
 
 
-def list_objectnet(place: Place) -> Listing:
+def list_objectnet(place: DatasetFiles) -> Listing:
     """List ObjectNet's images of the classes that it shares with ImageNet, without their frames.
 
     An answer of all 1,000 classes is right if it is one of those that correspond to the image's.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vitral.data.datasets.published import NamedDataset, Place, check_counts
+from vitral.data.datasets.published import DatasetFiles, NamedDataset, check_counts
 from vitral.data.datasets.table import DATASETS, LABEL_SETS, TASKS
 from vitral.data.datasets.vtab import NUM_TRAIN, NUM_VALIDATION, find_task, list_task
 from vitral.data.sources.find import list_source
@@ -62,11 +62,11 @@ def _list_named(name: str, directory: str | Path | None) -> Listing:
         return _list_jft(folder)
     if name in LABEL_SETS:
         label_set = LABEL_SETS[name]
-        place = Place(folder, name, label_set.files)
+        place = DatasetFiles(folder, name, label_set.files)
         place.check()
         return replace(label_set.read(place), in_standard_order=True)
     dataset = DATASETS[name]
-    place = Place(folder, name, dataset.files)
+    place = DatasetFiles(folder, name, dataset.files)
     place.check()
     return _list_dataset(name, dataset, place)
 
@@ -107,7 +107,7 @@ def check_files(data: Any, *, directory: str | Path | None = None) -> list[str]:
         folder, files = task.dataset, task.files
     return [
         f"{path} has the SHA-256 {digest}, that of its publisher is {file.sha256}"
-        for file, path in Place(_data_dir(directory), folder, files).archives()
+        for file, path in DatasetFiles(_data_dir(directory), folder, files).archives()
         if path.is_file() and file.sha256 and (digest := sha256(path)) != file.sha256
     ]
 
@@ -189,10 +189,12 @@ def _list_vtab(name: str, directory: Path) -> Listing:
         *listing.notes,
         *(f"{change}s are off: they would change the class" for change in disabled),
     ]
-    return replace(listing, complaints=complaints, unfit=frozenset(disabled), notes=notes)
+    return replace(
+        listing, complaints=complaints, disabled_augmentations=frozenset(disabled), notes=notes
+    )
 
 
-def _list_dataset(name: str, dataset: NamedDataset, place: Place) -> Listing:
+def _list_dataset(name: str, dataset: NamedDataset, place: DatasetFiles) -> Listing:
     published = dataset.read(place)
     parts = [
         Listing("", part.store, part.labels, [split] * len(part.labels))

@@ -3,7 +3,14 @@
 Source: https://www.robots.ox.ac.uk/~vgg/data/pets/
 """
 
-from vitral.data.datasets.published import File, Members, NamedDataset, Part, Place, Published
+from vitral.data.datasets.published import (
+    DatasetFiles,
+    File,
+    Members,
+    NamedDataset,
+    Part,
+    Published,
+)
 from vitral.data.datasets.vtab import Task
 from vitral.errors import DataError
 
@@ -24,7 +31,7 @@ FILES = (
 )
 
 
-def read_pets(place: Place) -> Published:
+def read_pets(place: DatasetFiles) -> Published:
     """Read `images.tar.gz` by the lists of `annotations.tar.gz`: image, class from 1, and more."""
     images, lists = place.members("images.tar.gz"), place.members("annotations.tar.gz")
     rows = {

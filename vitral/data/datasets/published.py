@@ -87,7 +87,7 @@ class Members:
         return SelectedStore(self.store, file_ids, names=names)
 
 
-class Place:
+class DatasetFiles:
     """Where the files of a data set are looked for: in a folder, or in its folder of that name."""
 
     def __init__(self, directory: Path, name: str, files: Sequence[File]) -> None:
@@ -141,7 +141,7 @@ class Place:
         return None
 
 
-Reader = Callable[[Place], Published]
+Reader = Callable[[DatasetFiles], Published]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class LabelSet:
     """Other labels of images that are published elsewhere, or images for a test alone."""
 
     files: tuple[File, ...]
-    read: Callable[[Place], Listing]
+    read: Callable[[DatasetFiles], Listing]
 
 
 def check_counts(name: str, dataset: NamedDataset, published: Published) -> list[str]:

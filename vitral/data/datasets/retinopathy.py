@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from vitral.data.datasets.published import File, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.data.decode import MAX_PIXELS, UnreadableImageError, UnsupportedImageError, decode_image
 from vitral.data.sources.store import Content, Store
@@ -52,7 +52,7 @@ FILES = (
 )
 
 
-def read_retinopathy(place: Place) -> Published:
+def read_retinopathy(place: DatasetFiles) -> Published:
     """Read `train.zip` and `test.zip`, or their folders, by the tables of levels.
 
     Raises:
@@ -72,7 +72,7 @@ def read_retinopathy(place: Place) -> Published:
     return Published(CLASSES, parts, notes=(NOTE,))
 
 
-def _rows(place: Place, name: str) -> list[dict[str, str]]:
+def _rows(place: DatasetFiles, name: str) -> list[dict[str, str]]:
     """Return the rows of a table of `image` and `level`."""
     path = place.path(name)
     try:
@@ -90,7 +90,7 @@ def _rows(place: Place, name: str) -> list[dict[str, str]]:
     return rows
 
 
-def _part(place: Place, archive: str, rows: Sequence[dict[str, str]]) -> Part:
+def _part(place: DatasetFiles, archive: str, rows: Sequence[dict[str, str]]) -> Part:
     members, folder = place.members(archive), archive.removesuffix(".zip")
     names = [row["image"] for row in rows]
     images = members.select([f"{folder}/{name}.jpeg" for name in names])

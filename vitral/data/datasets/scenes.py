@@ -3,7 +3,7 @@
 Sources: https://github.com/phelber/EuroSAT (arXiv 1709.00029), arXiv 1703.00121.
 """
 
-from vitral.data.datasets.published import File, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.errors import DataError
 
@@ -25,17 +25,17 @@ RESISC45_FILES = (
 )
 
 
-def read_eurosat(place: Place) -> Published:
+def read_eurosat(place: DatasetFiles) -> Published:
     """Read `EuroSAT.zip`, whose folder is `2750`."""
     return _read(place, "EuroSAT.zip", "2750")
 
 
-def read_resisc45(place: Place) -> Published:
+def read_resisc45(place: DatasetFiles) -> Published:
     """Read `NWPU-RESISC45.zip`, or the folder that the publisher's .rar unpacks to."""
     return _read(place, "NWPU-RESISC45.zip", "NWPU-RESISC45")
 
 
-def _read(place: Place, archive: str, folder: str) -> Published:
+def _read(place: DatasetFiles, archive: str, folder: str) -> Published:
     members = place.members(archive)
     names = sorted(
         name

@@ -16,9 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from vitral.data.datasets.published import (
+    DatasetFiles,
     File,
     Part,
-    Place,
     Published,
     keys_of_numbers,
 )
@@ -69,12 +69,12 @@ SMALLNORB_FILES = (
 )
 
 
-def read_smallnorb_azimuth(place: Place) -> Published:
+def read_smallnorb_azimuth(place: DatasetFiles) -> Published:
     """Read the images with the direction from which each was taken, in steps of 20 degrees."""
     return _read(place, AZIMUTHS, azimuth_classes)
 
 
-def read_smallnorb_elevation(place: Place) -> Published:
+def read_smallnorb_elevation(place: DatasetFiles) -> Published:
     """Read the images with the height from which each was taken, in steps of 5 degrees."""
     return _read(place, ELEVATIONS, elevation_classes)
 
@@ -100,7 +100,7 @@ def elevation_classes(info: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    place: Place, classes: tuple[str, ...], rule: Callable[[np.ndarray], np.ndarray]
+    place: DatasetFiles, classes: tuple[str, ...], rule: Callable[[np.ndarray], np.ndarray]
 ) -> Published:
     parts = {}
     for split, pattern in FILES.items():

@@ -7,7 +7,7 @@ Source: https://vision.princeton.edu/projects/2010/SUN/; TensorFlow Datasets 4.4
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitral.data.datasets.published import File, Part, Place, Published
+from vitral.data.datasets.published import DatasetFiles, File, Part, Published
 from vitral.data.datasets.vtab import Task
 from vitral.errors import DataError
 
@@ -49,7 +49,7 @@ FILES = (
 )
 
 
-def read_sun397(place: Place) -> Published:
+def read_sun397(place: DatasetFiles) -> Published:
     """Read `SUN397.tar.gz` by the three lists; an image that a list names may be missing in it.
 
     Raises:

@@ -6,9 +6,9 @@ Source: http://ufldl.stanford.edu/housenumbers/
 import numpy as np
 
 from vitral.data.datasets.published import (
+    DatasetFiles,
     File,
     Part,
-    Place,
     Published,
     keys_of_numbers,
 )
@@ -33,12 +33,12 @@ FILES = (
 )
 
 
-def read_svhn(place: Place) -> Published:
+def read_svhn(place: DatasetFiles) -> Published:
     """Read `train_32x32.mat` and `test_32x32.mat`, in which 10 stands for the digit 0."""
     return Published(CLASSES, {split: _part(place, split) for split in ("train", "test")})
 
 
-def _part(place: Place, split: str) -> Part:
+def _part(place: DatasetFiles, split: str) -> Part:
     path = place.path(f"{split}_32x32.mat")
     variables = read_mat(path.read_bytes(), where=str(path))
     images, labels = variables.get("X"), variables.get("y")

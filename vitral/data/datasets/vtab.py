@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.datasets.published import File, Place, Published, Reader
+from vitral.data.datasets.published import DatasetFiles, File, Published, Reader
 from vitral.data.order import share_of, tfds_order
 from vitral.data.sources.listing import Listing, join_listings
 from vitral.data.sources.store import FolderStore, SelectedStore
@@ -64,7 +64,7 @@ def list_task(name: str, task: Task, directory: Path, *, thousand: bool) -> List
     return list_published(name, task, task.read(found), thousand=thousand)
 
 
-def find_task(task: Task, directory: Path) -> Path | Place:
+def find_task(task: Task, directory: Path) -> Path | DatasetFiles:
     """Return where a task's files are, unread: in the community's tree, or as published.
 
     Raises:
@@ -73,7 +73,7 @@ def find_task(task: Task, directory: Path) -> Path | Place:
     tree = _find_tree(task, directory)
     if tree is not None:
         return tree
-    place = Place(directory, task.dataset, task.files)
+    place = DatasetFiles(directory, task.dataset, task.files)
     place.check()
     return place
 

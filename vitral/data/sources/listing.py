@@ -94,7 +94,7 @@ class Listing:
     in_standard_order: bool = False
     """Whether models of that many outputs have them in the order of `classes`, whatever they call
     them."""
-    unfit: frozenset[str] = frozenset()
+    disabled_augmentations: frozenset[str] = frozenset()
     """Changes, of "flip" and "crop", that would make of an image one of another class."""
     targets: Mapping[str, Targets] = field(default_factory=dict)
     """What files have besides a class, by kind."""

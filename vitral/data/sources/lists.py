@@ -33,7 +33,7 @@ class Rows:
     """What was read from the rows, one entry per example."""
 
     names: list[str] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    file_ids: list[int] = field(default_factory=list)
     """The row of each example, counted from 0."""
     labels: list[Label] = field(default_factory=list)
     splits: list[str | None] = field(default_factory=list)
@@ -42,8 +42,8 @@ class Rows:
 
     def of(self, store: Store) -> Store:
         """Return the store of the examples out of the store of all rows."""
-        is_all = len(self.numbers) == len(store.names)
-        return store if is_all else SelectedStore(store, self.numbers)
+        is_all = len(self.file_ids) == len(store.names)
+        return store if is_all else SelectedStore(store, self.file_ids)
 
     def listing(
         self, source: str, store: Store, *, classes: tuple[str, ...] | None = None
@@ -101,7 +101,7 @@ def take_rows(
             taken.skipped.append(missing)
             continue
         taken.names.append(name or str(index))
-        taken.numbers.append(index)
+        taken.file_ids.append(index)
         taken.labels.append(label)
         taken.splits.append(_split(_cell_text(row.get("split")), where=f"{where} line {line}"))
         if taken.groups is not None:

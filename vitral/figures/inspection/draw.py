@@ -14,16 +14,16 @@ from vitral.errors import RequestError
 from vitral.figures.inspection.inspected import (
     ARRAYS_NAME,
     Inspected,
-    beside_paths,
+    compared_paths,
     read_inspected,
 )
 from vitral.figures.inspection.overlays import (
-    bare,
     draw_features,
     draw_heads,
     draw_occlusion,
     draw_rollouts,
-    spread,
+    remove_axes,
+    rescale,
     tile_centres,
     tiled,
 )
@@ -49,7 +49,7 @@ def draw_filters(model: Inspected) -> Figure:
     figure = Figure(figsize=(5.6, 3.6 if channels in (1, 3) else 5.6), layout="constrained")
     axes = figure.subplots()
     if channels in (1, 3):
-        _draw_sheet(axes, spread(components), FILTER_COLUMNS)
+        _draw_sheet(axes, rescale(components), FILTER_COLUMNS)
     else:
         _draw_channels(axes, components)
     share = 100 * model["filters/shares"][: len(components)].sum()
@@ -67,7 +67,7 @@ def _draw_sheet(axes: Axes, pictures: np.ndarray, columns: int) -> None:
     side = pictures.shape[1]
     sheet = tiled(pictures.repeat(3 // pictures.shape[-1], axis=-1), columns, gap=max(1, side // 8))
     axes.imshow(np.where(np.isnan(sheet), 1.0, sheet), interpolation="nearest")
-    bare(axes)
+    remove_axes(axes)
 
 
 def _draw_channels(axes: Axes, components: np.ndarray) -> None:
@@ -78,7 +78,7 @@ def _draw_channels(axes: Axes, components: np.ndarray) -> None:
     gap = max(1, height // 8)
     sheet = tiled(pictures.reshape(-1, height, width), channels, gap=gap)
     axes.imshow(np.where(np.isnan(sheet), 1.0, sheet), cmap="gray", vmin=0, vmax=1)
-    bare(axes)
+    remove_axes(axes)
     axes.set_xticks(tile_centres(channels, width, gap=gap), [str(n) for n in range(channels)])
     axes.set_yticks(tile_centres(rows, height, gap=gap), [str(n + 1) for n in range(rows)])
     axes.set_ylabel("component")
@@ -117,7 +117,7 @@ def _draw_model(axes: Axes, model: Inspected, title: str) -> AxesImage:
     image = axes.imshow(
         np.ma.masked_invalid(sheet), vmin=-1, vmax=1, cmap="viridis", interpolation="nearest"
     )
-    bare(axes)
+    remove_axes(axes)
     for count, set_ticks in ((columns, axes.set_xticks), (rows, axes.set_yticks)):
         step = -(-count // MAX_TICKS)
         centres = tile_centres(count, count, gap=gap)[::step]
@@ -217,7 +217,7 @@ def remove_figures(folder: Path) -> None:
 
 def _written(folder: Path) -> list[Path]:
     names = [f"{name}.{ending}" for name in (*OF_ONE, *OF_SEVERAL) for ending in ENDINGS]
-    return [*(folder / name for name in names), *beside_paths(folder)]
+    return [*(folder / name for name in names), *compared_paths(folder)]
 
 
 def draw_folder(folder: Path) -> list[str]:
@@ -229,7 +229,7 @@ def draw_folder(folder: Path) -> list[str]:
     Raises:
         RequestError: there are no arrays of `vitral inspect`.
     """
-    beside = [read_inspected(path) for path in beside_paths(folder)]
+    beside = [read_inspected(path) for path in compared_paths(folder)]
     return draw_figures(read_inspected(folder), folder, beside=beside)
 
 

@@ -77,7 +77,7 @@ def write_inspected(folder: Path, model: Inspected, *, name: str = ARRAYS_NAME) 
         np.savez(file, **model.arrays)  # type: ignore[arg-type]
 
 
-def beside_paths(folder: Path) -> list[Path]:
+def compared_paths(folder: Path) -> list[Path]:
     """Return the files of the compared models, in order."""
     numbers = {path: path.stem.removeprefix("beside-") for path in folder.glob("beside-*.npz")}
     found = [path for path, number in numbers.items() if number.isdecimal()]

@@ -21,7 +21,7 @@ Map = NDArray[np.floating]
 Draw = Callable[[Image.Image, Map], Image.Image]
 
 
-def lit_by(picture: Image.Image, attention: Map) -> Image.Image:
+def brighten_by_attention(picture: Image.Image, attention: Map) -> Image.Image:
     """Scale the brightness of a picture by attention, as in the paper's Figure 6.
 
     Args:
@@ -86,7 +86,7 @@ def over(
 def draw_rollouts(model: Inspected) -> Figure:
     """Draw each image, with brightness by rollout, and with a heat map of it (Figures 6, 14)."""
     maps = model["attention/rollouts"][:, -1]
-    columns = [("attention", maps, lit_by), ("as heat", maps, overlay_attention)]
+    columns = [("attention", maps, brighten_by_attention), ("as heat", maps, overlay_attention)]
     return _gallery(model, columns)
 
 
@@ -149,7 +149,7 @@ def _gallery(
     figure = Figure(figsize=shape, layout="constrained")
     axes = figure.subplots()
     axes.imshow(np.where(np.isnan(sheet), 1.0, sheet))
-    bare(axes)
+    remove_axes(axes)
     titles = ["input", *(title for title, _, _ in columns)]
     axes.set_xticks(tile_centres(len(titles), width, gap=gap), titles)
     axes.set_yticks(tile_centres(count, height, gap=gap), says or answers(model)[:count])
@@ -195,7 +195,7 @@ def tile_centres(count: int, side: int, *, gap: int = 1) -> NDArray[np.float64]:
     return centres
 
 
-def bare(axes: Axes) -> None:
+def remove_axes(axes: Axes) -> None:
     """Remove everything but the picture."""
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -204,7 +204,7 @@ def bare(axes: Axes) -> None:
     axes.set_yticks([])
 
 
-def spread(values: NDArray[np.floating]) -> NDArray[np.float64]:
+def rescale(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Scale each of (M, ...) from its minimum and maximum to 0..1; a constant one is 0.5."""
     flat = values.reshape(len(values), -1).astype(np.float64)
     low, high = flat.min(axis=1, keepdims=True), flat.max(axis=1, keepdims=True)

@@ -56,7 +56,7 @@ def write_model_files(
             with their logits; this makes a copy of the model.
     """
     state = model.state_dict() if state is None else state
-    tensors = own_copies(state)
+    tensors = independent_copies(state)
     save_file(tensors, folder / WEIGHTS_NAME)
     provenance = provenance or {}
     about: dict[str, Any] = {"module": type(model).__name__}
@@ -81,7 +81,7 @@ def write_model_files(
         save_file(reference_of(model, state), folder / REFERENCE_NAME)
 
 
-def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def independent_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors on the CPU that share no memory, as safetensors requires."""
     return {
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format)

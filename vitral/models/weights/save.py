@@ -15,7 +15,7 @@ from vitral.config.preprocessing import describe_preprocessing
 from vitral.errors import RequestError, nearest
 from vitral.files import atomic
 from vitral.models.model import Model
-from vitral.models.weights.folder import own_copies, save_model_folder
+from vitral.models.weights.folder import independent_copies, save_model_folder
 from vitral.models.weights.formats.table import FORMATS, Format
 from vitral.models.weights.mapping import write_entries
 from vitral.models.weights.source import OWN_KEY, WEIGHT_NAMES, WeightFile
@@ -55,7 +55,7 @@ def save_model(model: Model, path: str | Path, *, format: str = "vitral") -> Non
         _log.warning("%s: %s", path, caution)
     if path.exists():
         raise RequestError(f"{path} exists: choose another path")
-    tensors = write_entries(own_copies(model.state_dict()), kind.entries(model.config))
+    tensors = write_entries(independent_copies(model.state_dict()), kind.entries(model.config))
     if path.suffix == kind.SUFFIX:
         with atomic.new_file(path) as file:
             _write(tensors, file, model)

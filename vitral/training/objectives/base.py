@@ -88,7 +88,7 @@ class Objective(nn.Module):
     mode: one that shall stay in evaluation mode, such as a teacher with dropout, overrides it.
 
     Class attributes state what must be known before there is a model: which data is opened
-    (`label`, `targets`, `further_sources`), the width of the head (`num_outputs`), the settings.
+    (`label`, `targets`, `extra_sources`), the width of the head (`num_outputs`), the settings.
     """
 
     settings_type: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
@@ -139,7 +139,7 @@ class Objective(nn.Module):
         return 0
 
     @classmethod
-    def further_sources(cls, settings: ObjectiveSettings) -> Mapping[str, float]:
+    def extra_sources(cls, settings: ObjectiveSettings) -> Mapping[str, float]:
         """Return the data sources besides the run's own, with their shares of a batch."""
         return {}
 
@@ -154,13 +154,15 @@ class Objective(nn.Module):
             given: settings that the user has given.
             data: of the run.
         """
-        unfit = {
+        disabled_augmentations = {
             MIXING: not cls.mixing,
             MOVING: MASK in cls.targets,
             OF_SHARES: not cls.is_judged_by_share,
             OF_TRAINED: cls.result is not Objective.result,
         }
-        dropped = {path for paths, is_unfit in unfit.items() if is_unfit for path in paths}
+        dropped = {
+            path for paths, is_unfit in disabled_augmentations.items() if is_unfit for path in paths
+        }
         return {path: value for path, value in recipe.items() if path not in dropped}
 
     # Contents of a batch.
@@ -172,7 +174,7 @@ class Objective(nn.Module):
             label=self.label,
             targets=self.targets,
             mixing=self.mixing,
-            sources=self.further_sources(self.settings),
+            sources=self.extra_sources(self.settings),
         )
 
     def begin(self, batch: Batch) -> list[str]:
@@ -294,7 +296,7 @@ def check_objective(objective: Objective) -> None:
     stated = (
         objective.label,
         objective.targets,
-        dict(type(objective).further_sources(objective.settings)),
+        dict(type(objective).extra_sources(objective.settings)),
     )
     if (needs.label, needs.targets, dict(needs.sources)) != stated:
         raise RequestError(
