@@ -336,7 +336,9 @@ def test_its_mode_is_no_setting() -> None:
 
 def test_where_a_class_of_ours_lies_does_not_count() -> None:
     def make(module: str) -> Any:
-        return make_dataclass("Needs", ["views"], namespace={"__module__": module})(2)
+        kind = make_dataclass("Needs", ["views"])
+        kind.__module__ = module
+        return kind(2)
 
     here = fingerprint(closed_over(make("vitral.data.needs")))
     assert here == fingerprint(closed_over(make("vitral.elsewhere")))
