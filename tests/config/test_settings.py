@@ -12,6 +12,7 @@ from vitral.config.names import model_config
 from vitral.config.run import LOCATION_SETTINGS, ObjectiveSettings, RunConfig
 from vitral.config.settings import (
     STAND_INS,
+    Settings,
     build_run_config,
     differences,
     flatten,
@@ -40,6 +41,7 @@ class OwnSettings(ObjectiveSettings):
 
 def build(settings: Any) -> RunConfig:
     """Build a run of that objective."""
+    settings = settings if isinstance(settings, Settings) else Settings.of(settings, "option")
     read = parse_objective_settings(settings, OwnSettings, name="own")
     return build_run_config(read, objective=OwnSettings)
 
@@ -436,3 +438,41 @@ def test_a_shift_reaches_a_run_that_shifts() -> None:
     }
     config = build(no_box | {"augment.crop": "shift", "augment.shift": 0.25})
     assert config.augment.shift == 0.25
+
+
+PATHS = st.sampled_from(sorted({*TEXTS, "train.epochs", "schedule.warmup_share"}))
+SOME = st.builds(
+    Settings.of,
+    st.dictionaries(PATHS, st.integers()),
+    st.sampled_from(["option", "file", "recipe", "automatic"]),
+)
+
+
+@given(SOME, SOME)
+def test_of_two_settings_the_second_counts_with_its_origin(one: Settings, other: Settings) -> None:
+    both = one | other
+    assert {path: both[path] for path in other} == other
+    assert {path: both.origins[path] for path in other} == other.origins
+    assert both.keys() == both.origins.keys() and both.keys() <= one.keys() | other.keys()
+    lost = one.keys() - both.keys()
+    assert lost <= {
+        "train.epochs", "train.steps", "schedule.warmup_share", "schedule.warmup_steps",
+    }  # fmt: skip
+
+
+def test_a_length_replaces_a_length_of_the_other_kind() -> None:
+    recipe = parse_settings({"train.epochs": 3, "schedule.warmup_share": 0.1}, origin="recipe")
+    assert recipe | parse_settings({"train.steps": 5}) == {
+        "train.steps": 5, "schedule.warmup_share": 0.1,
+    }  # fmt: skip
+    assert parse_settings({"train.steps": 5}) | recipe == recipe
+
+
+@given(SOME, st.sampled_from(["train.", "augment.", "train.seed", "augment.crop"]))
+def test_settings_are_left_out_by_path_section_or_origin(some: Settings, path: str) -> None:
+    rest = some.without(path)
+    gone = some.keys() - rest.keys()
+    is_section = path.endswith(".")
+    assert all(name.startswith(path) if is_section else name == path for name in gone)
+    assert not any(name.startswith(path) if is_section else name == path for name in rest)
+    assert some.without(path, origin="elsewhere") == some

@@ -96,6 +96,20 @@ def test_a_config_file_repeats_a_run(result: Result, tmp_path: Path) -> None:
     assert config["origin"]["optimizer.weight_decay"] == "file"
 
 
+def test_a_file_may_set_the_objective_that_it_does_not_name(patterns: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("objective: {label_smoothing: 0.25}\n")
+    run = train_short(patterns, tmp_path / "run", config=tmp_path / "mine.yaml").path
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["settings"]["objective"]["label_smoothing"] == 0.25
+    assert config["origin"]["objective.label_smoothing"] == "file"
+    # That of another objective stays with it.
+    again = train_short(
+        patterns, tmp_path / "again", config=run / "config.yaml", objective="sigmoid"
+    ).path
+    settings = yaml.safe_load((again / "config.yaml").read_text())["settings"]
+    assert settings["objective"] == {"name": "sigmoid", "label_smoothing": 0.0}
+
+
 def test_the_result_loads_as_a_model(result: Result) -> None:
     model = vitral.load_model(result.path)
     assert model.classes == ("a", "b", "c", "d")

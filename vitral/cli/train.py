@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
 
 if TYPE_CHECKING:
+    from vitral.config.settings import Settings
     from vitral.training.results import Result
 
 
@@ -159,7 +160,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+def given_settings(args: argparse.Namespace) -> "Settings":
     """Return the settings given by options or by `--set`, by path."""
     from vitral.config.settings import parse_assignments, parse_settings
 

@@ -80,7 +80,8 @@ def finetune(tokens: Sequence[str]) -> int:
             "rates are tried: give one of them"
         )
     if args.learning_rate is not None and args.protocol not in (None, "bit-hyperrule"):
-        rates = (settings.pop("optimizer.learning_rate"),)
+        rates = (settings["optimizer.learning_rate"],)
+        settings = settings.without("optimizer.learning_rate")
     result = finetune(
         args.model,
         args.data,

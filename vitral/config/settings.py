@@ -5,7 +5,8 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -26,6 +27,63 @@ OBJECTIVE = "objective."
 
 # Stand-ins for other settings, which are derived once the number of images is known.
 STAND_INS = {"train.epochs": float, "schedule.warmup_share": float}
+_SAME_THING = (("train.epochs", "train.steps"), ("schedule.warmup_share", "schedule.warmup_steps"))
+
+
+@dataclass(frozen=True, eq=False)
+class Settings(Mapping[str, Any]):
+    """Settings by path, of their types, each with its origin; as they travel until a run's config.
+
+    Equal to a dict of the same values.
+    """
+
+    values_by_path: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """By path: "option", "file", "recipe" or "automatic"."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], origin: str) -> "Settings":
+        """Return values that are of their types already, all of one origin."""
+        return cls(dict(values), dict.fromkeys(values, origin))
+
+    def __getitem__(self, path: str) -> Any:
+        return self.values_by_path[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_path)
+
+    def __len__(self) -> int:
+        return len(self.values_by_path)
+
+    def __or__(self, other: "Settings") -> "Settings":
+        """Return both; where both say something of the same, such as its length, the other one."""
+        replaced = {
+            path for pair in _SAME_THING if not other.keys().isdisjoint(pair) for path in pair
+        }
+        kept = self.without(*(path for path in replaced if path not in other))
+        return Settings(
+            {**kept.values_by_path, **other.values_by_path}, {**kept.origins, **other.origins}
+        )
+
+    def without(self, *paths: str, origin: str | None = None) -> "Settings":
+        """Return all but some settings.
+
+        Args:
+            paths: of single settings, or of sections, such as `model.`.
+            origin: only those of this origin are left out; None: whatever theirs is.
+        """
+        sections = tuple(path for path in paths if path.endswith("."))
+        kept = [
+            path
+            for path in self
+            if not (path in paths or path.startswith(sections))
+            or origin not in (None, self.origins[path])
+        ]
+        return Settings(
+            {path: self.values_by_path[path] for path in kept},
+            {path: self.origins[path] for path in kept},
+        )
+
 
 _SIZE = tuple[int, int]
 # How messages name the value that each type expects.
@@ -56,15 +114,21 @@ def setting_types() -> dict[str, Any]:
     return found
 
 
-def parse_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
+def parse_settings(texts: Mapping[str, Any], *, origin: str = "option") -> Settings:
     """Parse values given as text (`"1e-3"`) or as plain data into the types of the settings.
 
     An objective's own settings, `objective.*`, stay as they are until the objective is known:
     `parse_objective_settings`.
 
+    Args:
+        texts: by path; settings that are parsed already stay as they are.
+        origin: of all of them.
+
     Raises:
         RequestError: an unknown path, with the nearest one; a value of the wrong kind.
     """
+    if isinstance(texts, Settings):
+        return texts  # parsed already
     known = setting_types()
     parsed = {}
     for path, text in texts.items():
@@ -74,16 +138,16 @@ def parse_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
         if path not in known:
             raise RequestError(f"there is no setting {path!r}{_suggest(path, known)}")
         parsed[path] = _parse_value(path, text, known[path])
-    return parsed
+    return Settings.of(parsed, origin)
 
 
 def parse_objective_settings(
-    settings: Mapping[str, Any], record: type[ObjectiveSettings], *, name: str
-) -> dict[str, Any]:
+    settings: Settings, record: type[ObjectiveSettings], *, name: str
+) -> Settings:
     """Return the settings with an objective's own ones parsed into their types.
 
     Args:
-        settings: by path.
+        settings: of any sections.
         record: the dataclass of the objective's settings.
         name: of the objective.
 
@@ -95,15 +159,15 @@ def parse_objective_settings(
     for path in settings:
         if not path.startswith(OBJECTIVE):
             continue
-        field = path.removeprefix(OBJECTIVE)
-        if field not in known:
-            hint = nearest(path, [f"{OBJECTIVE}{option}" for option in known])
+        option = path.removeprefix(OBJECTIVE)
+        if option not in known:
+            hint = nearest(path, [f"{OBJECTIVE}{other}" for other in known])
             raise RequestError(f"{path} has no effect on the objective {name!r}{hint}")
-        parsed[path] = _parse_value(path, settings[path], known[field])
-    return parsed
+        parsed[path] = _parse_value(path, settings[path], known[option])
+    return Settings(parsed, settings.origins)
 
 
-def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
+def parse_assignments(assignments: typing.Iterable[str]) -> Settings:
     """Parse `PATH=VALUE` texts.
 
     Raises:
@@ -192,7 +256,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return tree
 
 
-def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
+def read_settings_file(text: str, *, path: str) -> Settings:
     """Read settings from YAML: a tree, or a run's own `config.yaml`.
 
     Raises:
@@ -212,7 +276,8 @@ def read_settings_file(text: str, *, path: str) -> dict[str, Any]:
             f"{section}.{name}": value
             for section, fields in tree.items()
             for name, value in fields.items()
-        }
+        },
+        origin="file",
     )
 
 

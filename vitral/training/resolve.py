@@ -19,6 +19,7 @@ from vitral.config.run import (
     RunConfig,
 )
 from vitral.config.settings import (
+    Settings,
     build_run_config,
     build_section,
     flatten,
@@ -68,8 +69,7 @@ def resolve_run(
     model: str | nn.Module | None,
     objective: ObjectiveChoice,
     recipe: str | None,
-    overrides: Mapping[str, Any],
-    from_file: Mapping[str, Any],
+    settings: Settings,
 ) -> ResolvedRun:
     """Choose every setting.
 
@@ -78,8 +78,7 @@ def resolve_run(
         model: a name, the caller's own module, or None for one that fits the images.
         objective: to minimise.
         recipe: a name, or None for one that fits the task.
-        overrides: settings by path from options; `train.epochs` stands for `train.steps`.
-        from_file: settings by path from a file.
+        settings: those that were given; `train.epochs` stands for `train.steps`.
 
     Raises:
         RequestError: a setting has no effect here, or a bad value.
@@ -90,29 +89,21 @@ def resolve_run(
             f"{data.source} has no training images: it has {', '.join(data.splits)} only"
         )
     kind, record = objective.kind, objective.kind.settings_type
-    if from_file.get("objective.name") != objective.name:  # the file is for another objective
-        from_file = {p: v for p, v in from_file.items() if not p.startswith("objective.")}
-    overrides = {**overrides, "objective.name": objective.name}
-    layers = {
-        name: parse_objective_settings(layer, record, name=objective.name)
-        for name, layer in (("file", from_file), ("option", overrides))
-    }
-    objective_settings = build_section(record, "objective", _joined(layers))
+    given = settings | Settings.of({"objective.name": objective.name}, "option")
+    given = parse_objective_settings(given, record, name=objective.name)
+    objective_settings = build_section(record, "objective", given)
     kind.check_data(data, objective_settings)
     task = _Task(
         num_outputs=kind.num_outputs(data, objective_settings),
         sources=kind.extra_sources(objective_settings),
     )
-    given = _joined(layers)
     if given.get("evaluation.keep_best") and "validation" not in data.splits:
         raise RequestError(
             f"evaluation.keep_best=true: {data.source} has no validation images to score on: set "
             "data.validation_share, or leave it out"
         )
     _check_mixing(given, objective)
-    model_settings, preprocessing = _model_settings(
-        data, model, task.num_outputs, overrides=_joined(layers)
-    )
+    model_settings, preprocessing = _model_settings(data, model, task.num_outputs, given=given)
     facts = _facts(data, model_settings, preprocessing, model=model)
     chosen = choose_recipe(facts, name=recipe)
     fitting = kind.fit_recipe({**chosen.settings, **_fitting(data)}, given, data)
@@ -128,14 +119,11 @@ def resolve_run(
         _check_own_model(model, given, num_outputs=task.num_outputs)
     effective = _with_effect(chosen.settings, given, model=model)
     chosen = replace(chosen, settings=_for_family(effective, model_settings))
-    layers = {"automatic": model_settings | preprocessing, "recipe": chosen.settings} | layers
-    layers = {
-        origin: _to_steps(layer, data, layers, sources=task.sources)
-        for origin, layer in layers.items()
-    }
-    origin = {path: name for name, layer in layers.items() for path in layer}
-    config = build_run_config(_joined(layers), objective=record)
-    origin = {path: origin.get(path, "default") for path in flatten(config)}
+    automatic = Settings.of(model_settings | preprocessing, "automatic")
+    everything = automatic | Settings.of(chosen.settings, "recipe") | given
+    everything = _to_steps(everything, data, sources=task.sources)
+    config = build_run_config(everything, objective=record)
+    origin = {path: everything.origins.get(path, "default") for path in flatten(config)}
     return ResolvedRun(config, origin, chosen)
 
 
@@ -241,16 +229,12 @@ def _for_family(recipe: Mapping[str, Any], model_settings: Mapping[str, Any]) ->
     }
 
 
-def _joined(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {path: value for layer in layers.values() for path, value in layer.items()}
-
-
 def _model_settings(
     data: ImageDataset,
     model: str | nn.Module | None,
     num_outputs: int,
     *,
-    overrides: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the automatic settings of the model and of its preprocessing."""
     channels = data.channels
@@ -265,14 +249,14 @@ def _model_settings(
         fields = parse_model_name(model or name)
         fields.setdefault("image_size", image_size)
         fields |= {"in_channels": channels, "num_classes": num_outputs}
-        image_size = overrides.get("model.image_size", fields["image_size"])
-        stated = overrides.get("model.num_classes", num_outputs)
+        image_size = given.get("model.image_size", fields["image_size"])
+        stated = given.get("model.num_classes", num_outputs)
         if stated != num_outputs:
             raise RequestError(
                 f"model.num_classes={stated} does not fit data of {num_outputs} classes: "
                 "leave it out"
             )
-    size = overrides.get("preprocessing.size", image_size)
+    size = given.get("preprocessing.size", image_size)
     size = (size, size) if isinstance(size, int) else tuple(size)
     ready = default_preprocessing(size, channels=channels, **_of_deep_images(data))
     return (
@@ -321,36 +305,30 @@ def _facts(
     )
 
 
-def _to_steps(
-    layer: dict[str, Any],
-    data: ImageDataset,
-    layers: Mapping[str, Mapping[str, Any]],
-    *,
-    sources: Mapping[str, float],
-) -> dict[str, Any]:
-    """Replace epochs and warm-up shares by steps, using the number of images."""
-    layer = dict(layer)
-    everything = _joined(layers)
-    check_positive(batch_size=everything["train.batch_size"])
-    batch_size = main_share(everything["train.batch_size"], sources)
+def _to_steps(settings: Settings, data: ImageDataset, *, sources: Mapping[str, float]) -> Settings:
+    """Replace epochs and the warm-up share by steps, now that the number of images is known.
+
+    Raises:
+        RequestError: steps and epochs are both given.
+    """
+    check_positive(batch_size=settings["train.batch_size"])
+    batch_size = main_share(settings["train.batch_size"], sources)
     per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
-    if "train.epochs" in layer and "train.steps" in layer:
+    values, origins = dict(settings), dict(settings.origins)
+    if "train.epochs" in values and "train.steps" in values:
         raise RequestError(
-            f"train.epochs={layer['train.epochs']:g} and train.steps={layer['train.steps']} both "
+            f"train.epochs={values['train.epochs']:g} and train.steps={values['train.steps']} both "
             "say how long: give one of them"
         )
-    epochs = layer.pop("train.epochs", None)
-    if epochs is not None:
-        layer["train.steps"] = max(1, round(epochs * per_epoch))
-    share = layer.pop("schedule.warmup_share", None)
-    if share is not None and "schedule.warmup_steps" not in layer:
-        later = {origin: layer for origin, layer in layers.items() if origin in ("file", "option")}
-        overrides = _joined(later)
-        total = overrides.get("train.steps")
-        if total is None:
-            total = round(overrides.get("train.epochs", everything["train.epochs"]) * per_epoch)
-        layer["schedule.warmup_steps"] = int(share * max(1, total))
-    return layer
+    if "train.epochs" in values:
+        values["train.steps"] = max(1, round(values.pop("train.epochs") * per_epoch))
+        origins["train.steps"] = origins.pop("train.epochs")
+    share = values.pop("schedule.warmup_share", None)
+    share_origin = origins.pop("schedule.warmup_share", "default")
+    if share is not None and "schedule.warmup_steps" not in values:
+        values["schedule.warmup_steps"] = int(share * values["train.steps"])
+        origins["schedule.warmup_steps"] = share_origin
+    return Settings(values, origins)
 
 
 def typical_area(data: ImageDataset) -> int:

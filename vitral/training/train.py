@@ -11,6 +11,7 @@ from torch import nn
 from vitral.config.names import parse_model_name
 from vitral.config.run import RunConfig
 from vitral.config.settings import (
+    Settings,
     flatten,
     parse_objective_settings,
     parse_settings,
@@ -113,32 +114,34 @@ def train(
         "train.precision": precision,
         "train.compile": compile,
     }
-    overrides = parse_settings(
-        {path: value for path, value in shortcuts.items() if value is not None}
-    )
-    overrides |= parse_settings(settings or {})
-    from_file = _read_config_file(config)
-    model, from_file = _choose_model(model, overrides.pop("model.name", None), from_file)
-    both = from_file | overrides
-    data = both.get("data.source", DEFAULT_NAME) if data is None else data
-    objective = both.get("objective.name") if objective is None else objective
+    options = parse_settings({p: value for p, value in shortcuts.items() if value is not None})
+    options = Settings.of({**options, **parse_settings(settings or {})}, "option")
+    file = _read_config_file(config)
+    model, file = _choose_model(model, options.get("model.name"), file)
+    given = file.without("model.name") | options.without("model.name")
+    data = given.get("data.source", DEFAULT_NAME) if data is None else data
+    objective = given.get("objective.name") if objective is None else objective
     # Report unknown names before the data is opened.
     if isinstance(model, str):
         parse_model_name(model)
     choice = None if objective is None else choose_objective(objective)
     if choice is not None:
-        parse_objective_settings(overrides, choice.kind.settings_type, name=choice.name)
-    overrides |= {"data.source": source_text(data)}
-    if unlabelled is not None:
-        overrides |= {"data.unlabelled": source_text(unlabelled)}
-    with train_context(both.get("train.device", "auto"), quiet=quiet) as context:
-        channels = both.get("model.in_channels", both.get("preprocessing.channels"))
+        if file.get("objective.name", choice.name) != choice.name:
+            given = given.without("objective.", origin="file")
+        parse_objective_settings(given, choice.kind.settings_type, name=choice.name)
+    if unlabelled is None:
+        unlabelled = given.get("data.unlabelled")
+    else:
+        given |= Settings.of({"data.unlabelled": source_text(unlabelled)}, "option")
+    given |= Settings.of({"data.source": source_text(data)}, "option")
+    with train_context(given.get("train.device", "auto"), quiet=quiet) as context:
+        channels = given.get("model.in_channels", given.get("preprocessing.channels"))
         if isinstance(model, Model):
             channels = model.config.in_channels
         images = open_training_data(
             data,
             context,
-            settings=both,
+            settings=given,
             channels=channels,
             label=choice is None or choice.kind.label,
             targets=() if choice is None else choice.kind.targets,
@@ -148,10 +151,9 @@ def train(
             title=data_name(data),
             command=command or f"vitral.train({model!r}, {source_text(data)!r})",
             recipe=recipe,
-            overrides=overrides,
-            from_file=from_file,
+            settings=given,
             objective=choice,
-            unlabelled=both.get("data.unlabelled") if unlabelled is None else unlabelled,
+            unlabelled=unlabelled,
             metrics=named_metrics(metrics),
             output=output,
             resume=resume,
@@ -169,9 +171,8 @@ class RunRequest:
     command: str
     """The equivalent command line or call."""
     recipe: str | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Settings by path; `data.source` among them."""
-    from_file: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+    """Those that were given; `data.source` among them."""
     objective: ObjectiveChoice | None = None
     """None: softmax, or sigmoid where images may have any classes."""
     unlabelled: Any = None
@@ -199,8 +200,7 @@ def train_on(images: ImageDataset, request: RunRequest, context: TrainContext) -
         model=request.model,
         objective=objective,
         recipe=request.recipe,
-        overrides=request.overrides,
-        from_file=request.from_file,
+        settings=request.settings,
     )
     config, model = resolved.config, request.model
     extra = _open_extra(objective, images, request, context, resolved)
@@ -343,8 +343,8 @@ def _run_folder_of(path: Path) -> Path:
 
 
 def _choose_model(
-    model: str | nn.Module | None, stated: str | None, from_file: Mapping[str, Any]
-) -> tuple[str | nn.Module | None, dict[str, Any]]:
+    model: str | nn.Module | None, stated: str | None, file: Settings
+) -> tuple[str | nn.Module | None, Settings]:
     """Return the model, and the file's settings without those for another model.
 
     Raises:
@@ -352,24 +352,20 @@ def _choose_model(
     """
     if stated is not None and model is not None:
         raise RequestError(f"model.name={stated!r} has no effect beside another model: give one")
-    rest, file_model = dict(from_file), from_file.get("model.name")
-    rest.pop("model.name", None)
+    in_file = file.get("model.name")
     model = stated if model is None else model
     if model is None:
-        return file_model, rest
-    is_other = not isinstance(model, str) or (
-        file_model is not None and parse_model_name(model)["name"] != file_model
-    )
-    if is_other:
-        rest = {path: value for path, value in rest.items() if not path.startswith("model.")}
-        if isinstance(model, str):
-            rest = {p: v for p, v in rest.items() if not p.startswith("preprocessing.")}
-    return model, rest
+        return in_file, file
+    if not isinstance(model, str):
+        return model, file.without("model.")
+    if in_file is not None and parse_model_name(model)["name"] != in_file:
+        return model, file.without("model.", "preprocessing.")
+    return model, file
 
 
-def _read_config_file(path: str | Path | None) -> dict[str, Any]:
+def _read_config_file(path: str | Path | None) -> Settings:
     if path is None:
-        return {}
+        return Settings()
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.config.checks import check_choice
-from vitral.config.settings import parse_settings
+from vitral.config.settings import Settings, parse_settings
 from vitral.data.dataset import ImageDataset
 from vitral.data.datasets.names import data_name, is_published
 from vitral.data.splits import check_overlap, find_overlap, hold_out
@@ -98,24 +98,26 @@ def finetune(
         VitralError: as described in `vitral.errors`; a DataError if test images are also training
             images.
     """
-    overrides = parse_settings(settings or {}) | {"data.source": source_text(data)}
-    fields = {
-        name: overrides.pop(f"model.{name}") for name in LOAD_FIELDS if f"model.{name}" in overrides
-    }
+    given = parse_settings(settings or {})
+    given |= Settings.of({"data.source": source_text(data)}, "option")
+    fields = {name: given[f"model.{name}"] for name in LOAD_FIELDS if f"model.{name}" in given}
     check_choice(HEADS, head=head)
     if protocol is not None and head != "zero":
         raise RequestError(f"head={head!r} does not go with a protocol, whose heads start at zero")
     results_file = Path(results or results_path())
-    source = open_source(model, format=format, in_channels=overrides.pop("model.in_channels", None))
-    image_size = overrides.pop("model.image_size", image_size)
-    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as context:
-        images = _open(data, context, overrides, source)
+    source = open_source(model, format=format, in_channels=given.get("model.in_channels"))
+    image_size = given.get("model.image_size", image_size)
+    given = given.without(
+        "model.in_channels", "model.image_size", *(f"model.{name}" for name in fields)
+    )
+    with train_context(given.get("train.device", "auto"), quiet=quiet) as context:
+        images = _open(data, context, given, source)
         request = RunRequest(
             None,
             title=data_name(data),
             command=command or f"vitral.transfer.finetune.finetune({source.path!r}, ...)",
             recipe=recipe,
-            overrides=overrides,
+            settings=given,
             output=output,
             resume=resume,
         )
@@ -149,10 +151,10 @@ def finetune(
 
 
 def _open(
-    data: Any, context: TrainContext, overrides: Mapping[str, Any], source: PretrainedModel
+    data: Any, context: TrainContext, given: Settings, source: PretrainedModel
 ) -> ImageDataset:
     """Open all of the data, and check that no test image is among the training images."""
-    without_holdout = {**overrides, "data.validation_share": 0.0}
+    without_holdout = given | Settings.of({"data.validation_share": 0.0}, "option")
     images = open_training_data(
         data, context, settings=without_holdout, channels=source.model.config.in_channels
     )
@@ -183,9 +185,10 @@ def _by_validation(
     results: Path,
 ) -> FineTuned:
     """Fine-tune once, after a probe, and keep the latest model about as good as the best."""
-    overrides = dict(request.overrides)
+    settings = request.settings
     if "validation" not in images.splits:
-        share = overrides.setdefault("data.validation_share", _validation_share(images))
+        share = settings.get("data.validation_share", _validation_share(images))
+        settings |= Settings.of({"data.validation_share": share}, "option")
         if share:
             images = hold_out(images, share=share)
     start = starting_model(source, images.classes, image_size=image_size, **fields)
@@ -198,7 +201,7 @@ def _by_validation(
     # Distinguishes runs that start from the probe's head and from zeros with equal weights.
     start_key = f"{source.weights} {'probe ' if head == 'probe' else ''}"
     request = dataclasses.replace(
-        request, model=start, overrides=overrides, start=start_key, zero_head=head == "zero"
+        request, model=start, settings=settings, start=start_key, zero_head=head == "zero"
     )
     result: Result = train_on(images, request, context)
     summary = result.summary | ({} if probe is None else {"probe_accuracy": probe})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.config.run import LOCATION_SETTINGS
-from vitral.config.settings import settings_digest
+from vitral.config.settings import Settings, settings_digest
 from vitral.data.dataset import ImageDataset
 from vitral.data.splits import all_for_training, hold_out, without_split
 from vitral.errors import RequestError
@@ -71,7 +71,7 @@ class Series:
         chosen, accuracies = self.protocol.candidates[0], dict[str, float]()
         if len(self.protocol.candidates) > 1:
             chosen, accuracies = self._choose(folder / "sweep")
-        seed = int(self.request.overrides.get("train.seed", 0))
+        seed = int(self.request.settings.get("train.seed", 0))
         outcomes = [
             self.run(chosen, self._final_images(), folder / f"seed-{number}", seed=number)
             for number in range(seed, seed + self.protocol.num_seeds)
@@ -84,9 +84,9 @@ class Series:
         if len(self.protocol.candidates) == 1:
             return
         compared = {path for candidate in self.protocol.candidates for path in candidate.settings}
-        for path in sorted(compared & set(self.request.overrides)):
+        for path in sorted(compared & set(self.request.settings)):
             raise RequestError(
-                f"{path}={self.request.overrides[path]} has no place in {self.protocol.name}, "
+                f"{path}={self.request.settings[path]} has no place in {self.protocol.name}, "
                 "which compares several: give those to compare (--rates), or leave it out"
             )
 
@@ -95,7 +95,7 @@ class Series:
         images = without_split(self.images, "test")
         if not self._has_dev_split():
             images = hold_out(without_split(images, "validation"), share=self.protocol.dev_share)
-        seed = int(self.request.overrides.get("train.seed", 0))
+        seed = int(self.request.settings.get("train.seed", 0))
         scores: dict[str, tuple[float, float]] = {}
         for candidate in self.protocol.candidates:
             outcome = self.run(candidate, images, folder / candidate.name, seed=seed)
@@ -137,12 +137,12 @@ class Series:
             image_size=candidate.image_size,
             **(fields | {**self.fields}),
         )
-        overrides = {**candidate.settings, **self.request.overrides, "train.seed": seed}
+        settings = {**candidate.settings, **self.request.settings, "train.seed": seed}
         request = dataclasses.replace(
             self.request,
             model=start,
             recipe=self.request.recipe or candidate.recipe,
-            overrides=overrides,
+            settings=Settings.of(settings, "option"),
             output=folder,
             start=f"{self.source.weights} ",
         )
@@ -151,9 +151,9 @@ class Series:
 
     def _plan(self) -> dict[str, Any]:
         """Return everything that identifies the series, as plain data."""
-        overrides = {
+        settings = {
             path: value
-            for path, value in self.request.overrides.items()
+            for path, value in self.request.settings.items()
             if path not in LOCATION_SETTINGS
         }
         plan: Mapping[str, Any] = {
@@ -161,7 +161,7 @@ class Series:
             "weights": self.source.weights,
             "recipe": self.request.recipe,
             "fields": dict(self.fields),
-            "asked": overrides,
+            "asked": settings,
         }
         plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
         return plain

@@ -15,7 +15,7 @@ from typing import Any
 from vitral.config.catalogue import fold
 from vitral.config.paper_results import vtab_means
 from vitral.config.run import LOCATION_SETTINGS
-from vitral.config.settings import parse_settings, settings_digest
+from vitral.config.settings import Settings, parse_settings, settings_digest
 from vitral.data.datasets.names import VTAB_PREFIX, check_task
 from vitral.data.datasets.table import TASKS
 from vitral.errors import RequestError, nearest
@@ -96,22 +96,24 @@ def vtab(
             has other contents.
         DataError: images of a task can't be used.
     """
-    overrides = parse_settings(settings or {})
+    given = parse_settings(settings or {})
     if directory:
-        overrides["data.directory"] = str(directory)
-    image_size = overrides.pop("model.image_size", image_size)
-    check_settings(overrides, sweep=sweep, linear=linear)
-    dropout = overrides.pop("model.dropout", None)
-    candidates = () if linear else list_candidates(overrides, image_size=image_size, sweep=sweep)
-    present, missing = find_tasks(tasks, overrides.get("data.directory"))
+        given |= Settings.of({"data.directory": str(directory)}, "option")
+    image_size = given.get("model.image_size", image_size)
+    given = given.without("model.image_size")
+    check_settings(given, sweep=sweep, linear=linear)
+    dropout = given.get("model.dropout")
+    given = given.without("model.dropout")
+    candidates = () if linear else list_candidates(given, image_size=image_size, sweep=sweep)
+    present, missing = find_tasks(tasks, given.get("data.directory"))
     source = open_source(model, format=format)
     if dropout is None:
         dropout = DROPOUT.get(source.model.config.name, 0.0)
-    with train_context(overrides.get("train.device", "auto"), quiet=quiet) as context:
+    with train_context(given.get("train.device", "auto"), quiet=quiet) as context:
         for name, reason in missing.items():
             context.view.log(f"missing: {name}: {reason}")
         command = command or f"vitral.transfer.vtab.vtab({source.path!r})"
-        run_settings = overrides | {"data.validation_share": 0.0}
+        run_settings = given | Settings.of({"data.validation_share": 0.0}, "option")
         runs = TaskRuns(source, context, run_settings, present, command, dropout)
         plan = _plan(runs, candidates, image_size=image_size, sweep=sweep)
         folder = Path(output or _default_folder(source, plan))
@@ -137,7 +139,7 @@ def vtab(
     return VtabResult(folder, summary, rows)
 
 
-def check_settings(overrides: Mapping[str, Any], *, sweep: bool, linear: bool) -> None:
+def check_settings(settings: Mapping[str, Any], *, sweep: bool, linear: bool) -> None:
     """Check that all settings have an effect.
 
     Raises:
@@ -147,7 +149,7 @@ def check_settings(overrides: Mapping[str, Any], *, sweep: bool, linear: bool) -
         raise RequestError(
             "--sweep has no effect with --linear, which trains nothing by steps: leave one out"
         )
-    for path in overrides:
+    for path in settings:
         if linear and path not in PROBE_SETTINGS:
             raise RequestError(
                 f"{path} has no effect with --linear, which trains nothing by steps: leave it out"
@@ -160,12 +162,12 @@ def check_settings(overrides: Mapping[str, Any], *, sweep: bool, linear: bool) -
 
 
 def list_candidates(
-    overrides: Mapping[str, Any], *, image_size: int | tuple[int, int] | None, sweep: bool
+    settings: Mapping[str, Any], *, image_size: int | tuple[int, int] | None, sweep: bool
 ) -> tuple[Candidate, ...]:
     """Return the candidates to compare; without a sweep only the paper's settings.
 
     Args:
-        overrides: settings by path, for every run: a rate or a length among them is not compared.
+        settings: by path, for every run: a rate or a length among them is not compared.
         image_size: None: 384.
         sweep: whether to compare.
 
@@ -175,8 +177,8 @@ def list_candidates(
     size = image_size or PAPER_SIZE
     if not sweep:
         return (Candidate("paper", "vtab", image_size=size),)
-    rates = () if "optimizer.learning_rate" in overrides else RATES
-    lengths = () if {"train.steps", "train.epochs"} & set(overrides) else SCHEDULES
+    rates = () if "optimizer.learning_rate" in settings else RATES
+    lengths = () if {"train.steps", "train.epochs"} & set(settings) else SCHEDULES
     if not rates and not lengths:
         raise RequestError(
             "--sweep has nothing left to compare beside a learning rate and a number of steps: "
@@ -261,7 +263,7 @@ def _plan(
     excluded = (*LOCATION_SETTINGS, "data.directory")
     plan = {
         "weights": runs.source.weights,
-        "settings": {path: value for path, value in runs.overrides.items() if path not in excluded},
+        "settings": {path: value for path, value in runs.settings.items() if path not in excluded},
         "candidates": [dataclasses.asdict(candidate) for candidate in candidates],
         "dropout": runs.dropout,
         "image_size": image_size,

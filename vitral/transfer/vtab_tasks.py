@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from vitral.config.paper_results import VTAB, VTAB_GROUPS, vtab_means
 from vitral.config.run import CROP_OF_SETTING
+from vitral.config.settings import Settings
 from vitral.data.dataset import SPLITS, ImageDataset
 from vitral.data.datasets.names import THOUSAND, VTAB_PREFIX
 from vitral.data.datasets.table import TASKS
@@ -44,7 +45,7 @@ class TaskRuns:
 
     source: PretrainedModel
     context: TrainContext
-    overrides: Mapping[str, Any]
+    settings: Settings
     """Settings by path, for every run."""
     names: Sequence[str]
     """Of the tasks."""
@@ -89,7 +90,7 @@ class TaskRuns:
             images = open_training_data(
                 _data(name, thousand=thousand),
                 self.context,
-                settings=self.overrides,
+                settings=self.settings,
                 channels=self.source.model.config.in_channels,
             )
             for split in SPLITS:
@@ -140,14 +141,13 @@ class TaskRuns:
             for change in images.listing.disabled_augmentations
             for setting in SETTINGS_OF_CHANGE[change]
         }
-        overrides = {
-            setting: value for setting, value in self.overrides.items() if setting not in off
-        }
-        overrides["data.source"] = _data(name, thousand="validation" not in images.splits)
+        settings = self.settings.without(*off)
+        source = _data(name, thousand="validation" not in images.splits)
+        settings |= Settings.of({"data.source": source}, "option")
         title = f"{VTAB_PREFIX}{name}"
-        request = RunRequest(None, title=title, command=self.command, overrides=overrides)
+        request = RunRequest(None, title=title, command=self.command, settings=settings)
         series = Series(protocol, self.source, images, request, self.context)
-        return series.run(candidate, images, path, seed=int(overrides.get("train.seed", 0)))
+        return series.run(candidate, images, path, seed=int(settings.get("train.seed", 0)))
 
     def _features(self, model: Model, images: ImageDataset, split: str) -> Features:
         return extract_features(
@@ -160,7 +160,7 @@ class TaskRuns:
         )
 
     def _precision(self, model: Model) -> torch.dtype:
-        name = self.overrides.get("train.precision", "float32")
+        name = self.settings.get("train.precision", "float32")
         return choose_precision(name, device=self.context.device, width=model.config.feature_dim)
 
     def _probe_row(
