@@ -21,8 +21,8 @@ def work():
         group = weakref.ref(dist.group.WORLD)
         model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
         model(torch.ones(2, 3)).sum().backward()
-        assert ranks.gather(ranks.rank) == [0, 1]
-        assert ranks.from_first(ranks.rank) == 0
+        assert ranks.all_gather_object(ranks.rank) == [0, 1]
+        assert ranks.broadcast_object(ranks.rank) == 0
         assert ranks.sum(torch.tensor(ranks.rank + 1)).item() == 3
         own = torch.full((2,), float(ranks.rank))
         ranks.broadcast([own])

@@ -33,13 +33,13 @@ def work(ranks, scenario):
     ranks.wait()
     Path(f"ready-{ranks.rank}").touch()
     if scenario == "patient":
-        return ranks.on_first(lambda: time.sleep(4))
+        return ranks.run_on_main(lambda: time.sleep(4))
     if scenario == "fail" and ranks.rank == 1:
         raise DataError("an image is torn")
     if scenario == "hang" and ranks.rank == 1:
         time.sleep(1000)
     if scenario == "busy":
-        ranks.on_first(lambda: time.sleep(1000))
+        ranks.run_on_main(lambda: time.sleep(1000))
     while True:
         ranks.sum(torch.ones(1))
 
