@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,23 @@ BEGUN = time.monotonic()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seconds", type=float, help="skip what has not begun after so long")
+    parser.addoption(
+        "--every", type=int, default=1, help="of the slow tests of each file, run one in so many"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take a sample of the slow tests: of each file one in `--every`, and `slow(always=True)`."""
+    every, seen = config.getoption("--every"), Counter[Path]()
+    left_out = set()
+    for item in items:
+        if slow := item.get_closest_marker("slow"):
+            if seen[item.path] % every and not slow.kwargs.get("always"):
+                left_out.add(item)
+            seen[item.path] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -167,7 +167,7 @@ def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
     assert all((page.parent / target).exists() for target in local), local
 
 
-@pytest.mark.slow
+@pytest.mark.slow(always=True)
 @pytest.mark.timeout(1200)
 def test_the_demo_is_clearly_better_than_its_controls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
