@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from vitral.data import decoded as module
 from vitral.data.dataset import open_dataset
 from vitral.data.decode import UnreadableImageError, decode_image
-from vitral.data.decoded import DecodedStore, bytes_to_keep, decoded_bytes
+from vitral.data.decoded import DecodedStore, decoded_bytes
 from vitral.data.sources.arrays import ArrayStore
 from vitral.data.sources.listing import FileInfo
 from vitral.data.sources.store import FolderStore
@@ -57,15 +56,3 @@ def test_deep_images_take_more_and_arrays_nothing():
     array = FileInfo(height=10, width=10, format="array")
     assert decoded_bytes([deep, array], channels=1) == 200
     assert decoded_bytes([deep, FileInfo()], channels=1) is None
-
-
-def test_processes_share_what_is_free(monkeypatch):
-    monkeypatch.setattr(module, "free_memory_bytes", lambda: 4 * 2**30)
-    assert bytes_to_keep(num_processes=1) == 2**30
-    assert bytes_to_keep(num_processes=4) == 2**28
-    monkeypatch.setattr(module, "free_memory_bytes", lambda: 2**50)
-    assert bytes_to_keep(num_processes=1) == module.MOST_BYTES
-
-
-def test_something_is_free():
-    assert module.free_memory_bytes() > 0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.result_rows import WEIGHTS, result_row, result_rows
 
 from vitral.errors import RequestError
+from vitral.files.atomic import lock
 from vitral.files.results import (
     ResultRow,
     append_result,
@@ -125,10 +126,9 @@ def test_processes_that_append_at_once_lose_no_row(tmp_path: Path) -> None:
 
 
 def test_a_row_waits_until_another_process_has_written_its_own(tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="this system has no file locks")
     path = tmp_path / "results.jsonl"
     with path.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+        lock(other, wait=True)
         appending = threading.Thread(target=append_result, args=(path, result_row()))
         appending.start()
         appending.join(0.2)

@@ -51,3 +51,15 @@ def test_facts_name_what_bits_depend_on() -> None:
     assert facts["torch"] == torch.__version__
     assert facts["threads"] == torch.get_num_threads()
     assert facts["cpu"] == cpu_name() != ""
+
+
+def test_processes_share_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_memory_bytes", lambda: 4 * 2**30)
+    assert module.bytes_to_keep(num_processes=1) == 2**30
+    assert module.bytes_to_keep(num_processes=4) == 2**28
+    monkeypatch.setattr(module, "free_memory_bytes", lambda: 2**50)
+    assert module.bytes_to_keep(num_processes=1) == module.MAX_KEPT_BYTES
+
+
+def test_something_is_free() -> None:
+    assert module.free_memory_bytes() > 0

@@ -652,7 +652,7 @@ def test_images_that_do_not_fit_are_not_kept(
     picture_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("vitral.data.decoded.free_memory_bytes", lambda: 100)
+    monkeypatch.setattr("vitral.runtime.device.free_memory_bytes", lambda: 100)
     train_short(picture_files, tmp_path / "run", steps=1, quiet=False)
     assert "kept in memory" not in capsys.readouterr().err
 

@@ -12,7 +12,6 @@ import torch
 from vitral.config.preprocessing import Preprocessing, default_preprocessing
 from vitral.config.run import AugmentSettings, DataSettings
 from vitral.data.dataset import ImageDataset
-from vitral.data.decoded import bytes_to_keep
 from vitral.data.device_transforms import prepare_on_device
 from vitral.data.examples import Examples
 from vitral.data.jpeg import decode_whole
@@ -22,6 +21,7 @@ from vitral.data.profile import LoadingProfile, advise, describe_advice, profile
 from vitral.data.sources.store import Content
 from vitral.data.workers import decode
 from vitral.models.build import create_model
+from vitral.runtime.device import bytes_to_keep
 
 _BATCH = 64
 _SECONDS = 2.0

@@ -7,11 +7,6 @@ import numpy as np
 from vitral.data.decode import decode_image
 from vitral.data.sources.listing import FileInfo
 from vitral.data.sources.store import Content, Store
-from vitral.runtime.device import free_memory_bytes
-
-MOST_BYTES = 8 * 2**30
-SHARE_OF_MEMORY = 0.25
-"""Share of the free memory that decoded images may take."""
 
 
 class DecodedStore:
@@ -56,8 +51,3 @@ def decoded_bytes(file_infos: Iterable[FileInfo], *, channels: int) -> int | Non
             pixels = file_info.height * file_info.width * channels
             total += pixels * np.dtype(file_info.depth).itemsize
     return total
-
-
-def bytes_to_keep(*, num_processes: int) -> int:
-    """Return how many bytes of decoded images each process of a machine may keep."""
-    return int(min(MOST_BYTES, SHARE_OF_MEMORY * free_memory_bytes()) / num_processes)

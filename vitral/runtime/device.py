@@ -15,6 +15,9 @@ from vitral.errors import RequestError
 # Below this width the matrix products are too small for bfloat16 to outweigh its conversions on a
 # CPU.
 MIN_BFLOAT16_WIDTH_ON_CPU = 192
+MAX_KEPT_BYTES = 8 * 2**30
+KEPT_SHARE_OF_MEMORY = 0.25
+"""Share of the free memory that decoded images may take."""
 # Compiling a training step takes about a minute; in shorter runs it does not pay off.
 MIN_STEPS_TO_COMPILE = 2000
 
@@ -86,6 +89,12 @@ def free_memory_bytes() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 2**31
+
+
+def bytes_to_keep(*, num_processes: int) -> int:
+    """Return how many bytes of decoded images each process of a machine may keep."""
+    most = min(MAX_KEPT_BYTES, KEPT_SHARE_OF_MEMORY * free_memory_bytes())
+    return int(most / num_processes)
 
 
 def machine_facts(device: torch.device) -> dict[str, str | int]:

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vitral.data.decoded import DecodedStore, bytes_to_keep
+from vitral.data.decoded import DecodedStore
 from vitral.data.profile import WAIT_SHARE, advise, describe_advice, profile_loading
 from vitral.errors import DataError
+from vitral.runtime.device import bytes_to_keep
 from vitral.training.context import describe
 
 if TYPE_CHECKING:

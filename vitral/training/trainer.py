@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from vitral.config.checks import check_choice
 from vitral.config.settings import flatten
 from vitral.data.dataset import check_unreadable
-from vitral.data.decoded import bytes_to_keep
 from vitral.data.device_transforms import prefetch
 from vitral.data.loader import TrainingBatches
 from vitral.errors import ProcessLostError, RequestError
@@ -26,7 +25,7 @@ from vitral.files import atomic
 from vitral.files.layout import RunFile
 from vitral.models.model import Model, zero_head
 from vitral.models.weights.folder import WEIGHTS_NAME, read_config, read_output
-from vitral.runtime.device import machine_facts
+from vitral.runtime.device import bytes_to_keep, machine_facts
 from vitral.training.building import (
     Run,
     build_network,
