@@ -15,12 +15,16 @@ from support.runs import TINY_MODEL, pattern_images
 from torch import nn
 
 import vitral
+from vitral.config.settings import parse_settings
+from vitral.data.dataset import open_dataset
 from vitral.data.datasets import dtd
 from vitral.data.datasets.table import TASKS
 from vitral.errors import DataError, DivergedError, ModelFileError, RequestError
 from vitral.evaluate.evaluate import evaluate
 from vitral.files.rows import read_rows
 from vitral.models.vit import ViT
+from vitral.training.objectives.table import choose_objective
+from vitral.training.resolve import resolve_run
 from vitral.training.results import Result
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 16, "quiet": True, "settings": TINY_MODEL}
@@ -96,9 +100,14 @@ def test_a_config_file_repeats_a_run(result: Result, tmp_path: Path) -> None:
     assert config["origin"]["optimizer.weight_decay"] == "file"
 
 
-def test_a_file_may_set_the_objective_that_it_does_not_name(patterns: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", [None, "softmax"])
+def test_a_file_may_set_the_objective_that_it_does_not_name(
+    objective: str | None, patterns: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine.yaml").write_text("objective: {label_smoothing: 0.25}\n")
-    run = train_short(patterns, tmp_path / "run", config=tmp_path / "mine.yaml").path
+    run = train_short(
+        patterns, tmp_path / "run", config=tmp_path / "mine.yaml", objective=objective
+    ).path
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["settings"]["objective"]["label_smoothing"] == 0.25
     assert config["origin"]["objective.label_smoothing"] == "file"
@@ -108,6 +117,24 @@ def test_a_file_may_set_the_objective_that_it_does_not_name(patterns: Path, tmp_
     ).path
     settings = yaml.safe_load((again / "config.yaml").read_text())["settings"]
     assert settings["objective"] == {"name": "sigmoid", "label_smoothing": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("length", "origin"), [({"steps": 3}, "option"), ({"epochs": 1}, "option"), ({}, "recipe")]
+)
+def test_the_length_in_steps_has_the_origin_of_what_was_given(
+    length: dict[str, int], origin: str, patterns: Path, tmp_path: Path
+) -> None:
+    given = {"data.source": str(patterns)} | {f"train.{name}": n for name, n in length.items()}
+    resolved = resolve_run(
+        open_dataset(patterns),
+        model="ViT-Mi/4",
+        objective=choose_objective("softmax"),
+        recipe=None,
+        settings=parse_settings(given),
+    )
+    assert resolved.origin["train.steps"] == origin
+    assert resolved.origin["schedule.warmup_steps"] == "recipe"
 
 
 def test_the_result_loads_as_a_model(result: Result) -> None:
