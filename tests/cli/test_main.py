@@ -254,3 +254,35 @@ def test_an_output_without_a_folder_is_told_first(
 ) -> None:
     assert main([*verb, "--output", "nowhere/p.csv"]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["--epochs", "5", "--set", "train.steps=2"],
+        ["--steps", "2", "train.epochs=5"],
+        ["--config", "twice.yaml", "--epochs", "1"],
+    ],
+)
+def test_a_length_that_is_given_twice_is_refused(
+    tokens: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twice.yaml").write_text("train: {epochs: 5, steps: 2}\n")
+    data = write_patterns(tmp_path / "patterns.npz")
+    assert main(["train", str(data), "--output", "run", *tokens]) == 2
+    assert "train.epochs=5 and train.steps=2 both say how long" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_that_is_left_out_is_not_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_patterns(tmp_path / "patterns.npz")
+    command = ["train", str(data), "--steps", "1", "--output", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert "report  " not in capsys.readouterr().out
+    monkeypatch.delenv("VITRAL_REPORT")
+    assert main(command) == 0
+    assert f"report    {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out

@@ -443,7 +443,9 @@ def test_a_shift_reaches_a_run_that_shifts() -> None:
 PATHS = st.sampled_from(sorted({*TEXTS, "train.epochs", "schedule.warmup_share"}))
 SOME = st.builds(
     Settings.of,
-    st.dictionaries(PATHS, st.integers()),
+    st.dictionaries(PATHS, st.integers()).filter(
+        lambda values: not {"train.epochs", "train.steps"} <= values.keys()
+    ),
     st.sampled_from(["option", "file", "recipe", "automatic"]),
 )
 
@@ -476,3 +478,10 @@ def test_settings_are_left_out_by_path_section_or_origin(some: Settings, path: s
     assert all(name.startswith(path) if is_section else name == path for name in gone)
     assert not any(name.startswith(path) if is_section else name == path for name in rest)
     assert some.without(path, origin="elsewhere") == some
+
+
+def test_one_layer_says_once_how_long() -> None:
+    twice = parse_settings({"train.epochs": 2, "train.steps": 5}, origin="file")
+    for left, right in ((twice, Settings()), (Settings(), twice)):
+        with pytest.raises(RequestError, match="epochs=2 and train.steps=5 both say how long"):
+            left | right

@@ -360,9 +360,9 @@ def test_a_folder_with_other_files_is_left_alone(patterns: Path, tmp_path: Path)
 
 
 def test_two_processes_do_not_train_in_one_folder(patterns: Path, copy: Path) -> None:
-    from vitral.training.run_folder import RunWriter
+    from vitral.training.run_folder import RunFolder
 
-    lock = RunWriter(copy).lock()
+    lock = RunFolder(copy).lock()
     assert lock
     with lock, pytest.raises(RequestError, match="another process is training"):
         train_here(patterns, copy)

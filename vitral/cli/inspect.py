@@ -167,19 +167,19 @@ def _prepare(name: str, args: argparse.Namespace) -> "ModelRunner":
 
 
 def _measure(
-    prepared: "ModelRunner", images: Sequence[str], settings: "InspectSettings"
+    runner: "ModelRunner", images: Sequence[str], settings: "InspectSettings"
 ) -> "Inspected":
     """Compute everything that is drawn of a model."""
     from vitral.figures.inspection.inspected import Inspected
     from vitral.inspection.inspect import inspect_model
     from vitral.predict.runner import image_examples
 
-    with progress(f"looking inside {prepared.model.config.name}") as update:
+    with progress(f"looking inside {runner.model.config.name}") as update:
         arrays = inspect_model(
-            prepared.model,
-            image_examples(images, channels=prepared.model.config.in_channels),
-            preprocessing=prepared.preprocessing,
-            device=prepared.device,
+            runner.model,
+            image_examples(images, channels=runner.model.config.in_channels),
+            preprocessing=runner.preprocessing,
+            device=runner.device,
             settings=settings,
             progress=update,
         )

@@ -101,16 +101,16 @@ def embed(tokens: Sequence[str]) -> int:
     check_output(path)
     check_batch_size(args.batch_size)
     images = list_images(args.images)
-    prepared = open_runner(
+    runner = open_runner(
         args.model,
         device=args.device,
         precision=args.precision,
         format=args.from_format,
         preprocessing=parse_preprocessing(args.set or []),
     )
-    dimension = prepared.model.config.feature_dim
+    dimension = runner.model.config.feature_dim
     errors: dict[str, str] = {}
-    batches = embed(prepared, images, batch_size=args.batch_size)
+    batches = embed(runner, images, batch_size=args.batch_size)
     write_features(_collect_errors(batches, errors), path, dimension=dimension)
     for name, reason in list(errors.items())[:_MAX_ERRORS]:
         print(f"{name}: {reason}", file=sys.stderr)
@@ -124,7 +124,7 @@ def embed(tokens: Sequence[str]) -> int:
         "num_images": len(images),
         "num_errors": len(errors),
         "dimension": dimension,
-        "precision": str(prepared.precision).removeprefix("torch."),
+        "precision": str(runner.precision).removeprefix("torch."),
     }
     if args.json:
         print(json.dumps({"paths": images, **facts}, ensure_ascii=False))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.options import DATA_DIR_OPTION, Option, parse_options
+from vitral.files.layout import RunFile
 
 if TYPE_CHECKING:
     from vitral.config.settings import Settings
@@ -102,11 +103,13 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _lines(result: "Result") -> list[str]:
-    return [
-        *summary_lines(result.summary),
-        f"model     {result.path / 'model'}",
-        f"report    {result.path / 'report.html'}",
-    ]
+    return [*summary_lines(result.summary), *place_lines(result.path)]
+
+
+def place_lines(folder: Path) -> list[str]:
+    """Say where the model and the report of a finished folder are."""
+    paths = {"model": folder / RunFile.MODEL, "report": folder / RunFile.REPORT}
+    return [f"{name:<8}  {path}" for name, path in paths.items() if path.exists()]
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -162,11 +165,12 @@ def _percent(share: float) -> str:
 
 def given_settings(args: argparse.Namespace) -> "Settings":
     """Return the settings given by options or by `--set`, by path."""
-    from vitral.config.settings import parse_assignments, parse_settings
+    from vitral.config.settings import Settings, parse_assignments, parse_settings
 
     given = {path: getattr(args, name, None) for name, path in _SETTINGS.items()}
     settings = parse_settings({path: value for path, value in given.items() if value is not None})
-    return settings | parse_assignments(args.set or [])
+    # One layer: what contradicts itself in it is an error, not an override.
+    return Settings.of({**settings, **parse_assignments(args.set or [])}, "option")
 
 
 def print_summary(

@@ -25,7 +25,6 @@ from vitral.cli.train import (
     given_settings,
     print_summary,
 )
-from vitral.files.layout import RunFile
 
 if TYPE_CHECKING:
     from vitral.transfer.finetune import FineTuned
@@ -103,16 +102,13 @@ def finetune(tokens: Sequence[str]) -> int:
 
 def _finetune_lines(result: "FineTuned") -> list[str]:
     """Format the score, its rows, and the paths of model and report as lines."""
-    from vitral.cli.train import summary_lines
+    from vitral.cli.train import place_lines, summary_lines
     from vitral.figures.results_table import format_rows
 
     lines = summary_lines(result.summary) if len(result.rows) < 2 else []
     if result.rows:
         lines.append(format_rows(result.rows))
-    lines.append(f"model     {result.path / 'model'}")
-    if (result.path / RunFile.REPORT).exists():
-        lines.append(f"report    {result.path / 'report.html'}")
-    return lines
+    return [*lines, *place_lines(result.path)]
 
 
 def _rates(text: str | None) -> tuple[float, ...]:

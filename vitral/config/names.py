@@ -25,7 +25,6 @@ from vitral.errors import RequestError, nearest
 _SEP = r"[-_/ ]*"
 _VARIANT = rf"(?P<variant>[a-z]+?|so400m){_SEP}"
 _SIZE = r"(?:[-_/ ](?P<size>\d+))?"
-_RESNET = r"r(?:es-?net)?(?P<layers>\d+)(?:x(?P<width>\d+(?:\.\d+)?))?"
 _PATTERNS = {
     "vit": rf"(?P<axial>axial{_SEP})?vit{_SEP}{_VARIANT}(?:patch|p)?{_SEP}(?P<patch>\d+){_SIZE}",
     "bit": rf"(?:bit{_SEP}(?:[sml]{_SEP})?)?r(?P<layers>\d+)x(?P<width>\d+(?:\.\d+)?)",

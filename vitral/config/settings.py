@@ -56,7 +56,13 @@ class Settings(Mapping[str, Any]):
         return len(self.values_by_path)
 
     def __or__(self, other: "Settings") -> "Settings":
-        """Return both; where both say something of the same, such as its length, the other one."""
+        """Return both; where both say something of the same, such as its length, the other one.
+
+        Raises:
+            RequestError: one of them says itself how long in two ways.
+        """
+        self.check_length()
+        other.check_length()
         replaced = {
             path for pair in _SAME_THING if not other.keys().isdisjoint(pair) for path in pair
         }
@@ -64,6 +70,19 @@ class Settings(Mapping[str, Any]):
         return Settings(
             {**kept.values_by_path, **other.values_by_path}, {**kept.origins, **other.origins}
         )
+
+    def check_length(self) -> None:
+        """Make sure that the length of a run is said once.
+
+        Raises:
+            RequestError: in epochs and in steps.
+        """
+        epochs, steps = (self.get(path) for path in _SAME_THING[0])
+        if epochs is not None and steps is not None:
+            raise RequestError(
+                f"train.epochs={epochs:g} and train.steps={steps} both say how long: give one of "
+                "them"
+            )
 
     def without(self, *paths: str, origin: str | None = None) -> "Settings":
         """Return all but some settings.

@@ -224,11 +224,17 @@ def _hash(key: np.ndarray | np.uint64, counter: np.ndarray) -> np.ndarray:
 
 
 def tfds_order(split: str, keys: Sequence[str]) -> np.ndarray:
-    """Return the indices (N,) int64 of the examples in the stored order.
+    """Return the indices (N,) int64 of examples in the order in which TensorFlow Datasets has them.
+
+    Each example has a key; those of a split are sorted by the MD5 of the split's name and the key.
+    So VTAB's "first 800 of train" follow from the publisher's files alone.
 
     Args:
         split: as TensorFlow Datasets calls it, such as "train" or "validation".
         keys: of the N examples: a file's name, or a number as text, by data set.
+
+    Source: TensorFlow Datasets, `core/hashing.py` and `core/shuffle.py`, the same from 1.2.0 to
+    4.9.10.
     """
     digests = [hashlib.md5(f"{split}{key}".encode()).digest() for key in keys]
     return np.array(sorted(range(len(keys)), key=digests.__getitem__), np.int64)

@@ -118,7 +118,7 @@ def predict_examples(
         preprocessing: of the model.
         batch_size: affects predictions only by rounding.
         device: where the model is.
-        precision: of the matrix products.
+        precision: of the matrix products; scores are in float32 unless another one is given.
         loss: "softmax" or "sigmoid"; also the function that turns logits into probabilities.
         workers: decoding threads; -1: by the number of cores.
         report_progress: called with the number of images done and the total.

@@ -20,7 +20,7 @@ from vitral.data.splits import describe_splits
 from vitral.errors import DataError, RequestError
 from vitral.evaluate.classification import predict_examples
 from vitral.evaluate.controls import majority_control
-from vitral.evaluate.forward import open_model
+from vitral.evaluate.forward import load_ready
 from vitral.evaluate.score import Predictions, prediction_rows, summarise
 from vitral.files.layout import RunFile
 from vitral.files.results import ResultRow
@@ -95,7 +95,7 @@ def evaluate(
     check_positive(batch_size=batch_size)
     check_choice(PRECISIONS, precision=precision)
     path = Path(model)
-    opened = open_model(
+    opened = load_ready(
         path,
         device=device,
         precision=precision,

@@ -164,7 +164,7 @@ class WithMetrics(Evaluator):
 
     def __init__(self, evaluator: Evaluator, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.evaluator, self.further = evaluator, MeanEvaluator(names=names)
+        self.evaluator, self.additional = evaluator, MeanEvaluator(names=names)
         self.primary = evaluator.primary
         self.names = names
 
@@ -175,7 +175,7 @@ class WithMetrics(Evaluator):
     def update(self, batch: Batch, outputs: Mapping[str, Tensor]) -> None:
         """Pass each its outputs."""
         additional = {name: outputs[name] for name in self.names}
-        self.further.update(batch, additional)
+        self.additional.update(batch, additional)
         self.evaluator.update(
             batch, {name: value for name, value in outputs.items() if name not in additional}
         )
@@ -185,11 +185,11 @@ class WithMetrics(Evaluator):
         assert isinstance(other, WithMetrics)
         self.errors |= other.errors
         self.evaluator.merge(other.evaluator)
-        self.further.merge(other.further)
+        self.additional.merge(other.additional)
 
     def compute(self) -> dict[str, Any]:
         """Return the evaluator's figures, then the additional means."""
-        means = self.further.compute()
+        means = self.additional.compute()
         return {**self.evaluator.compute(), **{name: means.get(name) for name in self.names}}
 
 

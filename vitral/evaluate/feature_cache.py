@@ -166,7 +166,7 @@ class WatchedStore:
 
     def __init__(self, examples: Examples, digests: Sequence[str]) -> None:
         """Watch the store of `examples`, whose contents had `digests` in their order."""
-        self._store, self._findings = examples.store, examples.file_infos
+        self._store, self._file_infos = examples.store, examples.file_infos
         self.names = examples.store.names
         self._digests = dict(zip(examples.file_ids.tolist(), digests, strict=True))
         self.has_changed = False
@@ -179,7 +179,7 @@ class WatchedStore:
         except (OSError, DataError):
             self.has_changed = True
             raise
-        known = _known_digest(self._store, number, self._findings)
+        known = _known_digest(self._store, number, self._file_infos)
         self.has_changed |= (known or digest_of(content)) != self._digests[number]
         return content
 

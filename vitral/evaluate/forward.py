@@ -139,7 +139,7 @@ def model_outputs(
 
 
 @dataclass(frozen=True)
-class OpenedModel:
+class ReadyModel:
     """A model in evaluation mode, and the settings it runs with."""
 
     model: Model
@@ -148,7 +148,7 @@ class OpenedModel:
     preprocessing: Preprocessing
 
 
-def open_model(
+def load_ready(
     model: str | Path | Model,
     *,
     device: str = "auto",
@@ -157,7 +157,7 @@ def open_model(
     preprocessing: Mapping[str, Any] | None = None,
     check: Callable[[Model, object], None] | None = None,
     **fields: Any,
-) -> OpenedModel:
+) -> ReadyModel:
     """Load a model and choose the settings it runs with.
 
     Args:
@@ -179,12 +179,12 @@ def open_model(
     loaded = load_model(model, format=format, **fields) if isinstance(model, str | Path) else model
     if not isinstance(loaded, Model):
         raise RequestError(
-            f"{type(loaded).__name__} has no features that a head reads: give a model of "
+            f"a model of type {type(loaded).__name__}: give a path, a name, or a model of "
             "vitral.create_model or vitral.load_model"
         )
     if check:
         check(loaded, model if isinstance(model, str | Path) else loaded.config.name)
-    return OpenedModel(
+    return ReadyModel(
         loaded.to(chosen_device).eval(),
         chosen_device,
         choose_precision(precision, device=chosen_device, width=loaded.config.feature_dim),

@@ -2,7 +2,7 @@
 
 The features are standardised by the support (mean, standard deviation + 1e-5), a constant feature
 of 100 is appended, the targets are +1 for the class and -1 for the others, and
-the prediction is the largest score of W = (X^T X + l2 I)^-1 X^T Y.
+the answer is the class of the largest score X W, with W = (X^T X + l2 I)^-1 X^T Y.
 
 Source: ViT paper (arXiv 2010.11929v2) section 4.1; big_vision's evaluators/fewshot_lsr.py, whose
 l2 is 2^10. The paper does not state its value.

@@ -1,6 +1,7 @@
 """Atomic writes of files and folders, and manifests that detect damage."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -130,7 +131,13 @@ def lock(file: IO[Any], *, wait: bool) -> None:
     """
     if sys.platform == "win32":
         file.seek(_LOCKED_BYTE)  # beyond all contents, which others may read
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+                return
+            except OSError as error:  # LK_LOCK gives up after ten seconds
+                if not wait or error.errno != errno.EDEADLK:
+                    raise
     else:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 

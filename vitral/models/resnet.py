@@ -27,6 +27,8 @@ _SAMPLE = 64
 class StandardizedConv(nn.Module):
     """A convolution without bias whose filters have mean 0 and variance 1 over their inputs.
 
+    Source: Weight Standardization (arXiv 1903.10520).
+
     Without gradients the standardised kernel is cached between calls, until the weight changes or
     the module is switched between training and evaluation. torch counts changes except for writes
     through `weight.data`, such as by an average of weights; a few values are compared for those.

@@ -30,12 +30,12 @@ class Embedded:
 
 
 def embed(
-    prepared: ModelRunner, images: Sequence[Any], *, batch_size: int = 64
+    runner: ModelRunner, images: Sequence[Any], *, batch_size: int = 64
 ) -> Iterator[Embedded]:
     """Yield the features of images batch by batch; memory use is independent of their number.
 
     Args:
-        prepared: runner of any model, with or without a head.
+        runner: runner of any model, with or without a head.
         images: paths, arrays (H, W) or (H, W, C) uint8, or PIL images.
         batch_size: images per batch.
 
@@ -46,8 +46,8 @@ def embed(
     check_batch_size(batch_size)
     names = image_names(images)
     errors: dict[int, str] = {}
-    backend = prepared.backend(prepared.model.features)
-    outputs = prepared.outputs(backend, images, batch_size=batch_size, errors=errors)
+    backend = runner.backend(runner.model.features)
+    outputs = runner.outputs(backend, images, batch_size=batch_size, errors=errors)
     for loaded, features in outputs:
         indices, valid = loaded["index"].tolist(), loaded["valid"].numpy()
         paths = [names[index] for index in indices]

@@ -84,7 +84,7 @@ class Predictor:
         """
         if batch_size < 1 or top < 1:
             raise RequestError(f"batch_size={batch_size} and top={top} must be 1 or more")
-        self._prepared = open_runner(
+        self._runner = open_runner(
             model,
             device=device,
             precision=precision,
@@ -92,9 +92,9 @@ class Predictor:
             preprocessing=preprocessing,
             check=check_classifier,
         )
-        self.model, self.device = self._prepared.model, self._prepared.device
-        self.backend: Backend = self._prepared.backend(self.model)
-        self.preprocessing = self._prepared.preprocessing
+        self.model, self.device = self._runner.model, self._runner.device
+        self.backend: Backend = self._runner.backend(self.model)
+        self.preprocessing = self._runner.preprocessing
         num_classes = self.model.config.num_classes
         self._batch_size, self._top = batch_size, min(top, num_classes)
         names = [str(number) for number in range(num_classes)]
@@ -126,7 +126,7 @@ class Predictor:
         Raises:
             DataError: it can't be read.
         """
-        return self._prepared.prepare(image)
+        return self._runner.prepare(image)
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Return the logits (N, K) float32 of images (N, C, H, W) from `prepare`.
@@ -148,7 +148,7 @@ class Predictor:
         """Yield predictions one by one; memory use is independent of the number of images."""
         names = image_names(images)
         errors: dict[int, str] = {}
-        for loaded, logits in self._prepared.outputs(
+        for loaded, logits in self._runner.outputs(
             self.backend, images, batch_size=self._batch_size, errors=errors
         ):
             shares = self.model.probabilities(logits)

@@ -19,14 +19,14 @@ from vitral.data.sources.store import Content
 from vitral.data.transforms import preprocess
 from vitral.data.workers import Batch, decode
 from vitral.errors import DataError, RequestError
-from vitral.evaluate.forward import OpenedModel, forward_batches, open_model
+from vitral.evaluate.forward import ReadyModel, forward_batches, load_ready
 from vitral.models.model import Model
 from vitral.predict.backends import Backend
 from vitral.predict.backends.torch_eager import TorchBackend
 
 
 @dataclass(frozen=True)
-class ModelRunner(OpenedModel):
+class ModelRunner(ReadyModel):
     """An opened model that takes images of any kind."""
 
     def backend(self, apply: Callable[[Tensor], Tensor]) -> Backend:
@@ -98,13 +98,13 @@ def open_runner(
     Args:
         model: a run folder, a model folder or file, or a loaded model.
         preprocessing: fields of `model.preprocessing` to override; both versions are then printed.
-        options: of `open_model`.
+        options: of `load_ready`.
 
     Raises:
         RequestError: nothing is there, or a bad value.
         ModelFileError: it can't be used.
     """
-    opened = open_model(model, preprocessing=preprocessing, **options)
+    opened = load_ready(model, preprocessing=preprocessing, **options)
     if preprocessing:
         change = describe_change(opened.model.preprocessing, opened.preprocessing)
         print(f"note: {change}", file=sys.stderr)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vitral.training.context import ProgressView
     from vitral.training.objectives.table import ObjectiveChoice
     from vitral.training.resolve import ResolvedRun
-    from vitral.training.run_folder import RunWriter
+    from vitral.training.run_folder import RunFolder
     from vitral.training.validation import MetricFunction
 
 BEGIN_EXAMPLES = 8
@@ -52,7 +52,7 @@ class Run:
     """Measured in addition to the objective's own."""
     machine: Machine
     view: ProgressView
-    folder: RunWriter
+    folder: RunFolder
     command: str
     """The equivalent command line or call."""
     fingerprint: str

@@ -15,6 +15,7 @@ from vitral.config.preprocessing import Preprocessing
 from vitral.errors import ModelFileError, RequestError
 from vitral.files import atomic
 from vitral.files.atomic import check_manifest, write_manifest
+from vitral.files.layout import RunFile
 from vitral.models.weights.folder import WEIGHTS_NAME, independent_copies, write_model_files
 from vitral.training.objectives.base import Objective, result_names
 from vitral.training.state import part_of
@@ -73,11 +74,11 @@ def save_checkpoint(
     path = folder / f"step-{progress['step']:08}"
     average = part_of(tensors, "average")
     with atomic.new_folder(path, verify=check_manifest) as aside:
-        (aside / "model").mkdir()
+        (aside / RunFile.MODEL).mkdir()
         (aside / "state").mkdir()
         write_model_files(
             objective.result(),
-            aside / "model",
+            aside / RunFile.MODEL,
             preprocessing=preprocessing,
             classes=classes,
             state=result_tensors(objective, tensors),
@@ -174,7 +175,7 @@ def check_space(folder: Path, *, num_bytes: int) -> None:
 
 def _load(path: Path) -> SavedState:
     progress = json.loads((path / "state" / "progress.json").read_text())
-    result = load_file(path / "model" / WEIGHTS_NAME)
+    result = load_file(path / RunFile.MODEL / WEIGHTS_NAME)
     files = {
         name: load_file(file) if (file := path / "state" / f"{name}.safetensors").exists() else None
         for name in ("weights", "average", "objective", "best", "optimizer")

@@ -306,20 +306,11 @@ def _facts(
 
 
 def _to_steps(settings: Settings, data: ImageDataset, *, sources: Mapping[str, float]) -> Settings:
-    """Replace epochs and the warm-up share by steps, now that the number of images is known.
-
-    Raises:
-        RequestError: steps and epochs are both given.
-    """
+    """Replace epochs and the warm-up share by steps, now that the number of images is known."""
     check_positive(batch_size=settings["train.batch_size"])
     batch_size = main_share(settings["train.batch_size"], sources)
     per_epoch = steps_per_epoch(len(data.splits["train"]), batch_size)
     values, origins = dict(settings), dict(settings.origins)
-    if "train.epochs" in values and "train.steps" in values:
-        raise RequestError(
-            f"train.epochs={values['train.epochs']:g} and train.steps={values['train.steps']} both "
-            "say how long: give one of them"
-        )
     if "train.epochs" in values:
         values["train.steps"] = max(1, round(values.pop("train.epochs") * per_epoch))
         origins["train.steps"] = origins.pop("train.epochs")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vitral.training.fewshot import FewshotScorer
     from vitral.training.objectives.base import Objective
     from vitral.training.resolve import ResolvedRun
-    from vitral.training.run_folder import RunWriter
+    from vitral.training.run_folder import RunFolder
     from vitral.training.state import TrainState
 
 
@@ -43,7 +43,7 @@ class Result:
     """The run folder."""
 
 
-def read_result(folder: RunWriter) -> dict[str, Any]:
+def read_result(folder: RunFolder) -> dict[str, Any]:
     """Return the summary of a finished run."""
     summary: dict[str, Any] = json.loads(
         (folder.path / RunFile.SUMMARY).read_text(encoding="utf-8")
@@ -106,8 +106,8 @@ def write_results(
 
 def _write_modules(run: Run, objective: Objective) -> None:
     """Write `model/`, and each additional published part into a folder of `parts/`."""
-    parts = {f"parts/{name}": module for name, module in objective.parts().items()}
-    for name, module in {"model": objective.result(), **parts}.items():
+    parts = {f"{RunFile.PARTS}/{name}": module for name, module in objective.parts().items()}
+    for name, module in {RunFile.MODEL: objective.result(), **parts}.items():
         path = run.folder.path / name
         path.parent.mkdir(exist_ok=True)
         with atomic.new_folder(path) as aside:
@@ -115,13 +115,13 @@ def _write_modules(run: Run, objective: Objective) -> None:
                 module,
                 aside,
                 preprocessing=run.resolved.config.preprocessing,
-                classes=run.classes if name == "model" else None,
+                classes=run.classes if name == RunFile.MODEL else None,
                 provenance=dict(run.provenance),
             )
 
 
 def describe_run(
-    folder: RunWriter,
+    folder: RunFolder,
     resolved: ResolvedRun,
     data: ImageDataset,
     machine: Machine,

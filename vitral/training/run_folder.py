@@ -26,7 +26,7 @@ MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
-class RunWriter:
+class RunFolder:
     """The files of a run; only the first process writes."""
 
     path: Path

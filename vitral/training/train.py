@@ -33,7 +33,7 @@ from vitral.training.objectives.base import Objective
 from vitral.training.objectives.table import ObjectiveChoice, ObjectiveFunction, choose_objective
 from vitral.training.resolve import ResolvedRun, resolve_run
 from vitral.training.results import Result
-from vitral.training.run_folder import RunWriter
+from vitral.training.run_folder import RunFolder
 from vitral.training.trainer import Trainer
 from vitral.training.validation import MetricFunction, named_metrics
 
@@ -219,7 +219,7 @@ def train_on(images: ImageDataset, request: RunRequest, context: TrainContext) -
         metrics=request.metrics,
         machine=_choose_machine(config, context),
         view=context.view,
-        folder=RunWriter(_output_path(request, config, digits=digits)),
+        folder=RunFolder(_output_path(request, config, digits=digits)),
         command=request.command,
         fingerprint=fingerprint,
         parts=parts,
@@ -328,9 +328,9 @@ def _run_folder_of(path: Path) -> Path:
     Raises:
         RequestError: the path is neither.
     """
-    if RunWriter(path).holds_run():
+    if RunFolder(path).holds_run():
         return path
-    run = RunWriter(path.parent.parent)
+    run = RunFolder(path.parent.parent)
     if path.is_dir() and path.parent == run.checkpoints and run.holds_run():
         newest = checkpoint_paths(run.checkpoints)[0]
         if path != newest:

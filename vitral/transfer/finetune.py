@@ -212,7 +212,7 @@ def _by_validation(
             f"result is {untrained}"
         )
     details = {"head": head, "probe_accuracy": probe, "best_step": summary.get("best_step")}
-    row = run_row(source, result.path, summary, protocol="finetune", further=details)
+    row = run_row(source, result.path, summary, protocol="finetune", additional=details)
     rows = [row] if row else []
     context.ranks.run_on_main(lambda: append_new(results, rows))
     return FineTuned(result.path, summary, rows)
@@ -225,7 +225,7 @@ def _in_series(series: Series, *, results: Path) -> FineTuned:
     name = f"finetune/{series.protocol.name}"
     details = {"dev_share": series.protocol.dev_share, "dev_accuracies": accuracies}
     found = [
-        run_row(series.source, outcome.path, outcome.summary, protocol=name, further=details)
+        run_row(series.source, outcome.path, outcome.summary, protocol=name, additional=details)
         for outcome in outcomes
     ]
     rows = [row for row in found if row]

@@ -109,7 +109,7 @@ def run_row(
     summary: Mapping[str, Any],
     *,
     protocol: str,
-    further: Mapping[str, Any] | None = None,
+    additional: Mapping[str, Any] | None = None,
 ) -> ResultRow | None:
     """Return the row of a finished run's score; None if nothing was scored.
 
@@ -118,7 +118,7 @@ def run_row(
         run: its folder.
         summary: of the run.
         protocol: its name.
-        further: settings of the protocol in addition to those of the run.
+        additional: settings of the protocol in addition to those of the run.
     """
     metric = summary.get("metric", "accuracy")  # older runs had no other
     if summary[metric] is None:
@@ -137,7 +137,7 @@ def run_row(
         data=summary["data"],
         split=summary["split"],
         protocol=protocol,
-        settings={**facts, **(further or {}), **settings},
+        settings={**facts, **(additional or {}), **settings},
         metric=metric,
         value=summary[metric],
         num_examples=summary["num_examples"],

@@ -168,9 +168,9 @@ class Series:
 
     def _publish(self, folder: Path, run: Path) -> None:
         """Copy the model and the splits of one run to the folder of the series."""
-        if not (folder / "model").exists():
-            with atomic.new_folder(folder / "model") as aside:
-                shutil.copytree(run / "model", aside, dirs_exist_ok=True)
+        if not (folder / RunFile.MODEL).exists():
+            with atomic.new_folder(folder / RunFile.MODEL) as aside:
+                shutil.copytree(run / RunFile.MODEL, aside, dirs_exist_ok=True)
         atomic.write_bytes(folder / RunFile.SPLITS, (run / RunFile.SPLITS).read_bytes())
 
 

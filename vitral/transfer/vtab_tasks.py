@@ -107,7 +107,7 @@ class TaskRuns:
             return {"accuracy": self._run(name, candidate, images, path).summary["accuracy"]}
 
         found = self._once(path, images, find)
-        self._remove(path / RunFile.CHECKPOINTS, path / "model")
+        self._remove(path / RunFile.CHECKPOINTS, path / RunFile.MODEL)
         return float(found["accuracy"])
 
     def _tuned(

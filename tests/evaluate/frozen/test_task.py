@@ -123,7 +123,9 @@ def test_damaged_images_of_the_scored_split_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_module_without_features_is_refused() -> None:
-    with pytest.raises(RequestError, match="Linear has no features that a head reads"):
+    with pytest.raises(
+        RequestError, match="a model of type Linear: give a path, a name, or a model of"
+    ):
         open_model(nn.Linear(2, 2), device="cpu")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="batch_size=0 must be above 0"):
         open_model("nowhere", batch_size=0)

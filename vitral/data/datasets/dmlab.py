@@ -1,7 +1,14 @@
 """DMLab frames, as VTAB made them of the games of DeepMind Lab.
 
-Source: https://github.com/google-research/task_adaptation; TensorFlow Datasets 4.4.0,
-`image_classification/dmlab.py`.
+They lie in TensorFlow's record files, which are read without TensorFlow. A record is its length (8
+bytes), the length's checksum (4), its bytes, and their checksum (4). An example is a message of
+protocol buffers: of features, each a name and a list of bytes, floats or whole numbers, of which
+the first value is read.
+
+Sources: https://github.com/google-research/task_adaptation; TensorFlow Datasets 4.4.0,
+`image_classification/dmlab.py`; TensorFlow, `core/lib/io/record_writer.h`,
+`core/lib/hash/crc32c.h`, `core/example/{example,feature}.proto`;
+https://protobuf.dev/programming-guides/encoding.
 """
 
 import functools

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from vitral.data.sources.archives import open_archive
 from vitral.data.sources.folders import walk_files
 from vitral.data.sources.listing import Label, Listing
@@ -186,11 +184,6 @@ def check_counts(name: str, dataset: NamedDataset, published: Published) -> list
 def keys_of_numbers(count: int) -> list[str]:
     """Return the keys of images that are only numbered."""
     return [str(index) for index in range(count)]
-
-
-def read_numbers(content: bytes, dtype: str, *, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the numbers of a raw binary file, as an array of a shape."""
-    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def class_names(name: str) -> tuple[str, ...]:

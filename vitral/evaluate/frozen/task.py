@@ -209,7 +209,7 @@ def open_model(
         ModelFileError: it can't be used.
     """
     check_positive(batch_size=batch_size)
-    opened = forward.open_model(model, device=device, precision=precision, format=format)
+    opened = forward.load_ready(model, device=device, precision=precision, format=format)
     return FrozenModel(
         opened.model,
         path=str(model) if isinstance(model, str | Path) else "",

@@ -125,7 +125,11 @@ def is_own_folder(folder: Path) -> bool:
 def find_model_folder(path: Path) -> Path | None:
     """Return Vitral's model folder at or in a folder, the newest one of a run; or None."""
     checkpoints = sorted((path / RunFile.CHECKPOINTS).glob("step-*"), reverse=True)
-    candidates = (path, path / "model", *(checkpoint / "model" for checkpoint in checkpoints))
+    candidates = (
+        path,
+        path / RunFile.MODEL,
+        *(checkpoint / RunFile.MODEL for checkpoint in checkpoints),
+    )
     return next((folder for folder in candidates if is_own_folder(folder)), None)
 
 
